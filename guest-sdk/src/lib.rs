@@ -1,0 +1,36 @@
+#![doc = include_str!("../README.md")]
+//! # What a publisher is given, and what it answers
+//!
+//! The relay calls [`Publisher::publish`] with one [`Recorded`] at a time. `Ok(())` means that the destination has
+//! the event, durably: the entry then leaves the outbox. Any [`Error`] leaves it in place, and so does a panic (it
+//! becomes a trap). An event may come more than once: `event.wrapped_event.uuid` stays the same, and is the
+//! idempotency key to hand to the destination.
+//!
+//! # State
+//!
+//! An instance of a component serves many events, so a publisher is a value that lives as long as the instance: it
+//! is made by [`Default`], or by [`Lifecycle::configure`] where it has settings to read. It must be right to lose it
+//! between any two events.
+//!
+//! # Tests
+//!
+//! A publisher is an ordinary type: [`Recorded::example`] makes an event for it, and `cargo test` on the machine's own
+//! target runs it without a sandbox ([`export!`] expands to a type check there).
+#![deny(missing_docs)]
+
+mod decode;
+mod error;
+mod export;
+mod publisher;
+mod recorded;
+
+// The export macro expands in the publisher's crate and must reach these two; nobody else should.
+#[doc(hidden)]
+pub mod bindings;
+#[doc(hidden)]
+pub use export::{Instance, check_batch_publisher, check_publisher};
+
+pub use decode::DecodeError;
+pub use error::Error;
+pub use publisher::{BatchPublisher, BoxError, Lifecycle, Publisher};
+pub use recorded::{Payload, Recorded, StreamId, WrappedEvent};

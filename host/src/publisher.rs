@@ -1,0 +1,225 @@
+//! The seam to what publishes: a native closure and a WebAssembly component are both a [`Publisher`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::recorded::Recorded;
+
+pub mod component;
+
+/// A future that may be sent to another thread, as [`Publisher`] returns it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Something that brings one event to its destination.
+///
+/// A closure from `&Recorded` to `Result<(), PublishError>` is a publisher:
+///
+/// ```
+/// use outbox_host::{PublishError, Publisher, Recorded};
+///
+/// fn check(_publisher: &impl Publisher) {}
+///
+/// check(&|event: &Recorded| match event.wrapped_event.name.as_str() {
+///     "order.placed" => Ok(()),
+///     other => Err(PublishError::rejected(format!("no route for {other}"))),
+/// });
+/// ```
+pub trait Publisher: Send + Sync {
+    /// Publishes one event. Called at least once for each entry, never while a database transaction is open, and for
+    /// one stream never twice at once. Must not panic: a panic ends the relay's pass and leaves the entry in place.
+    fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt>;
+
+    /// Publishes several events, in the order given, and answers for each, in the same order. Called with two events
+    /// or more and at most [`max_batch`](Self::max_batch).
+    fn publish_batch<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Vec<Attempt>> {
+        Box::pin(async move {
+            let mut attempts = Vec::with_capacity(events.len());
+            for event in events {
+                attempts.push(self.publish(event).await);
+            }
+            attempts
+        })
+    }
+
+    /// How many events [`publish_batch`](Self::publish_batch) takes at once; 1 where a batch gains nothing.
+    fn max_batch(&self) -> usize {
+        1
+    }
+}
+
+/// What became of one attempt to publish, and who made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The sha256 digest (hex) of the module that made it; none for a native publisher.
+    pub digest: Option<Arc<str>>,
+    /// The last lines that the guest wrote to its standard error during a failed call; empty otherwise.
+    pub stderr: String,
+}
+
+impl From<Outcome> for Attempt {
+    fn from(outcome: Outcome) -> Self {
+        Self { outcome, digest: None, stderr: String::new() }
+    }
+}
+
+/// How an attempt to publish one event ended. What follows from it is [`settle`](crate::settlement::settle)'s to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The destination has the event.
+    Delivered,
+    /// The publisher asks for another try.
+    Retry {
+        /// What went wrong.
+        reason: String,
+        /// The shortest time until the next attempt, where the publisher named one.
+        after: Option<Duration>,
+    },
+    /// The publisher says that this event will never succeed.
+    Rejected {
+        /// Why.
+        reason: String,
+    },
+    /// Nothing can be published now: the destination is down, or the publisher itself cannot start.
+    Unavailable {
+        /// Why.
+        reason: String,
+        /// The shortest time until the next attempt, where the publisher named one.
+        after: Option<Duration>,
+    },
+    /// The guest trapped, or broke the contract.
+    Trapped {
+        /// The trap's message and backtrace.
+        reason: String,
+    },
+    /// The call was not done within its time limit.
+    TimedOut {
+        /// Which limit it was.
+        reason: String,
+    },
+    /// The guest ran into a limit other than time: memory, size of its answer, host calls.
+    LimitExceeded {
+        /// Which limit it was.
+        reason: String,
+    },
+    /// The row is no valid [`Recorded`]; no publisher was called.
+    Undecodable {
+        /// Which part of the row, and why.
+        reason: String,
+    },
+    /// The host died while this event was being published; found out by the next host.
+    HostDied {
+        /// What is known about it.
+        reason: String,
+    },
+}
+
+impl Outcome {
+    /// The outcome's name, as it is stored with an attempt and shown by the command line.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Retry { .. } => "retry",
+            Self::Rejected { .. } => "rejected",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Trapped { .. } => "trapped",
+            Self::TimedOut { .. } => "timed-out",
+            Self::LimitExceeded { .. } => "limit-exceeded",
+            Self::Undecodable { .. } => "undecodable",
+            Self::HostDied { .. } => "host-died",
+        }
+    }
+
+    /// Why it ended so; empty for [`Outcome::Delivered`].
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Delivered => "",
+            Self::Retry { reason, .. }
+            | Self::Rejected { reason }
+            | Self::Unavailable { reason, .. }
+            | Self::Trapped { reason }
+            | Self::TimedOut { reason }
+            | Self::LimitExceeded { reason }
+            | Self::Undecodable { reason }
+            | Self::HostDied { reason } => reason,
+        }
+    }
+}
+
+/// Why a native publisher did not publish an event: the same three answers that a component can give.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// This event failed now and may succeed later; uses up one attempt.
+    #[error("retryable: {reason}")]
+    Retryable {
+        /// What went wrong.
+        reason: String,
+        /// The shortest time until the next attempt.
+        after: Option<Duration>,
+    },
+    /// This event will never succeed: it becomes a dead letter at once.
+    #[error("rejected: {reason}")]
+    Rejected {
+        /// Why.
+        reason: String,
+    },
+    /// No event can be published now; the publisher is paused and no attempt is used up.
+    #[error("unavailable: {reason}")]
+    Unavailable {
+        /// Why.
+        reason: String,
+        /// The shortest time until the next attempt.
+        after: Option<Duration>,
+    },
+}
+
+impl PublishError {
+    /// This event failed now and may succeed later.
+    pub fn retryable(reason: impl Into<String>) -> Self {
+        Self::Retryable { reason: reason.into(), after: None }
+    }
+
+    /// This event will never succeed.
+    pub fn rejected(reason: impl Into<String>) -> Self {
+        Self::Rejected { reason: reason.into() }
+    }
+
+    /// No event can be published now.
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into(), after: None }
+    }
+
+    /// The same error with the shortest time until the next attempt; a rejection has none and stays as it is.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        match &mut self {
+            Self::Retryable { after, .. } | Self::Unavailable { after, .. } => *after = Some(delay),
+            Self::Rejected { .. } => {}
+        }
+        self
+    }
+}
+
+impl From<Result<(), PublishError>> for Outcome {
+    fn from(result: Result<(), PublishError>) -> Self {
+        match result {
+            Ok(()) => Self::Delivered,
+            Err(PublishError::Retryable { reason, after }) => Self::Retry { reason, after },
+            Err(PublishError::Rejected { reason }) => Self::Rejected { reason },
+            Err(PublishError::Unavailable { reason, after }) => Self::Unavailable { reason, after },
+        }
+    }
+}
+
+impl<F> Publisher for F
+where
+    F: Fn(&Recorded) -> Result<(), PublishError> + Send + Sync,
+{
+    fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
+        let attempt = Attempt::from(Outcome::from(self(event)));
+        Box::pin(std::future::ready(attempt))
+    }
+}

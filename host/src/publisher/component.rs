@@ -1,0 +1,269 @@
+//! Publishers that are WebAssembly components, run in a sandbox.
+//!
+//! [`ComponentPublisher::load`] checks and compiles a file; each call then takes an instance from those that are idle,
+//! or starts one, hands it the event, and keeps it only when it answered. Whatever else happens (a trap, a limit, the
+//! time limit, a call that is dropped half-way) ends the instance and nothing but the instance.
+//!
+//! ```no_run
+//! use outbox_host::publisher::component::{ComponentPublisher, Settings};
+//!
+//! let publisher = ComponentPublisher::load("webhook.wasm".as_ref(), Settings::default())?;
+//! println!("{} is {}", publisher.name(), publisher.digest());
+//! # Ok::<(), outbox_host::publisher::component::LoadError>(())
+//! ```
+
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
+
+use super::{Attempt, BoxFuture, Outcome, Publisher};
+use crate::recorded::Recorded;
+
+use self::http::Gate;
+use self::http_client::HttpClient;
+use self::instance::{Instance, Notes};
+use self::load::Program;
+use self::output::Capture;
+use self::state::State;
+
+mod address;
+mod bindings;
+mod destination;
+mod engine;
+mod failure;
+mod grants;
+mod http;
+mod http_client;
+mod http_pool;
+mod instance;
+mod limits;
+mod load;
+mod output;
+mod settings;
+mod state;
+mod text;
+
+pub use self::grants::{Grants, HttpGrant, InvalidHttpGrant};
+pub use self::load::LoadError;
+pub use self::output::{GuestLine, GuestStream, OutputSink};
+pub use self::settings::{Isolation, Limits, Settings};
+
+/// The most events that a component is handed with one call, where it takes several.
+const BATCH_MAX: usize = 100;
+
+/// A publisher that is a WebAssembly component.
+///
+/// It may be shared between threads, each with several calls under way; each call has an instance of its own for as
+/// long as it takes. Its futures have to be awaited within a tokio runtime that has its time driver enabled.
+pub struct ComponentPublisher {
+    name: Arc<str>,
+    digest: Arc<str>,
+    settings: Settings,
+    grants: Arc<Grants>,
+    limits: Arc<Limits>,
+    program: Program,
+    client: Arc<HttpClient>,
+    idle: Mutex<Vec<Instance>>,
+    started: AtomicU64,
+}
+
+impl ComponentPublisher {
+    /// Reads, checks and compiles a component; its name is the file's, without the extension. No guest code is run
+    /// yet. Compiling takes from milliseconds to seconds and uses all processors.
+    ///
+    /// # Errors
+    ///
+    /// A [`LoadError`] that says what the file is instead of a publisher.
+    pub fn load(path: &Path, settings: Settings) -> Result<Self, LoadError> {
+        let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
+        let bytes = load::read(path, &path.to_string_lossy(), settings.limits.module_bytes)?;
+        let program = load::program(&path.to_string_lossy(), &bytes, settings.limits.module_bytes)?;
+        Ok(Self::new(&name, &bytes, program, settings))
+    }
+
+    /// Checks and compiles the bytes of a component, as [`load`](Self::load) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load); the message calls the publisher `name`.
+    pub fn from_bytes(name: &str, bytes: &[u8], settings: Settings) -> Result<Self, LoadError> {
+        let program = load::program(name, bytes, settings.limits.module_bytes)?;
+        Ok(Self::new(name, bytes, program, settings))
+    }
+
+    fn new(name: &str, bytes: &[u8], program: Program, settings: Settings) -> Self {
+        Self {
+            name: name.into(),
+            digest: hex(&Sha256::digest(bytes)).into(),
+            grants: Arc::new(settings.grants.clone()),
+            limits: Arc::new(settings.limits.clone()),
+            settings,
+            program,
+            client: Arc::default(),
+            idle: Mutex::default(),
+            started: AtomicU64::new(0),
+        }
+    }
+
+    /// The publisher's name, as it is logged with what the guest writes.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The sha256 digest of the component's bytes, in hex: its version.
+    pub fn digest(&self) -> &Arc<str> {
+        &self.digest
+    }
+
+    /// Whether it exports `batch-publisher`.
+    pub fn takes_batches(&self) -> bool {
+        self.program.batch.is_some()
+    }
+
+    /// Whether it exports `lifecycle`.
+    pub fn has_lifecycle(&self) -> bool {
+        self.program.lifecycle.is_some()
+    }
+
+    /// How many instances were started so far.
+    pub fn instances_started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// Starts an instance, with its `configure`, and keeps it for the first event: finds out before any event is
+    /// touched whether the publisher can work.
+    ///
+    /// # Errors
+    ///
+    /// What an event would have met with: [`Outcome::Unavailable`].
+    pub async fn warm_up(&self) -> Result<(), Attempt> {
+        let instance = self.instance().await?;
+        self.keep(instance);
+        Ok(())
+    }
+
+    async fn publish_one(&self, event: &Recorded) -> Attempt {
+        let mut instance = match self.instance().await {
+            Ok(instance) => instance,
+            Err(refused) => return refused,
+        };
+        let mut uuid = bindings::UUID_TEXT;
+        let lent = bindings::recorded(event, &mut uuid);
+        match instance.publish(lent).await {
+            Ok(answer) => {
+                let (notes, again) = instance.answered();
+                again.into_iter().for_each(|instance| self.keep(instance));
+                self.attempt(bindings::outcome(answer, self.limits.reason_chars), &notes)
+            }
+            Err(error) => self.failed(instance, &error),
+        }
+    }
+
+    async fn publish_several(&self, events: &[Recorded]) -> Vec<Attempt> {
+        let mut instance = match self.instance().await {
+            Ok(instance) => instance,
+            Err(refused) => return vec![refused; events.len()],
+        };
+        let mut uuids = vec![bindings::UUID_TEXT; events.len()];
+        let lent: Vec<_> = events.iter().zip(&mut uuids).map(|(event, uuid)| bindings::recorded(event, uuid)).collect();
+        match instance.publish_batch(&lent).await {
+            Ok(answers) => {
+                let (notes, again) = instance.answered();
+                again.into_iter().for_each(|instance| self.keep(instance));
+                let outcomes = answers.into_iter().map(|answer| bindings::outcome(answer, self.limits.reason_chars));
+                outcomes.map(|outcome| self.attempt(outcome, &notes)).collect()
+            }
+            Err(error) => vec![self.failed(instance, &error); events.len()],
+        }
+    }
+
+    /// An idle instance, or a new one. It is the caller's alone: only [`keep`](Self::keep) brings it back, so that one
+    /// whose call came to no end is never used again.
+    async fn instance(&self) -> Result<Instance, Attempt> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(instance) => Ok(instance),
+            None => self.start().await,
+        }
+    }
+
+    async fn start(&self) -> Result<Instance, Attempt> {
+        let serial = self.started.fetch_add(1, Ordering::Relaxed);
+        let gate = Gate::new(self.name.clone(), self.grants.clone(), self.limits.clone(), self.client.clone());
+        let capture = Capture::new(self.name.clone(), self.settings.output.clone(), &self.limits);
+        let state = State::new(&self.settings, gate, capture);
+        let events_max = self.settings.isolation.events_max(serial);
+        let started = Instance::start(&self.program, state, &self.limits, events_max).await;
+        started.map_err(|(outcome, notes)| self.attempt(outcome, &notes))
+    }
+
+    fn keep(&self, instance: Instance) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+    }
+
+    fn failed(&self, instance: Instance, error: &wasmtime::Error) -> Attempt {
+        let (outcome, notes) = instance.failed(error, &self.limits);
+        self.attempt(outcome, &notes)
+    }
+
+    fn attempt(&self, outcome: Outcome, notes: &Notes) -> Attempt {
+        let digest = Some(self.digest.clone());
+        if outcome == Outcome::Delivered {
+            return Attempt { outcome, digest, stderr: String::new() };
+        }
+        Attempt { outcome: with_denials(outcome, &notes.denied), digest, stderr: notes.stderr.clone() }
+    }
+}
+
+impl Publisher for ComponentPublisher {
+    fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
+        Box::pin(self.publish_one(event))
+    }
+
+    fn publish_batch<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Vec<Attempt>> {
+        Box::pin(async move {
+            if self.takes_batches() {
+                return self.publish_several(events).await;
+            }
+            let mut attempts = Vec::with_capacity(events.len());
+            for event in events {
+                attempts.push(self.publish_one(event).await);
+            }
+            attempts
+        })
+    }
+
+    fn max_batch(&self) -> usize {
+        if self.takes_batches() { BATCH_MAX } else { 1 }
+    }
+}
+
+impl fmt::Debug for ComponentPublisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ComponentPublisher").field("name", &self.name).field("digest", &self.digest).finish()
+    }
+}
+
+/// The outcome with what the guest was denied added to its reason: mostly that is what it failed from.
+fn with_denials(mut outcome: Outcome, denied: &[String]) -> Outcome {
+    if let Outcome::Retry { reason, .. }
+    | Outcome::Rejected { reason }
+    | Outcome::Unavailable { reason, .. }
+    | Outcome::Trapped { reason }
+    | Outcome::TimedOut { reason }
+    | Outcome::LimitExceeded { reason } = &mut outcome
+    {
+        for note in denied {
+            reason.push_str(" · ");
+            reason.push_str(note);
+        }
+    }
+    outcome
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

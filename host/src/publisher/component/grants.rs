@@ -1,0 +1,251 @@
+//! What a publisher may reach outside the sandbox: nothing, unless it is named here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use hyper::Uri;
+
+use super::address::{self, AddressClass};
+use super::destination::{Destination, Host, Scheme, write_origin};
+
+/// What a publisher may reach outside the sandbox. The default grants nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// The destinations that it may send HTTP requests to.
+    pub allow_http: Vec<HttpGrant>,
+    /// Whether names in `allow_http` may resolve to addresses that are not public: loopback, private, link-local, ...
+    /// An address that `allow_http` names literally is allowed without it.
+    pub allow_private: bool,
+    /// Its environment variables.
+    pub env: BTreeMap<String, String>,
+    /// What it reads through `wasi:config/store`.
+    pub config: BTreeMap<String, String>,
+}
+
+impl Grants {
+    /// Which addresses may be connected to for `destination`; none where it was not granted.
+    pub(super) fn http(&self, destination: &Destination) -> Option<AddressRule> {
+        let granted = self.allow_http.iter().any(|grant| grant.allows(destination));
+        granted.then(|| match &destination.host {
+            _ if self.allow_private => AddressRule::Any,
+            // Only the same literal grants a literal address, so it was named.
+            Host::Ip(_) => AddressRule::Any,
+            Host::Name(name) if name == "localhost" => AddressRule::Loopback,
+            Host::Name(_) => AddressRule::Public,
+        })
+    }
+}
+
+/// Which addresses a granted name may resolve to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AddressRule {
+    Any,
+    Public,
+    Loopback,
+}
+
+impl AddressRule {
+    /// Whether `ip` may be connected to; else which class of addresses it belongs to.
+    pub(super) fn check(self, ip: IpAddr) -> Result<(), AddressClass> {
+        let class = address::class(ip);
+        let allowed = match self {
+            Self::Any => true,
+            Self::Public => class == AddressClass::Public,
+            Self::Loopback => class == AddressClass::Loopback,
+        };
+        if allowed { Ok(()) } else { Err(class) }
+    }
+}
+
+/// Destinations that HTTP requests may be sent to: a scheme, a host and a port.
+///
+/// The host is a name, an address, or `*.` and a name, which stands for all of its subdomains, but not for the name
+/// itself. Without a port it is the scheme's own, 80 or 443.
+///
+/// ```
+/// use outbox_host::publisher::component::HttpGrant;
+///
+/// let grant: HttpGrant = "https://*.example.com".parse()?;
+/// assert_eq!(grant.to_string(), "https://*.example.com");
+/// assert!("https://example.com/path".parse::<HttpGrant>().is_err());
+/// # Ok::<(), outbox_host::publisher::component::InvalidHttpGrant>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpGrant {
+    scheme: Scheme,
+    host: HostPattern,
+    port: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum HostPattern {
+    Exactly(Host),
+    /// Ends with this, which starts with a dot.
+    SubdomainsOf(String),
+}
+
+impl HttpGrant {
+    fn allows(&self, destination: &Destination) -> bool {
+        self.scheme == destination.scheme
+            && self.port == destination.port
+            && match (&self.host, &destination.host) {
+                (HostPattern::Exactly(granted), host) => granted == host,
+                (HostPattern::SubdomainsOf(suffix), Host::Name(name)) => {
+                    name.len() > suffix.len() && name.ends_with(suffix.as_str())
+                }
+                (HostPattern::SubdomainsOf(_), Host::Ip(_)) => false,
+            }
+    }
+}
+
+impl FromStr for HttpGrant {
+    type Err = InvalidHttpGrant;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = |reason| InvalidHttpGrant { text: text.to_owned(), reason };
+        let uri: Uri = text.parse().map_err(|_| invalid("it is not a URL"))?;
+        let plain = uri.path() == "/" && uri.query().is_none() && !text.contains(['#', '\\']);
+        if uri.scheme().is_some() && !plain {
+            return Err(invalid("it has more than a scheme, a host and a port"));
+        }
+        let destination = Destination::of(&uri).map_err(invalid)?;
+        let host = match destination.host {
+            Host::Name(name) if name.contains('*') => subdomains(&name).map_err(invalid)?,
+            host => HostPattern::Exactly(host),
+        };
+        Ok(Self { scheme: destination.scheme, host, port: destination.port })
+    }
+}
+
+fn subdomains(name: &str) -> Result<HostPattern, &'static str> {
+    match name.strip_prefix('*') {
+        Some(suffix) if suffix.len() > 1 && suffix.starts_with('.') && !suffix.contains('*') => {
+            Ok(HostPattern::SubdomainsOf(suffix.to_owned()))
+        }
+        _ => Err("a `*` may only stand for the first part of a name, as in `https://*.example.com`"),
+    }
+}
+
+impl fmt::Display for HttpGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            HostPattern::Exactly(host) => write_origin(f, self.scheme, host, self.port),
+            HostPattern::SubdomainsOf(suffix) => write_origin(f, self.scheme, &format_args!("*{suffix}"), self.port),
+        }
+    }
+}
+
+/// A text that grants nothing, because it names no destination.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` cannot be granted: {reason}; write it as `https://api.example.com` or `http://127.0.0.1:8080`")]
+pub struct InvalidHttpGrant {
+    text: String,
+    reason: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(allow_http: &[&str]) -> Grants {
+        Grants { allow_http: allow_http.iter().map(|grant| grant.parse().unwrap()).collect(), ..Grants::default() }
+    }
+
+    fn rule(allow_http: &[&str], uri: &str) -> Option<AddressRule> {
+        grants(allow_http).http(&Destination::of(&uri.parse().unwrap()).unwrap())
+    }
+
+    #[test]
+    fn nothing_is_granted_by_default() {
+        assert_eq!(rule(&[], "http://127.0.0.1/"), None);
+        assert_eq!(rule(&[], "https://example.com/"), None);
+    }
+
+    #[test]
+    fn scheme_host_and_port_must_all_agree() {
+        let granted = ["https://api.example.com", "http://api.example.com:8080"];
+        for uri in [
+            "https://api.example.com/x?y",
+            "https://API.Example.COM./",
+            "https://api.example.com:443/",
+            "http://api.example.com:8080/",
+        ] {
+            assert_eq!(rule(&granted, uri), Some(AddressRule::Public), "{uri}");
+        }
+        for uri in [
+            "http://api.example.com/",
+            "https://api.example.com:8080/",
+            "https://example.com/",
+            "https://x.api.example.com/",
+            "https://api.example.com.evil.org/",
+        ] {
+            assert_eq!(rule(&granted, uri), None, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_subdomains_only() {
+        let granted = ["https://*.example.com"];
+        assert!(rule(&granted, "https://a.example.com/").is_some());
+        assert!(rule(&granted, "https://a.b.example.com/").is_some());
+        assert!(rule(&granted, "https://example.com/").is_none());
+        assert!(rule(&granted, "https://.example.com/").is_none());
+        assert!(rule(&granted, "https://evilexample.com/").is_none());
+        assert!(rule(&granted, "https://*.example.com/").is_some(), "a name like any other: it resolves to nothing");
+    }
+
+    #[test]
+    fn literal_addresses_are_compared_as_addresses() {
+        assert_eq!(rule(&["http://[::1]:8080"], "http://[0:0::0001]:8080/"), Some(AddressRule::Any));
+        assert_eq!(rule(&["http://127.0.0.1:8080"], "http://127.0.0.1:8080/"), Some(AddressRule::Any));
+        assert_eq!(rule(&["http://127.0.0.1:8080"], "http://127.0.0.2:8080/"), None);
+        assert_eq!(rule(&["http://localhost"], "http://localhost/"), Some(AddressRule::Loopback));
+        let open = Grants { allow_private: true, ..grants(&["http://db.internal"]) };
+        let destination = Destination::of(&"http://db.internal/".parse().unwrap()).unwrap();
+        assert_eq!(open.http(&destination), Some(AddressRule::Any));
+    }
+
+    #[test]
+    fn address_rules() {
+        let loopback: IpAddr = "127.0.0.1".parse().unwrap();
+        let public: IpAddr = "93.184.216.34".parse().unwrap();
+        assert_eq!(AddressRule::Public.check(loopback), Err(AddressClass::Loopback));
+        assert_eq!(AddressRule::Public.check(public), Ok(()));
+        assert_eq!(AddressRule::Loopback.check(loopback), Ok(()));
+        assert_eq!(AddressRule::Loopback.check(public), Err(AddressClass::Public));
+        assert_eq!(AddressRule::Any.check(loopback), Ok(()));
+    }
+
+    #[test]
+    fn what_is_no_destination_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("example.com", "scheme"),
+            ("ftp://example.com", "scheme"),
+            ("https://", "URL"),
+            ("https://user@example.com", "user"),
+            ("https://example.com/path", "more than"),
+            ("https://example.com?q", "more than"),
+            ("https://example.com#f", "more than"),
+            ("https://example.com:0", "port"),
+            ("https://example.com:99999", "port"),
+            ("https://*", "`*`"),
+            ("https://*.", "`*`"),
+            ("https://a.*.example.com", "`*`"),
+            ("https://*example.com", "`*`"),
+            ("", "URL"),
+        ] {
+            let error = text.parse::<HttpGrant>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn grants_are_shown_as_they_are_written() {
+        for text in ["https://api.example.com", "http://127.0.0.1:8080", "https://*.example.com", "http://[::1]:9000"] {
+            assert_eq!(text.parse::<HttpGrant>().unwrap().to_string(), text);
+        }
+        assert_eq!("https://EXAMPLE.com:443/".parse::<HttpGrant>().unwrap().to_string(), "https://example.com");
+    }
+}

@@ -1,0 +1,273 @@
+//! The gate that every HTTP request of a guest passes: is it granted, and within the limits of its call?
+
+use std::error::Error as _;
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use http_body_util::BodyExt;
+use hyper::body::{Body, Bytes, Frame, SizeHint};
+use hyper::{Request, Response};
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+use super::address::AddressClass;
+use super::destination::Destination;
+use super::grants::{AddressRule, Grants};
+use super::http_client::{Exchange, HttpClient, SendError, Timeouts};
+use super::settings::Limits;
+use super::text::bounded;
+
+/// How many denials of one call are reported; more say nothing new.
+const NOTES_MAX: usize = 3;
+/// How long such a report may be: the host in it is the guest's to choose.
+const NOTE_CHARS_MAX: usize = 500;
+
+/// The gate of one instance.
+pub(super) struct Gate {
+    publisher: Arc<str>,
+    grants: Arc<Grants>,
+    limits: Arc<Limits>,
+    client: Arc<HttpClient>,
+    call: Arc<HttpCall>,
+}
+
+/// What the requests of one instance share: what the current call has used up, and what it was denied.
+#[derive(Default)]
+pub(super) struct HttpCall {
+    requests: AtomicU32,
+    response_bytes: AtomicU64,
+    notes: Mutex<Vec<String>>,
+    abandoned: AtomicBool,
+}
+
+type IoFuture = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type Sent = Result<(Response<WasiBody>, IoFuture), Error>;
+
+impl Gate {
+    pub(super) fn new(publisher: Arc<str>, grants: Arc<Grants>, limits: Arc<Limits>, client: Arc<HttpClient>) -> Self {
+        Self { publisher, grants, limits, client, call: Arc::default() }
+    }
+
+    /// Starts the accounts of a new call.
+    pub(super) fn begin_call(&self) {
+        self.call.requests.store(0, Ordering::Relaxed);
+        self.call.response_bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// What the call was denied, for the operator; empty for most.
+    pub(super) fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *self.call.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends what is still under way: from now on no request body of this instance comes to a regular end.
+    pub(super) fn abandon(&self) {
+        self.call.abandoned.store(true, Ordering::Release);
+    }
+
+    /// Where the request may go to, and to which addresses.
+    fn admit(&self, request: &Request<WasiBody>) -> Result<(Destination, AddressRule), Error> {
+        if self.call.requests.fetch_add(1, Ordering::Relaxed) >= self.limits.http_requests {
+            let max = self.limits.http_requests;
+            self.call.note(&self.publisher, format!("a call may make {max} HTTP requests (limit: http_requests)"));
+            return Err(Error::HttpRequestDenied);
+        }
+        let destination = Destination::of(request.uri()).map_err(|_| Error::HttpRequestUriInvalid)?;
+        match self.grants.http(&destination) {
+            Some(rule) => Ok((destination, rule)),
+            None => {
+                let request = format!("{} {destination}", request.method());
+                let remedy = format!("allow_http = [\"{destination}\"]");
+                self.call.note(&self.publisher, format!("denied: {request} — to allow it: {remedy}"));
+                Err(Error::HttpRequestDenied)
+            }
+        }
+    }
+}
+
+impl HttpCall {
+    fn note(&self, publisher: &str, note: String) {
+        let note = bounded(note, NOTE_CHARS_MAX);
+        tracing::warn!(target: "outbox::guest", publisher, "{note}");
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.len() < NOTES_MAX && !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+
+    fn note_address(&self, publisher: &str, request: &str, class: AddressClass) {
+        let remedy = "allow_private = true";
+        self.note(publisher, format!("denied: {request}, which resolves to {class} — to allow it: {remedy}"));
+    }
+}
+
+impl WasiHttpHooks for Gate {
+    fn send_request(
+        &mut self,
+        request: Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
+    ) -> Box<dyn Future<Output = Sent> + Send> {
+        let admitted = self.admit(&request);
+        let timeouts = Timeouts::clamped(options.unwrap_or_default(), self.limits.call_time);
+        let (publisher, call, client) = (self.publisher.clone(), self.call.clone(), self.client.clone());
+        let response_bytes_max = self.limits.http_response_bytes;
+        Box::new(async move {
+            let (destination, rule) = admitted?;
+            let what = format!("{} {destination}", request.method());
+            let request = request.map(|body| GuestBody { body, call: call.clone() });
+            let exchange = Exchange { request, destination, rule, timeouts };
+            match client.send(exchange).await {
+                Ok(response) => {
+                    let limit = move |body| BoundedBody { body, publisher, call, bytes_max: response_bytes_max };
+                    Ok((response.map(|body| limit(body).boxed_unsync()), Box::new(async { Ok(()) }) as IoFuture))
+                }
+                Err(SendError::Denied(class)) => {
+                    call.note_address(&publisher, &what, class);
+                    Err(Error::HttpRequestDenied)
+                }
+                Err(SendError::Http(error)) => Err(error),
+            }
+        })
+    }
+
+    fn p2_error_from_hyper(&mut self, error: &hyper::Error) -> ErrorCode {
+        tracing::debug!(target: "outbox::guest", publisher = &*self.publisher, "HTTP: {error}");
+        if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
+            ErrorCode::ConnectionTerminated
+        } else {
+            ErrorCode::HttpProtocolError
+        }
+    }
+
+    fn p2_error_from_connect(&mut self, error: &io::Error) -> ErrorCode {
+        tracing::debug!(target: "outbox::guest", publisher = &*self.publisher, "connecting: {error}");
+        match error.kind() {
+            ErrorKind::ConnectionRefused => ErrorCode::ConnectionRefused,
+            ErrorKind::TimedOut => ErrorCode::ConnectionTimeout,
+            _ => ErrorCode::DestinationUnavailable,
+        }
+    }
+
+    fn p2_error_from_tls(&mut self, error: &io::Error) -> ErrorCode {
+        use tokio_rustls::rustls::Error as TlsError;
+        tracing::warn!(target: "outbox::guest", publisher = &*self.publisher, "TLS: {error}");
+        let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<TlsError>());
+        match cause.or_else(|| error.source().and_then(|cause| cause.downcast_ref())) {
+            Some(TlsError::InvalidCertificate(_)) => ErrorCode::TlsCertificateError,
+            _ => ErrorCode::TlsProtocolError,
+        }
+    }
+}
+
+/// A request body that the guest writes. When the guest is gone its end is no regular one: what it had written so far
+/// would else arrive as if it were whole.
+pub(super) struct GuestBody {
+    body: WasiBody,
+    call: Arc<HttpCall>,
+}
+
+impl Body for GuestBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        match frame {
+            Poll::Ready(None) if self.call.abandoned.load(Ordering::Acquire) => {
+                Poll::Ready(Some(Err(Error::ConnectionTerminated)))
+            }
+            frame => frame,
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A response body that counts against the limit of the call that reads it.
+struct BoundedBody<B> {
+    body: B,
+    publisher: Arc<str>,
+    call: Arc<HttpCall>,
+    bytes_max: u64,
+}
+
+impl<B> BoundedBody<B> {
+    fn count(&self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Error> {
+        let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+        let before = self.call.response_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) <= self.bytes_max {
+            return Ok(frame);
+        }
+        let max = self.bytes_max;
+        let note = format!("a call may read {max} bytes of HTTP responses (limit: http_response_bytes)");
+        self.call.note(&self.publisher, note);
+        Err(Error::InternalError(Some("the call has read more of HTTP responses than it may".to_owned())))
+    }
+}
+
+impl<B: Body<Data = Bytes, Error = Error> + Unpin> Body for BoundedBody<B> {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        frame.map(|frame| frame.map(|frame| frame.and_then(|frame| self.count(frame))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    fn text(text: &'static str) -> WasiBody {
+        Full::new(Bytes::from(text)).map_err(Error::from).boxed_unsync()
+    }
+
+    async fn read(mut body: impl Body<Data = Bytes, Error = Error> + Unpin) -> Result<String, Error> {
+        let mut read = String::new();
+        while let Some(frame) = body.frame().await {
+            read.push_str(&String::from_utf8_lossy(&frame?.into_data().unwrap_or_default()));
+        }
+        Ok(read)
+    }
+
+    #[tokio::test]
+    async fn what_an_abandoned_guest_had_written_is_not_passed_off_as_whole() {
+        let call = Arc::<HttpCall>::default();
+        assert_eq!(read(GuestBody { body: text("all"), call: call.clone() }).await.unwrap(), "all");
+        call.abandoned.store(true, Ordering::Release);
+        let ended = read(GuestBody { body: text("some"), call }).await;
+        assert!(matches!(ended, Err(Error::ConnectionTerminated)));
+    }
+
+    #[tokio::test]
+    async fn response_bytes_are_counted_over_all_responses_of_a_call() {
+        let call = Arc::<HttpCall>::default();
+        let body = || BoundedBody { body: text("12345"), publisher: "p".into(), call: call.clone(), bytes_max: 8 };
+        assert_eq!(read(body()).await.unwrap(), "12345");
+        assert!(read(body()).await.is_err());
+        assert_eq!(
+            *call.notes.lock().unwrap(),
+            ["a call may read 8 bytes of HTTP responses (limit: http_response_bytes)"]
+        );
+    }
+}

@@ -1,0 +1,173 @@
+//! One instance of a publisher, and one call into it.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use wasmtime::component::Instance as WasmInstance;
+use wasmtime::{Store, StoreContextMut, UpdateDeadline};
+
+use super::bindings::{self, Answer, types};
+use super::failure::{self, TimedOut};
+use super::load::Program;
+use super::settings::Limits;
+use super::state::State;
+use crate::publisher::Outcome;
+
+/// A store with one instantiated component in it. Dropping it ends whatever the guest has under way.
+pub(super) struct Instance {
+    store: Store<State>,
+    publisher: bindings::publisher::Guest,
+    batch: Option<bindings::batch_publisher::Guest>,
+    call_time: Duration,
+    events_left: u32,
+}
+
+/// What the host noted beside the guest's answer.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// The last lines of the guest's standard error.
+    pub(super) stderr: String,
+    /// What the guest was denied.
+    pub(super) denied: Vec<String>,
+}
+
+impl Instance {
+    /// Instantiates `program` and, where it has a lifecycle, configures it.
+    ///
+    /// # Errors
+    ///
+    /// Why no event can be published, with what the guest wrote to its standard error.
+    pub(super) async fn start(
+        program: &Program,
+        state: State,
+        limits: &Limits,
+        events_max: u32,
+    ) -> Result<Self, (Outcome, Notes)> {
+        let mut store = store(program, state, limits);
+        begin_call(&mut store, limits.call_time);
+        let started = within(limits.call_time, instantiate(program, &mut store)).await;
+        let (instance, configured) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                let outcome = failure::outcome(&error, store.data_mut().limiter.take_refused(), limits);
+                return Err(refused(&store, format!("the publisher cannot start: {}", outcome.reason())));
+            }
+        };
+        if let Err(reason) = configured {
+            let reason = super::text::bounded(reason, limits.reason_chars);
+            return Err(refused(&store, format!("the publisher's configure failed: {reason}")));
+        }
+        end_call(&store);
+        let (publisher, batch) = instance;
+        Ok(Self { store, publisher, batch, call_time: limits.call_time, events_left: events_max })
+    }
+
+    /// Calls `publish`.
+    pub(super) async fn publish(&mut self, event: types::Recorded<'_>) -> wasmtime::Result<Answer> {
+        begin_call(&mut self.store, self.call_time);
+        self.events_left = self.events_left.saturating_sub(1);
+        within(self.call_time, self.publisher.call_publish(&mut self.store, event)).await
+    }
+
+    /// Calls `publish-batch`, and holds the guest to an answer for each event.
+    pub(super) async fn publish_batch(&mut self, events: &[types::Recorded<'_>]) -> wasmtime::Result<Vec<Answer>> {
+        let batch = self.batch.as_ref().ok_or_else(|| wasmtime::Error::msg("it takes no batches"))?;
+        begin_call(&mut self.store, self.call_time);
+        self.events_left = self.events_left.saturating_sub(u32::try_from(events.len()).unwrap_or(u32::MAX));
+        let answers = within(self.call_time, batch.call_publish_batch(&mut self.store, events)).await?;
+        if answers.len() != events.len() {
+            let (got, expected) = (answers.len(), events.len());
+            return Err(wasmtime::Error::msg(format!("publish-batch gave {got} answers for {expected} events")));
+        }
+        Ok(answers)
+    }
+
+    /// Ends a call that got its answer: the instance may serve another one unless it has had its share.
+    pub(super) fn answered(self) -> (Notes, Option<Self>) {
+        let notes = end_call(&self.store);
+        (notes, (self.events_left > 0).then_some(self))
+    }
+
+    /// Ends a call that got none, and the instance with it.
+    pub(super) fn failed(mut self, error: &wasmtime::Error, limits: &Limits) -> (Outcome, Notes) {
+        let outcome = failure::outcome(error, self.store.data_mut().limiter.take_refused(), limits);
+        (outcome, end_call(&self.store))
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.store.data().gate.abandon();
+    }
+}
+
+fn store(program: &Program, state: State, limits: &Limits) -> Store<State> {
+    let mut store = Store::new(program.pre.engine(), state);
+    store.limiter(|state| &mut state.limiter);
+    store.set_hostcall_fuel(limits.hostcall_bytes);
+    store.set_max_component_handles(limits.resources);
+    let call_time = limits.call_time;
+    store.epoch_deadline_callback(move |store| on_tick(&store, call_time));
+    store
+}
+
+type Guests = (bindings::publisher::Guest, Option<bindings::batch_publisher::Guest>);
+
+/// The instance's exports, and what its `configure` said.
+async fn instantiate(program: &Program, store: &mut Store<State>) -> wasmtime::Result<(Guests, Result<(), String>)> {
+    let instance: WasmInstance = program.pre.instantiate_async(&mut *store).await?;
+    let publisher = program.publisher.load(&mut *store, &instance)?;
+    let batch = match &program.batch {
+        Some(batch) => Some(batch.load(&mut *store, &instance)?),
+        None => None,
+    };
+    let configured = match &program.lifecycle {
+        Some(lifecycle) => lifecycle.load(&mut *store, &instance)?.call_configure(&mut *store).await?,
+        None => Ok(()),
+    };
+    Ok(((publisher, batch), configured))
+}
+
+fn refused(store: &Store<State>, reason: String) -> (Outcome, Notes) {
+    (Outcome::Unavailable { reason, after: None }, end_call(store))
+}
+
+fn begin_call(store: &mut Store<State>, call_time: Duration) {
+    store.set_epoch_deadline(1);
+    let state = store.data_mut();
+    state.deadline = Instant::now() + call_time;
+    state.limiter.take_refused();
+    state.gate.begin_call();
+}
+
+fn end_call(store: &Store<State>) -> Notes {
+    let state = store.data();
+    Notes { stderr: state.capture.end_call(), denied: state.gate.take_notes() }
+}
+
+/// Called on every tick of the epoch that finds the guest computing: it lets the other guests of its thread and the
+/// thread's timers have a turn, until its time is up.
+fn on_tick(store: &StoreContextMut<'_, State>, call_time: Duration) -> wasmtime::Result<UpdateDeadline> {
+    if Instant::now() >= store.data().deadline {
+        return Err(TimedOut { limit: call_time }.into());
+    }
+    Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+}
+
+/// Waits for `call`, at most for `call_time`: the epoch stops a guest that computes, this one that waits.
+///
+/// Most calls are done when they are first polled, and a timer costs as much as half of one: it is armed only for a
+/// call that has to wait.
+async fn within<T>(call_time: Duration, call: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
+    let deadline = tokio::time::Instant::now() + call_time;
+    let mut call = pin!(call);
+    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+        return done;
+    }
+    match tokio::time::timeout_at(deadline, call).await {
+        Ok(done) => done,
+        Err(_) => Err(TimedOut { limit: call_time }.into()),
+    }
+}

@@ -1,0 +1,146 @@
+//! Refuses what goes beyond a publisher's memory and tables, and remembers that it did.
+
+use wasmtime::ResourceLimiter;
+
+use super::settings::Limits;
+
+/// The most tables of one instance. They share one budget of elements; this bounds what an empty one costs.
+const TABLES_MAX: usize = 100;
+/// The most memories of one instance. They share one budget of bytes; this bounds the address space that they reserve.
+const MEMORIES_MAX: usize = 20;
+
+/// Watches the growth of one instance's memories and tables. What is refused is remembered, so that the trap which
+/// mostly follows is reported as the limit that it is.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    memory: Budget,
+    tables: Budget,
+    instances: usize,
+    refused: Option<String>,
+}
+
+impl Limiter {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            memory: Budget::new(limits.memory_bytes),
+            tables: Budget::new(limits.table_elements),
+            instances: limits.instances,
+            refused: None,
+        }
+    }
+
+    /// What was refused since the last time this was asked.
+    pub(super) fn take_refused(&mut self) -> Option<String> {
+        self.refused.take()
+    }
+}
+
+/// An amount that grows up to a limit.
+#[derive(Debug)]
+struct Budget {
+    used: usize,
+    max: usize,
+    /// The growth allowed last: given back when it fails for another reason.
+    last: usize,
+}
+
+impl Budget {
+    fn new(max: usize) -> Self {
+        Self { used: 0, max, last: 0 }
+    }
+
+    fn grow(&mut self, current: usize, desired: usize) -> bool {
+        let growth = desired.saturating_sub(current);
+        let used = self.used.saturating_add(growth);
+        if used > self.max {
+            return false;
+        }
+        self.used = used;
+        self.last = growth;
+        true
+    }
+
+    fn give_back(&mut self) {
+        self.used = self.used.saturating_sub(std::mem::take(&mut self.last));
+    }
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let allowed = self.memory.grow(current, desired);
+        if !allowed {
+            let max = self.memory.max;
+            self.refused = Some(format!("the guest asked for more than its {max} bytes of memory (limit: memory)"));
+        }
+        Ok(allowed)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.memory.give_back();
+        Ok(())
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let allowed = self.tables.grow(current, desired);
+        if !allowed {
+            let max = self.tables.max;
+            self.refused = Some(format!("the guest asked for more than its {max} table elements (limit: tables)"));
+        }
+        Ok(allowed)
+    }
+
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.tables.give_back();
+        Ok(())
+    }
+
+    fn instances(&self) -> usize {
+        self.instances
+    }
+
+    fn tables(&self) -> usize {
+        TABLES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        MEMORIES_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memories_share_one_budget_and_a_refusal_is_remembered_once() {
+        let limits = Limits { memory_bytes: 100, ..Limits::default() };
+        let mut limiter = Limiter::new(&limits);
+        assert!(limiter.memory_growing(0, 60, None).unwrap());
+        assert!(!limiter.memory_growing(0, 60, None).unwrap());
+        assert!(limiter.take_refused().unwrap().contains("100 bytes of memory"));
+        assert!(limiter.take_refused().is_none());
+        assert!(limiter.memory_growing(60, 100, None).unwrap());
+    }
+
+    #[test]
+    fn a_failed_growth_is_given_back() {
+        let limits = Limits { memory_bytes: 100, ..Limits::default() };
+        let mut limiter = Limiter::new(&limits);
+        assert!(limiter.memory_growing(0, 100, None).unwrap());
+        limiter.memory_grow_failed(wasmtime::Error::msg("no memory")).unwrap();
+        assert!(limiter.memory_growing(0, 100, None).unwrap());
+    }
+
+    #[test]
+    fn the_modules_own_maximum_is_no_limit_of_ours() {
+        let mut limiter = Limiter::new(&Limits::default());
+        assert!(!limiter.memory_growing(0, 60, Some(50)).unwrap());
+        assert!(limiter.take_refused().is_none());
+    }
+}

@@ -1,0 +1,263 @@
+//! From bytes to a program that can be instantiated: every check that needs no running guest.
+
+use std::fs::File;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, ComponentNamedList, InstancePre, Lift, Linker, Lower};
+
+use super::bindings::{self, BATCH_PUBLISHER, LIFECYCLE, PUBLISHER, types};
+use super::engine::{EngineKind, TickingEngine};
+use super::state::State;
+
+/// Why a file cannot be loaded as a publisher.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the publisher {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The component has more bytes than [`Limits::module_bytes`](super::Limits::module_bytes).
+    #[error("the publisher {name} has more than {bytes_max} bytes (limit: module size)")]
+    TooLarge {
+        /// The publisher.
+        name: String,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The bytes are no WebAssembly.
+    #[error("{name} is not WebAssembly: a publisher is a component, a binary file that starts with `\\0asm`")]
+    NotWasm {
+        /// The publisher.
+        name: String,
+    },
+    /// The bytes are a core module.
+    #[error(
+        "{name} is a core WebAssembly module, and a publisher is a component: build it for the target wasm32-wasip2, \
+         or make a component of it with `wasm-tools component new`"
+    )]
+    CoreModule {
+        /// The publisher.
+        name: String,
+    },
+    /// The component is damaged, or uses what the host does not support.
+    #[error("{name} is not a valid component: {reason}")]
+    Invalid {
+        /// The publisher.
+        name: String,
+        /// What wasmtime says.
+        reason: String,
+    },
+    /// The component does not export the interface of a publisher.
+    #[error("{name} is not a publisher: it does not export `{PUBLISHER}`; it exports {exports}")]
+    NotAPublisher {
+        /// The publisher.
+        name: String,
+        /// What it exports instead.
+        exports: String,
+    },
+    /// An exported interface has the right name, and a function that is missing or has other types.
+    #[error("{name} exports `{interface}`, but not as it is defined: {reason}")]
+    Mismatch {
+        /// The publisher.
+        name: String,
+        /// The interface.
+        interface: &'static str,
+        /// Which function, and what differs.
+        reason: String,
+    },
+    /// The component needs something that the host does not offer.
+    #[error("{name} imports what this host does not offer: {reason}")]
+    Imports {
+        /// The publisher.
+        name: String,
+        /// Which imports.
+        reason: String,
+    },
+    /// WebAssembly cannot be run at all.
+    #[error("cannot start the WebAssembly engine: {reason}")]
+    Engine {
+        /// What wasmtime says.
+        reason: String,
+    },
+}
+
+/// A compiled publisher: what all of its instances share.
+pub(super) struct Program {
+    pub(super) pre: InstancePre<State>,
+    pub(super) publisher: bindings::publisher::GuestIndices,
+    pub(super) batch: Option<bindings::batch_publisher::GuestIndices>,
+    pub(super) lifecycle: Option<bindings::lifecycle::GuestIndices>,
+    /// Keeps the epoch ticking.
+    _engine: Arc<TickingEngine>,
+}
+
+/// Reads a file, and no more of it than a module may have.
+pub(super) fn read(path: &Path, name: &str, bytes_max: usize) -> Result<Vec<u8>, LoadError> {
+    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
+    let file = File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    check_size(name, &bytes, bytes_max)?;
+    Ok(bytes)
+}
+
+/// Compiles `bytes` and checks that they are a publisher. Takes from milliseconds to seconds, on all processors.
+pub(super) fn program(name: &str, bytes: &[u8], bytes_max: usize) -> Result<Program, LoadError> {
+    check_size(name, bytes, bytes_max)?;
+    check_kind(name, bytes)?;
+    // Whatever the bytes are, a fault of the compiler's must not end the host.
+    let compiled = catch_unwind(AssertUnwindSafe(|| compile(name, bytes)));
+    let (engine, component) = compiled.unwrap_or_else(|_| Err(invalid(name, "the compiler failed on it")))?;
+    let pre = link(name, &engine, &component)?;
+    let checked = Checked { name, pre: &pre };
+    Ok(Program {
+        publisher: checked.publisher()?,
+        batch: checked.batch()?,
+        lifecycle: checked.lifecycle()?,
+        pre,
+        _engine: engine,
+    })
+}
+
+fn check_size(name: &str, bytes: &[u8], bytes_max: usize) -> Result<(), LoadError> {
+    if bytes.len() > bytes_max {
+        return Err(LoadError::TooLarge { name: name.to_owned(), bytes_max });
+    }
+    Ok(())
+}
+
+/// The first eight bytes tell a component, a core module and everything else apart.
+fn check_kind(name: &str, bytes: &[u8]) -> Result<(), LoadError> {
+    let name = || name.to_owned();
+    match bytes {
+        [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
+        [b'\0', b'a', b's', b'm', _, _, 0, 0, ..] => Err(LoadError::CoreModule { name: name() }),
+        [b'\0', b'a', b's', b'm', ..] => Err(invalid(&name(), "its version is unknown")),
+        _ => Err(LoadError::NotWasm { name: name() }),
+    }
+}
+
+fn invalid(name: &str, reason: impl ToString) -> LoadError {
+    LoadError::Invalid { name: name.to_owned(), reason: reason.to_string() }
+}
+
+/// Compiles with the quicker engine, or else with the one that knows the async built-ins.
+fn compile(name: &str, bytes: &[u8]) -> Result<(Arc<TickingEngine>, Component), LoadError> {
+    let with = |kind| -> Result<_, LoadError> {
+        let shared = TickingEngine::shared(kind);
+        let engine = shared.map_err(|error| LoadError::Engine { reason: format!("{error:#}") })?;
+        let component = Component::from_binary(engine.engine(), bytes);
+        component.map(|component| (engine, component)).map_err(|error| invalid(name, format!("{error:#}")))
+    };
+    with(EngineKind::Plain).or_else(|_| with(EngineKind::Concurrent))
+}
+
+/// The packages that are linked; whatever they reach outside the sandbox is denied there until it is granted.
+const OFFERED: [&str; 9] = [
+    "wasi:cli/",
+    "wasi:clocks/",
+    "wasi:config/",
+    "wasi:filesystem/",
+    "wasi:http/",
+    "wasi:io/",
+    "wasi:random/",
+    "wasi:sockets/",
+    "outbox:publisher/",
+];
+
+fn link(name: &str, engine: &TickingEngine, component: &Component) -> Result<InstancePre<State>, LoadError> {
+    let linker = linker(engine).map_err(|error| LoadError::Engine { reason: format!("{error:#}") })?;
+    linker.instantiate_pre(component).map_err(|error| {
+        let imports = component.component_type();
+        let imports = imports.imports(engine.engine()).map(|(import, _)| import.to_owned());
+        let unknown: Vec<String> = imports.filter(|import| !OFFERED.iter().any(|it| import.starts_with(it))).collect();
+        let reason = if unknown.is_empty() { format!("{error:#}") } else { quoted(&unknown) };
+        LoadError::Imports { name: name.to_owned(), reason }
+    })
+}
+
+fn linker(engine: &TickingEngine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine.engine());
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    wasmtime_wasi_config::add_to_linker(&mut linker, State::config)?;
+    Ok(linker)
+}
+
+fn quoted(names: &[String]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        names => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// Looks the exported interfaces up, and compares the types of their functions with the contract's: wasmtime would
+/// else do so for each instance, and only there.
+struct Checked<'a> {
+    name: &'a str,
+    pre: &'a InstancePre<State>,
+}
+
+type Event<'a> = types::Recorded<'a>;
+
+impl Checked<'_> {
+    fn publisher(&self) -> Result<bindings::publisher::GuestIndices, LoadError> {
+        if !self.exports(PUBLISHER) {
+            let exports = self.pre.component().component_type();
+            let exports: Vec<String> =
+                exports.exports(self.pre.engine()).map(|(export, _)| export.to_owned()).collect();
+            return Err(LoadError::NotAPublisher { name: self.name.to_owned(), exports: quoted(&exports) });
+        }
+        self.function::<(Event<'_>,), (bindings::Answer,)>(PUBLISHER, "publish")?;
+        bindings::publisher::GuestIndices::new(self.pre).map_err(|error| self.mismatch(PUBLISHER, format!("{error:#}")))
+    }
+
+    fn batch(&self) -> Result<Option<bindings::batch_publisher::GuestIndices>, LoadError> {
+        if !self.exports(BATCH_PUBLISHER) {
+            return Ok(None);
+        }
+        self.function::<(&[Event<'_>],), (Vec<bindings::Answer>,)>(BATCH_PUBLISHER, "publish-batch")?;
+        let indices = bindings::batch_publisher::GuestIndices::new(self.pre);
+        indices.map(Some).map_err(|error| self.mismatch(BATCH_PUBLISHER, format!("{error:#}")))
+    }
+
+    fn lifecycle(&self) -> Result<Option<bindings::lifecycle::GuestIndices>, LoadError> {
+        if !self.exports(LIFECYCLE) {
+            return Ok(None);
+        }
+        self.function::<(), (Result<(), String>,)>(LIFECYCLE, "configure")?;
+        let indices = bindings::lifecycle::GuestIndices::new(self.pre);
+        indices.map(Some).map_err(|error| self.mismatch(LIFECYCLE, format!("{error:#}")))
+    }
+
+    fn exports(&self, interface: &str) -> bool {
+        self.pre.component().get_export_index(None, interface).is_some()
+    }
+
+    fn function<Params, Return>(&self, interface: &'static str, function: &str) -> Result<(), LoadError>
+    where
+        Params: ComponentNamedList + Lower,
+        Return: ComponentNamedList + Lift,
+    {
+        let component = self.pre.component();
+        let index = component.get_export_index(None, interface);
+        let item = index.and_then(|interface| component.get_export(Some(&interface), function));
+        let checked = match item.map(|(item, _)| item) {
+            Some(ComponentItem::ComponentFunc(ty)) => ty.typecheck::<Params, Return>(&self.pre.instance_type()),
+            _ => return Err(self.mismatch(interface, format!("it has no function `{function}`"))),
+        };
+        checked.map_err(|error| self.mismatch(interface, format!("`{function}`: {error:#}")))
+    }
+
+    fn mismatch(&self, interface: &'static str, reason: String) -> LoadError {
+        LoadError::Mismatch { name: self.name.to_owned(), interface, reason }
+    }
+}

@@ -1,0 +1,354 @@
+//! What a guest writes to its standard output and standard error, captured line by line.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use hyper::body::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+
+use super::settings::Limits;
+use super::text::tail;
+
+/// The most that one write may bring: it is copied out of the guest before it is seen.
+const WRITE_BYTES_MAX: usize = 64 * 1024;
+/// How much of the standard error of a failed call is kept with the attempt.
+const TAIL_BYTES_MAX: usize = 4 * 1024;
+
+/// A line that a guest wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GuestLine<'a> {
+    /// The publisher's name.
+    pub publisher: &'a str,
+    /// Where the guest wrote it to.
+    pub stream: GuestStream,
+    /// The line without its end. What was no UTF-8, and control characters but the tab, are replaced by U+FFFD, so that
+    /// no guest can steer the terminal that shows it.
+    pub line: &'a str,
+}
+
+/// The two outputs of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+impl GuestStream {
+    /// `stdout` or `stderr`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
+/// What receives the lines: called on the thread that runs the guest, so it should be quick.
+#[derive(Clone)]
+pub struct OutputSink(Arc<dyn Fn(GuestLine<'_>) + Send + Sync>);
+
+impl OutputSink {
+    /// A sink that calls `receive` with each line.
+    pub fn new(receive: impl Fn(GuestLine<'_>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(receive))
+    }
+}
+
+/// Sends each line to `tracing`, target `outbox::guest`, with the fields `publisher` and `stream`.
+impl Default for OutputSink {
+    fn default() -> Self {
+        Self::new(|line| {
+            let stream = line.stream.name();
+            tracing::info!(target: "outbox::guest", publisher = line.publisher, stream, "{}", line.line);
+        })
+    }
+}
+
+impl fmt::Debug for OutputSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OutputSink")
+    }
+}
+
+/// Both outputs of one instance.
+#[derive(Clone)]
+pub(super) struct Capture(Arc<Mutex<Captured>>);
+
+struct Captured {
+    publisher: Arc<str>,
+    sink: OutputSink,
+    line_bytes_max: usize,
+    lines_max: usize,
+    lines: usize,
+    lines_left_out: usize,
+    stdout: Line,
+    stderr: Line,
+    stderr_tail: String,
+}
+
+impl Capture {
+    pub(super) fn new(publisher: Arc<str>, sink: OutputSink, limits: &Limits) -> Self {
+        Self(Arc::new(Mutex::new(Captured {
+            publisher,
+            sink,
+            line_bytes_max: limits.line_bytes,
+            lines_max: limits.lines,
+            lines: 0,
+            lines_left_out: 0,
+            stdout: Line::default(),
+            stderr: Line::default(),
+            stderr_tail: String::new(),
+        })))
+    }
+
+    /// The guest's handle of one of its outputs.
+    pub(super) fn stream(&self, stream: GuestStream) -> GuestOutput {
+        GuestOutput { capture: self.clone(), stream }
+    }
+
+    /// Ends a call: passes on the lines that have no end yet, says how many were left out, and returns the last lines
+    /// of standard error. The next call starts afresh.
+    pub(super) fn end_call(&self) -> String {
+        self.lock().end_call()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Captured> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Captured {
+    fn write(&mut self, stream: GuestStream, bytes: &[u8]) {
+        let line_bytes_max = self.line_bytes_max;
+        let mut parts = bytes.split(|byte| *byte == b'\n');
+        if let Some(first) = parts.next() {
+            self.line(stream).push(first, line_bytes_max);
+        }
+        for part in parts {
+            self.end_line(stream);
+            self.line(stream).push(part, line_bytes_max);
+        }
+    }
+
+    fn line(&mut self, stream: GuestStream) -> &mut Line {
+        match stream {
+            GuestStream::Stdout => &mut self.stdout,
+            GuestStream::Stderr => &mut self.stderr,
+        }
+    }
+
+    fn end_line(&mut self, stream: GuestStream) {
+        if self.lines >= self.lines_max {
+            self.lines_left_out += 1;
+            self.line(stream).clear();
+            return;
+        }
+        self.lines += 1;
+        let line = self.line(stream).take();
+        if stream == GuestStream::Stderr {
+            self.keep_tail(&line);
+        }
+        self.emit(stream, &line);
+    }
+
+    fn keep_tail(&mut self, line: &str) {
+        self.stderr_tail.push_str(line);
+        self.stderr_tail.push('\n');
+        if self.stderr_tail.len() > 2 * TAIL_BYTES_MAX {
+            self.stderr_tail = tail(&self.stderr_tail, TAIL_BYTES_MAX).to_owned();
+        }
+    }
+
+    fn emit(&self, stream: GuestStream, line: &str) {
+        (self.sink.0)(GuestLine { publisher: &self.publisher, stream, line });
+    }
+
+    fn end_call(&mut self) -> String {
+        for stream in [GuestStream::Stdout, GuestStream::Stderr] {
+            if !self.line(stream).is_empty() {
+                self.end_line(stream);
+            }
+        }
+        if self.lines_left_out > 0 {
+            let note = format!("[{} more lines of this call are left out]", self.lines_left_out);
+            self.emit(GuestStream::Stderr, &note);
+        }
+        self.lines = 0;
+        self.lines_left_out = 0;
+        let kept = std::mem::take(&mut self.stderr_tail);
+        tail(kept.trim_end_matches('\n'), TAIL_BYTES_MAX).to_owned()
+    }
+}
+
+/// A line that is being written.
+#[derive(Default)]
+struct Line {
+    bytes: Vec<u8>,
+    bytes_left_out: usize,
+}
+
+impl Line {
+    fn push(&mut self, bytes: &[u8], bytes_max: usize) {
+        let room = bytes_max.saturating_sub(self.bytes.len());
+        let (kept, left_out) = bytes.split_at(room.min(bytes.len()));
+        self.bytes.extend_from_slice(kept);
+        self.bytes_left_out += left_out.len();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.bytes_left_out == 0
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes_left_out = 0;
+    }
+
+    fn take(&mut self) -> String {
+        let text = self.bytes.strip_suffix(b"\r").unwrap_or(&self.bytes);
+        let mut line = String::from_utf8_lossy(text).replace(|c: char| c.is_control() && c != '\t', "\u{FFFD}");
+        if self.bytes_left_out > 0 {
+            line.push_str(&format!(" [{} more bytes are left out]", self.bytes_left_out));
+        }
+        self.clear();
+        line
+    }
+}
+
+/// One output of a guest. Writing never waits and never fails: what goes beyond the limits is counted and left out.
+pub(super) struct GuestOutput {
+    capture: Capture,
+    stream: GuestStream,
+}
+
+impl GuestOutput {
+    fn handle(&self) -> Self {
+        self.capture.stream(self.stream)
+    }
+}
+
+impl IsTerminal for GuestOutput {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for GuestOutput {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.handle())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.handle())
+    }
+}
+
+#[async_trait::async_trait]
+impl OutputStream for GuestOutput {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.capture.lock().write(self.stream, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(WRITE_BYTES_MAX)
+    }
+}
+
+#[async_trait::async_trait]
+impl Pollable for GuestOutput {
+    async fn ready(&mut self) {}
+}
+
+impl AsyncWrite for GuestOutput {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.capture.lock().write(self.stream, bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capture(limits: Limits) -> (Capture, Arc<Mutex<Vec<String>>>) {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let received = lines.clone();
+        let sink = OutputSink::new(move |line| {
+            received.lock().unwrap().push(format!("{}: {}", line.stream.name(), line.line));
+        });
+        (Capture::new("p".into(), sink, &limits), lines)
+    }
+
+    fn write(capture: &Capture, stream: GuestStream, text: &str) {
+        capture.lock().write(stream, text.as_bytes());
+    }
+
+    #[test]
+    fn lines_are_put_together_from_pieces_and_streams_kept_apart() {
+        let (capture, lines) = capture(Limits::default());
+        write(&capture, GuestStream::Stdout, "on");
+        write(&capture, GuestStream::Stderr, "err\r\n");
+        write(&capture, GuestStream::Stdout, "e\n\ntwo");
+        assert_eq!(*lines.lock().unwrap(), ["stderr: err", "stdout: one", "stdout: "]);
+        assert_eq!(capture.end_call(), "err");
+        assert_eq!(lines.lock().unwrap().last().unwrap(), "stdout: two");
+        assert_eq!(capture.end_call(), "");
+        assert_eq!(lines.lock().unwrap().len(), 4);
+    }
+
+    #[test]
+    fn control_characters_are_replaced() {
+        let (capture, lines) = capture(Limits::default());
+        write(&capture, GuestStream::Stdout, "a\tb\u{1b}[2J\n");
+        assert_eq!(*lines.lock().unwrap(), ["stdout: a\tb\u{FFFD}[2J"]);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_counted() {
+        let (capture, lines) = capture(Limits { line_bytes: 4, ..Limits::default() });
+        for _ in 0..10 {
+            write(&capture, GuestStream::Stdout, "abc");
+        }
+        write(&capture, GuestStream::Stdout, "\nok\n");
+        assert_eq!(*lines.lock().unwrap(), ["stdout: abca [26 more bytes are left out]", "stdout: ok"]);
+    }
+
+    #[test]
+    fn a_flood_is_cut_and_counted_for_each_call() {
+        let (capture, lines) = capture(Limits { lines: 2, ..Limits::default() });
+        write(&capture, GuestStream::Stdout, "1\n2\n3\n4\n5");
+        capture.end_call();
+        write(&capture, GuestStream::Stdout, "6\n");
+        let expected = ["stdout: 1", "stdout: 2", "stderr: [3 more lines of this call are left out]", "stdout: 6"];
+        assert_eq!(*lines.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn the_tail_of_stderr_is_bounded() {
+        let (capture, _) = capture(Limits { lines: 100_000, ..Limits::default() });
+        for number in 0..10_000 {
+            write(&capture, GuestStream::Stderr, &format!("line {number}\n"));
+        }
+        let tail = capture.end_call();
+        assert!(tail.len() <= TAIL_BYTES_MAX && tail.ends_with("line 9999"));
+    }
+}

@@ -1,0 +1,75 @@
+//! What the host keeps beside each instance: its capabilities and its accounts.
+
+use std::time::Instant;
+
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+
+use super::http::Gate;
+use super::limits::Limiter;
+use super::output::{Capture, GuestStream};
+use super::settings::Settings;
+
+/// The most random bytes that one host call hands out.
+const RANDOM_BYTES_MAX: u64 = 64 * 1024;
+
+/// The data of one store.
+pub(super) struct State {
+    wasi: WasiCtx,
+    http: WasiHttpCtx,
+    table: ResourceTable,
+    config: WasiConfigVariables,
+    pub(super) gate: Gate,
+    pub(super) limiter: Limiter,
+    pub(super) capture: Capture,
+    /// When the current call has to be done.
+    pub(super) deadline: Instant,
+}
+
+impl State {
+    pub(super) fn new(settings: &Settings, gate: Gate, capture: Capture) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(settings.limits.resources);
+        Self {
+            wasi: wasi(settings, &capture),
+            http: WasiHttpCtx::new(),
+            table,
+            config: settings.grants.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            gate,
+            limiter: Limiter::new(&settings.limits),
+            capture,
+            deadline: Instant::now(),
+        }
+    }
+
+    pub(super) fn config(&mut self) -> WasiConfig<'_> {
+        WasiConfig::from(&self.config)
+    }
+}
+
+/// Clocks, randomness, captured output and the granted variables; no folder, no socket, no name look-up, no input.
+fn wasi(settings: &Settings, capture: &Capture) -> WasiCtx {
+    let mut wasi = WasiCtx::builder();
+    wasi.stdout(capture.stream(GuestStream::Stdout));
+    wasi.stderr(capture.stream(GuestStream::Stderr));
+    for (name, value) in &settings.grants.env {
+        wasi.env(name, value);
+    }
+    wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    wasi.max_random_size(RANDOM_BYTES_MAX);
+    wasi.build()
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.gate, table: &mut self.table, ctx: &mut self.http }
+    }
+}

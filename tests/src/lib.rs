@@ -1,0 +1,14 @@
+//! What the tests share.
+
+use std::path::{Path, PathBuf};
+
+/// The file of a publisher that `examples/build.sh` built, from `tests/guests/` or `examples/`.
+///
+/// # Panics
+///
+/// When it is not there.
+pub fn guest(name: &str) -> PathBuf {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests").join(format!("{name}.wasm"));
+    assert!(file.exists(), "{} is missing: examples/build.sh builds it", file.display());
+    file
+}

@@ -1,0 +1,219 @@
+//! What a publisher may reach over HTTP, with `examples/rust-webhook` as the guest and a server of the test's own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use outbox_host::publisher::component::{ComponentPublisher, Grants, Isolation, Limits, Settings};
+use outbox_host::{Attempt, Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
+use outbox_tests::guest;
+use uuid::Uuid;
+
+/// An HTTP/1.1 server on a port of its own.
+struct Server {
+    port: u16,
+    connections: Arc<AtomicUsize>,
+    bodies: Receiver<String>,
+}
+
+impl Server {
+    /// Gives this answer to each request; a none keeps the client waiting until it hangs up, which is then reported
+    /// in place of a body.
+    fn start(answer: Option<&'static str>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (sender, bodies) = channel();
+        let accepted = connections.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                accepted.fetch_add(1, Ordering::SeqCst);
+                let sender = sender.clone();
+                thread::spawn(move || serve(&stream.unwrap(), answer, &sender));
+            }
+        });
+        Self { port, connections, bodies }
+    }
+
+    fn url(&self, scheme_and_host: &str) -> String {
+        format!("{scheme_and_host}:{}", self.port)
+    }
+}
+
+fn serve(stream: &TcpStream, answer: Option<&str>, bodies: &Sender<String>) {
+    let mut reader = BufReader::new(stream);
+    while let Some(body) = request_body(&mut reader) {
+        let Some(answer) = answer else {
+            let mut rest = Vec::new();
+            let _ = reader.read_to_end(&mut rest);
+            let _ = bodies.send("hung up".into());
+            return;
+        };
+        (&mut &*stream).write_all(answer.as_bytes()).unwrap();
+        let _ = bodies.send(body);
+    }
+}
+
+fn request_body(reader: &mut impl BufRead) -> Option<String> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|bytes| *bytes > 0)?;
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    String::from_utf8(body).ok()
+}
+
+const OK: Option<&str> = Some("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+
+fn settings(url: &str, allow_http: &[&str]) -> Settings {
+    let mut grants =
+        Grants { allow_http: allow_http.iter().map(|it| it.parse().unwrap()).collect(), ..Grants::default() };
+    grants.env.insert("WEBHOOK_URL".into(), url.into());
+    Settings { grants, ..Settings::default() }
+}
+
+fn webhook(settings: Settings) -> ComponentPublisher {
+    ComponentPublisher::load(&guest("rust-webhook"), settings).unwrap()
+}
+
+async fn publish(publisher: &ComponentPublisher) -> Attempt {
+    let event = Recorded {
+        wrapped_event: WrappedEvent {
+            uuid: Uuid::from_u128(7),
+            name: "order.placed".into(),
+            version: None,
+            created_at: "2026-01-31T12:00:00.000Z".into(),
+            data: Payload::Json(r#"{"order": 42}"#.into()),
+            context: "{}".into(),
+        },
+        stream_id: StreamId::new("order-1"),
+        position: 1,
+        tenant_id: "default".into(),
+        attempt: 1,
+    };
+    publisher.publish(&event).await
+}
+
+#[tokio::test]
+async fn a_granted_destination_gets_the_event() {
+    let server = Server::start(OK);
+    let url = server.url("http://127.0.0.1");
+    let attempt = publish(&webhook(settings(&url, &[&url]))).await;
+    assert_eq!(attempt.outcome, Outcome::Delivered);
+    assert!(server.bodies.recv().unwrap().contains(r#"{"order": 42}"#));
+}
+
+#[tokio::test]
+async fn connections_are_used_again_across_calls_and_instances() {
+    let server = Server::start(OK);
+    let url = server.url("http://127.0.0.1");
+    let publisher = webhook(Settings { isolation: Isolation::PerEvent, ..settings(&url, &[&url]) });
+    for _ in 0..5 {
+        assert_eq!(publish(&publisher).await.outcome, Outcome::Delivered);
+    }
+    assert_eq!(publisher.instances_started(), 5);
+    assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn connections_outlive_the_runtime_that_asked_for_them() {
+    let server = Server::start(OK);
+    let url = server.url("http://127.0.0.1");
+    let publisher = webhook(settings(&url, &[&url]));
+    for _ in 0..2 {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        assert_eq!(runtime.block_on(publish(&publisher)).outcome, Outcome::Delivered);
+    }
+    assert_eq!(server.connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_closed_is_replaced() {
+    let server = Server::start(Some("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"));
+    let url = server.url("http://127.0.0.1");
+    let publisher = webhook(settings(&url, &[&url]));
+    for _ in 0..3 {
+        assert_eq!(publish(&publisher).await.outcome, Outcome::Delivered);
+    }
+    assert_eq!(server.connections.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn what_was_not_granted_is_denied_with_the_line_that_allows_it() {
+    let server = Server::start(OK);
+    let url = server.url("http://127.0.0.1");
+    let outcome = publish(&webhook(settings(&url, &["https://example.com"]))).await.outcome;
+    assert_eq!(outcome.name(), "unavailable");
+    let expected = format!("denied: POST {url} — to allow it: allow_http = [\"{url}\"]");
+    assert!(outcome.reason().ends_with(&expected), "{}", outcome.reason());
+    assert_eq!(server.connections.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn localhost_may_be_granted_by_its_name() {
+    let server = Server::start(OK);
+    let url = server.url("http://localhost");
+    assert_eq!(publish(&webhook(settings(&url, &[&url]))).await.outcome, Outcome::Delivered);
+}
+
+/// `127.1` is no address as it is written, and is resolved like a name.
+#[tokio::test]
+async fn a_name_that_resolves_to_an_inner_address_is_denied_until_that_is_granted() {
+    let server = Server::start(OK);
+    let url = server.url("http://127.1");
+    let outcome = publish(&webhook(settings(&url, &[&url]))).await.outcome;
+    let reason = outcome.reason();
+    assert!(reason.ends_with("resolves to a loopback address — to allow it: allow_private = true"), "{reason}");
+    assert_eq!(server.connections.load(Ordering::SeqCst), 0);
+
+    let mut settings = settings(&url, &[&url]);
+    settings.grants.allow_private = true;
+    assert_eq!(publish(&webhook(settings)).await.outcome, Outcome::Delivered);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_left_when_the_call_is_over() {
+    let server = Server::start(None);
+    let url = server.url("http://127.0.0.1");
+    let limits = Limits { call_time: Duration::from_millis(300), ..Limits::default() };
+    let outcome = publish(&webhook(Settings { limits, ..settings(&url, &[&url]) })).await.outcome;
+    // The guest's own time limit is clamped to the call's: whichever ends first, the connection goes with it.
+    assert!(["timed-out", "retry"].contains(&outcome.name()), "{outcome:?}");
+    assert_eq!(server.bodies.recv_timeout(Duration::from_secs(5)).unwrap(), "hung up");
+}
+
+#[tokio::test]
+async fn a_refused_connection_and_a_server_without_tls_are_failures_of_the_event() {
+    let free_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{free_port}");
+    let outcome = publish(&webhook(settings(&url, &[&url]))).await.outcome;
+    assert!(outcome.name() == "retry" && outcome.reason().contains("ConnectionRefused"), "{outcome:?}");
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    thread::spawn(move || listener.accept().unwrap().0.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap());
+    let outcome = publish(&webhook(settings(&url, &[&url]))).await.outcome;
+    assert!(outcome.name() == "retry" && outcome.reason().contains("TlsProtocolError"), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn the_requests_of_a_call_are_limited() {
+    let server = Server::start(OK);
+    let url = server.url("http://127.0.0.1");
+    let limits = Limits { http_requests: 0, ..Limits::default() };
+    let outcome = publish(&webhook(Settings { limits, ..settings(&url, &[&url]) })).await.outcome;
+    assert!(outcome.reason().contains("limit: http_requests"), "{outcome:?}");
+}
