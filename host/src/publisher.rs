@@ -66,7 +66,7 @@ impl From<Outcome> for Attempt {
     }
 }
 
-/// How an attempt to publish one event ended. What follows from it is [`settle`](crate::settlement::settle)'s to say.
+/// How an attempt to publish one event ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The destination has the event.
