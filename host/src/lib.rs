@@ -1,7 +1,26 @@
 //! An outbox relay whose publishers are sandboxed WebAssembly components.
+//!
+//! [`Outbox`] is the whole: a storage ([`OutboxStorageStrategy`]), a [`Serde`], and [`Outbox::run`] or
+//! [`Outbox::relay`], which call a [`Publisher`] once for each entry. [`ComponentPublisher`](publisher::component) is a
+//! publisher that is a WebAssembly component; a closure is one too. An application appends within its own transaction
+//! with [`outbox::append`].
 
+mod backoff;
+mod entry;
+pub mod outbox;
 pub mod publisher;
 pub mod recorded;
+mod relay;
+mod runner;
+mod serde;
+mod settlement;
 
+pub use backoff::Backoff;
+pub use entry::{Field, RawEntry, StreamKey, Undecodable};
+pub use outbox::{MemoryOutbox, NoOutbox, OutboxStorageStrategy, SqliteOutbox, StorageError};
 pub use publisher::{Attempt, BoxFuture, Outcome, PublishError, Publisher};
-pub use recorded::{DEFAULT_TENANT, Payload, Recorded, STREAM_NAMESPACE, StreamId, WrappedEvent};
+pub use recorded::{DEFAULT_TENANT, NewEvent, Payload, Recorded, STREAM_NAMESPACE, StreamId, WrappedEvent};
+pub use relay::{FAILURES_MAX, Failure, OnDeadLetter, Ordering, RelayOptions, Report, Stop, Stopping, stop};
+pub use runner::{DEFAULT_LIMIT, Filterer, Outbox};
+pub use serde::{JsonSerde, Serde, SerdeError, StoredData, StoredValue};
+pub use settlement::{History, Policy, Settlement, settle};

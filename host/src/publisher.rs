@@ -28,7 +28,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// ```
 pub trait Publisher: Send + Sync {
     /// Publishes one event. Called at least once for each entry, never while a database transaction is open, and for
-    /// one stream never twice at once. Must not panic: a panic ends the relay's pass and leaves the entry in place.
+    /// one stream never twice at once. A panic counts as a trap.
     fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt>;
 
     /// Publishes several events, in the order given, and answers for each, in the same order. Called with two events

@@ -1,0 +1,404 @@
+//! From a row, in which anything may stand, to a [`Recorded`].
+
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use uuid::Uuid;
+
+use crate::publisher::Outcome;
+use crate::recorded::{DEFAULT_TENANT, Recorded, StreamId, WrappedEvent};
+use crate::serde::{Serde, StoredData, StoredValue};
+
+/// An entry as it was read, undecoded. Whoever can write to the database may have written it: each part can be anything.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RawEntry {
+    /// The entry's place in the outbox.
+    pub position: i64,
+    /// Its tenant.
+    pub tenant_id: Field,
+    /// Its stream's identity.
+    pub stream_id: Field,
+    /// Its stream's name.
+    pub stream_name: Field,
+    /// Its stream's category.
+    pub category: Field,
+    /// The event's identity.
+    pub uuid: Field,
+    /// The event's type.
+    pub name: Field,
+    /// The event's version.
+    pub version: Field,
+    /// When the event was made.
+    pub created_at: Field,
+    /// The media type of `data`.
+    pub content_type: Field,
+    /// What travels with the event.
+    pub context: Field,
+    /// The event's data.
+    pub data: Field,
+}
+
+/// One part of a row.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Field {
+    /// Nothing.
+    #[default]
+    Null,
+    /// A whole number.
+    Integer(i64),
+    /// A floating point number.
+    Real(f64),
+    /// Text.
+    Text(String),
+    /// Bytes, or text that is no UTF-8.
+    Bytes(Vec<u8>),
+    /// More than anybody could be given, and so not read: its length in bytes.
+    TooLong(u64),
+}
+
+impl From<&str> for Field {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<Option<&str>> for Field {
+    fn from(text: Option<&str>) -> Self {
+        text.map_or(Self::Null, Self::from)
+    }
+}
+
+/// Which part of a row cannot be decoded, and why.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{column}: {reason}")]
+pub struct Undecodable {
+    column: &'static str,
+    reason: String,
+}
+
+impl From<Undecodable> for Outcome {
+    fn from(undecodable: Undecodable) -> Self {
+        Self::Undecodable { reason: undecodable.to_string() }
+    }
+}
+
+impl RawEntry {
+    /// The stream that the entry belongs to, as far as it can be told.
+    pub fn stream_key(&self) -> StreamKey {
+        StreamKey::of(self.tenant_id.bytes(), self.stream_id.bytes())
+    }
+
+    /// Decodes the entry for its attempt number `attempt`.
+    ///
+    /// # Errors
+    ///
+    /// Which part of the row is no part of a valid event.
+    pub fn decode(self, attempt: u32, serde: &dyn Serde) -> Result<Recorded, Undecodable> {
+        let version = match self.version {
+            Field::Null => None,
+            Field::Integer(version) => Some(
+                u64::try_from(version)
+                    .map_err(|_| undecodable("version", format!("{version} is less than nothing")))?,
+            ),
+            other => return Err(undecodable("version", format!("a whole number is expected, not {}", other.kind()))),
+        };
+        let data = StoredData {
+            content_type: optional("content_type", self.content_type)?,
+            value: match self.data {
+                Field::Text(text) => StoredValue::Text(text),
+                Field::Bytes(bytes) => StoredValue::Bytes(bytes),
+                Field::Integer(number) => StoredValue::Text(number.to_string()),
+                other => return Err(undecodable("data", format!("JSON text is expected, not {}", other.kind()))),
+            },
+        };
+        Ok(Recorded {
+            wrapped_event: WrappedEvent {
+                uuid: uuid(self.uuid)?,
+                name: required("name", self.name)?,
+                version,
+                created_at: created_at(self.created_at)?,
+                data: serde.deserialize(data).map_err(|error| undecodable("data", error.to_string()))?,
+                context: context(self.context)?,
+            },
+            stream_id: StreamId {
+                id: required("stream_id", self.stream_id)?,
+                name: optional("stream_name", self.stream_name)?,
+                category: optional("category", self.category)?,
+            },
+            position: u64::try_from(self.position)
+                .map_err(|_| undecodable("position", format!("{} is less than 1", self.position)))?,
+            tenant_id: optional("tenant_id", self.tenant_id)?.unwrap_or_else(|| DEFAULT_TENANT.to_owned()),
+            attempt,
+        })
+    }
+}
+
+/// A stream of a tenant, in 64 bits. Two streams that share one would hold each other up, and lose nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamKey(pub u64);
+
+impl StreamKey {
+    /// The key of the stream `stream_id` of `tenant_id`. It is the same in every process and every version.
+    pub fn of(tenant_id: &[u8], stream_id: &[u8]) -> Self {
+        // FNV-1a, eight bytes at a time: the keys are not an attacker's to gain from, and each entry needs one.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut mix = |word: u64| hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+        for part in [tenant_id, stream_id] {
+            mix(part.len() as u64);
+            for chunk in part.chunks(8) {
+                let mut word = [0; 8];
+                word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+                mix(u64::from_le_bytes(word));
+            }
+        }
+        Self(hash ^ (hash >> 32))
+    }
+}
+
+impl Field {
+    /// The bytes that a stream's key is made of.
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+            Self::Null | Self::Integer(_) | Self::Real(_) | Self::TooLong(_) => &[],
+        }
+    }
+
+    /// How many bytes it takes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Null | Self::Integer(_) | Self::Real(_) | Self::TooLong(_) => 0,
+        }
+    }
+
+    fn kind(&self) -> String {
+        match self {
+            Self::Null => "NULL".into(),
+            Self::Integer(_) => "a whole number".into(),
+            Self::Real(_) => "a floating point number".into(),
+            Self::Text(_) => "text".into(),
+            Self::Bytes(_) => "a blob".into(),
+            Self::TooLong(bytes) => format!("{bytes} bytes, which is too long"),
+        }
+    }
+}
+
+fn undecodable(column: &'static str, reason: impl Into<String>) -> Undecodable {
+    Undecodable { column, reason: reason.into() }
+}
+
+fn required(column: &'static str, field: Field) -> Result<String, Undecodable> {
+    match optional(column, field)? {
+        Some(text) if !text.is_empty() => Ok(text),
+        Some(_) => Err(undecodable(column, "it is empty")),
+        None => Err(undecodable(column, "it is NULL")),
+    }
+}
+
+fn optional(column: &'static str, field: Field) -> Result<Option<String>, Undecodable> {
+    match field {
+        Field::Text(text) => Ok(Some(text)),
+        Field::Integer(number) => Ok(Some(number.to_string())),
+        Field::Null => Ok(None),
+        other => Err(undecodable(column, format!("text in UTF-8 is expected, not {}", other.kind()))),
+    }
+}
+
+/// As text in any of its usual forms, or as its 16 bytes.
+fn uuid(field: Field) -> Result<Uuid, Undecodable> {
+    let parsed = match &field {
+        Field::Text(text) => Uuid::try_parse(text),
+        Field::Bytes(bytes) => Uuid::from_slice(bytes),
+        other => return Err(undecodable("uuid", format!("a UUID is expected, not {}", other.kind()))),
+    };
+    parsed.map_err(|error| undecodable("uuid", error.to_string()))
+}
+
+/// As RFC 3339 text; without an offset, and in SQLite's own form with a space, it is UTC.
+fn created_at(field: Field) -> Result<String, Undecodable> {
+    let text = match field {
+        Field::Text(text) => text,
+        other => return Err(undecodable("created_at", format!("a date and time is expected, not {}", other.kind()))),
+    };
+    // What the table's own default writes, `2026-01-31T12:00:00.000Z`, is by far the most common: most of it is known to
+    // be right without parsing it.
+    let usual = is_usual_form(&text);
+    if usual && text.get(8..10).is_some_and(|day| day <= "28") {
+        return Ok(text);
+    }
+    let parsed = text
+        .parse::<Timestamp>()
+        .or_else(|_| text.parse::<DateTime>().and_then(|civil| TimeZone::UTC.to_timestamp(civil)));
+    match parsed {
+        Ok(_) if usual => Ok(text),
+        Ok(timestamp) => Ok(timestamp.to_string()),
+        Err(error) => Err(undecodable("created_at", error.to_string())),
+    }
+}
+
+fn is_usual_form(text: &str) -> bool {
+    const PATTERN: &[u8; 24] = b"0000-00-00T00:00:00.000Z";
+    let digit_or_same = |(byte, pattern): (&u8, &u8)| match pattern {
+        b'0' => byte.is_ascii_digit(),
+        other => byte == other,
+    };
+    let within = |range: std::ops::Range<usize>, low: &str, high: &str| {
+        text.get(range).is_some_and(|part| (low..=high).contains(&part))
+    };
+    text.len() == PATTERN.len()
+        && text.as_bytes().iter().zip(PATTERN).all(digit_or_same)
+        && within(5..7, "01", "12")
+        && within(8..10, "01", "31")
+        && within(11..13, "00", "23")
+        && within(14..16, "00", "59")
+        && within(17..19, "00", "59")
+}
+
+fn context(field: Field) -> Result<String, Undecodable> {
+    let Some(text) = optional("context", field)? else {
+        return Ok("{}".to_owned());
+    };
+    check_context(&text).map_err(|reason| undecodable("context", reason))?;
+    Ok(text)
+}
+
+/// Whether `text` is a JSON object; else why not.
+pub(crate) fn check_context(text: &str) -> Result<(), String> {
+    if text == "{}" {
+        return Ok(());
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    let checked = json.deserialize_map(AnyObject).and_then(|()| json.end());
+    checked.map_err(|error| format!("it is not a JSON object: {error}"))
+}
+
+struct AnyObject;
+
+impl<'de> Visitor<'de> for AnyObject {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorded::Payload;
+    use crate::serde::JsonSerde;
+
+    fn entry() -> RawEntry {
+        RawEntry {
+            position: 7,
+            tenant_id: "acme".into(),
+            stream_id: "order-1".into(),
+            stream_name: Field::Null,
+            category: "order".into(),
+            uuid: "7c0e8b1e-9d3f-4a55-8a44-0a3f6f3f9a01".into(),
+            name: "order.placed".into(),
+            version: Field::Integer(3),
+            created_at: "2026-01-31T12:00:00.000Z".into(),
+            content_type: Field::Null,
+            context: "{}".into(),
+            data: "{\"order\": 7}".into(),
+        }
+    }
+
+    fn decoded(change: impl FnOnce(&mut RawEntry)) -> Result<Recorded, String> {
+        let mut entry = entry();
+        change(&mut entry);
+        entry.decode(2, &JsonSerde).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_whole_row() {
+        let recorded = decoded(|_| {}).unwrap();
+        assert_eq!((recorded.position, recorded.attempt, recorded.tenant_id.as_str()), (7, 2, "acme"));
+        assert_eq!(recorded.stream_id, StreamId::new("order-1").with_category("order"));
+        assert_eq!(recorded.wrapped_event.version, Some(3));
+        assert_eq!(recorded.wrapped_event.data, Payload::Json("{\"order\": 7}".into()));
+    }
+
+    #[test]
+    fn what_may_be_missing_and_what_may_have_another_form() {
+        let recorded = decoded(|entry| {
+            entry.tenant_id = Field::Null;
+            entry.context = Field::Null;
+            entry.version = Field::Null;
+            entry.category = Field::Null;
+            entry.stream_id = Field::Integer(42);
+            entry.uuid = Field::Bytes(vec![0x11; 16]);
+            entry.data = Field::Integer(5);
+        });
+        let recorded = recorded.unwrap();
+        assert_eq!((recorded.tenant_id.as_str(), recorded.stream_id.id.as_str()), ("default", "42"));
+        assert_eq!(recorded.wrapped_event.uuid.to_string(), "11111111-1111-1111-1111-111111111111");
+        assert_eq!(recorded.wrapped_event.data, Payload::Json("5".into()));
+        assert_eq!(recorded.wrapped_event.context, "{}");
+    }
+
+    #[test]
+    fn times_come_out_in_utc() {
+        for (written, expected) in [
+            ("2026-01-31T12:00:00.000Z", "2026-01-31T12:00:00.000Z"),
+            ("2026-01-31 12:00:00", "2026-01-31T12:00:00Z"),
+            ("2026-01-31T12:00:00", "2026-01-31T12:00:00Z"),
+            ("2026-01-31T12:00:00.5+02:00", "2026-01-31T10:00:00.5Z"),
+            ("2026-03-31T12:00:00.000Z", "2026-03-31T12:00:00.000Z"),
+        ] {
+            let recorded = decoded(|entry| entry.created_at = written.into()).unwrap();
+            assert_eq!(recorded.wrapped_event.created_at, expected, "{written}");
+        }
+        for written in ["yesterday", "", "2026-13-31T12:00:00.000Z", "2026-02-30T12:00:00.000Z"] {
+            assert!(decoded(|entry| entry.created_at = written.into()).is_err(), "{written}");
+        }
+    }
+
+    #[test]
+    fn anything_else_names_the_column() {
+        type Change = fn(&mut RawEntry);
+        let changes: [(&str, Change); 14] = [
+            ("stream_id: it is NULL", |entry| entry.stream_id = Field::Null),
+            ("stream_id: it is empty", |entry| entry.stream_id = "".into()),
+            ("name: it is NULL", |entry| entry.name = Field::Null),
+            ("name: text in UTF-8 is expected, not a blob", |entry| entry.name = Field::Bytes(vec![0xff])),
+            ("uuid: a UUID is expected, not NULL", |entry| entry.uuid = Field::Null),
+            ("uuid: ", |entry| entry.uuid = "seven".into()),
+            ("uuid: ", |entry| entry.uuid = Field::Bytes(vec![1])),
+            ("version: -1 is less", |entry| entry.version = Field::Integer(-1)),
+            ("version: a whole number", |entry| entry.version = "v1".into()),
+            ("data: JSON text is expected, not NULL", |entry| entry.data = Field::Null),
+            ("data: data is not JSON", |entry| entry.data = "{".into()),
+            ("context: it is not a JSON object", |entry| entry.context = "[]".into()),
+            ("created_at: a date and time", |entry| entry.created_at = Field::Integer(5)),
+            ("position: 0", |entry| entry.position = -1),
+        ];
+        for (expected, change) in changes {
+            let error = decoded(change).unwrap_err();
+            let expected = expected.replace("position: 0", "position: -1");
+            assert!(error.starts_with(&expected), "{error} does not start with {expected}");
+        }
+    }
+
+    #[test]
+    fn the_streams_of_two_tenants_and_shifted_names_have_keys_of_their_own() {
+        let key = |tenant: &str, stream: &str| StreamKey::of(tenant.as_bytes(), stream.as_bytes());
+        assert_eq!(key("a", "b"), entry_key("a", "b"));
+        let keys = [key("a", "b"), key("b", "a"), key("ab", ""), key("", "ab"), key("a", "b\0"), key("a", "")];
+        assert_eq!(keys.iter().collect::<std::collections::HashSet<_>>().len(), keys.len());
+        let many: std::collections::HashSet<_> = (0..100_000).map(|n| key("default", &format!("order-{n}"))).collect();
+        assert_eq!(many.len(), 100_000);
+    }
+
+    fn entry_key(tenant: &str, stream: &str) -> StreamKey {
+        RawEntry { tenant_id: tenant.into(), stream_id: stream.into(), ..entry() }.stream_key()
+    }
+}

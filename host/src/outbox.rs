@@ -1,0 +1,411 @@
+//! Where entries are kept: the seam that every storage implements, and what crosses it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::entry::{RawEntry, StreamKey};
+use crate::publisher::Attempt;
+use crate::recorded::NewEvent;
+use crate::serde::StoredData;
+use crate::settlement::History;
+
+mod memory;
+mod none;
+mod operator;
+pub mod sqlite;
+
+pub use memory::MemoryOutbox;
+pub use none::NoOutbox;
+pub use operator::{
+    Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, Operator, Pruned, Retention, Selection,
+};
+pub use sqlite::{SqliteOutbox, append, append_if};
+
+/// Keeps the entries of an outbox. One conformance suite holds for every implementation.
+///
+/// Reading and settling are called from two threads at once. Nothing here waits for a publisher, and no transaction is
+/// open between two calls.
+pub trait OutboxStorageStrategy: Send + Sync {
+    /// Appends events in one transaction, all or none, and returns their positions.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; nothing is appended then.
+    fn append(&self, events: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError>;
+
+    /// Takes the right to drain this outbox, if nobody else has it. It ends when the lease is dropped, and with the
+    /// process, however that ends.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Leased`] where somebody else has it.
+    fn lease(&self) -> Result<Box<dyn Lease>, StorageError>;
+
+    /// Reads entries in position order, from the first one after `after` on.
+    ///
+    /// `wanted` says of each entry whether it is to be read. At most `read_max` are, and at most `looked_at_max` are
+    /// looked at, so that no read transaction lasts long.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn entries(&self, after: i64, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError>;
+
+    /// What is held back: entries that wait for a retry, and streams that are parked behind a dead letter.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn held(&self) -> Result<Vec<Held>, StorageError>;
+
+    /// Settles entries in one transaction, all or none, which is durable when this returns. An entry that is no longer
+    /// there is passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; everything is as before then, and may be settled again.
+    fn settle(&self, settled: &[Settled]) -> Result<(), StorageError>;
+
+    /// What an operator wants to know.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn status(&self) -> Result<Status, StorageError>;
+
+    /// A number that differs after an operator's act (a retry, a discard, ...) from what it was before.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn generation(&self) -> Result<u64, StorageError>;
+
+    /// What tells that something was appended or done, by whomever.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn watch(&self) -> Result<Box<dyn Watch>, StorageError>;
+
+    /// What an operator may do with it.
+    fn operator(&self) -> &dyn Operator;
+}
+
+/// Says of an entry, by its position and stream, whether it is to be read.
+pub type Wanted<'a> = &'a mut dyn FnMut(i64, StreamKey) -> bool;
+
+/// How much [`OutboxStorageStrategy::entries`] may do at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageBounds {
+    /// The most entries that are read.
+    pub read_max: usize,
+    /// The most bytes of data that are read, give or take one entry.
+    pub bytes_max: usize,
+    /// The most entries that are looked at.
+    pub looked_at_max: usize,
+}
+
+/// Entries that were read.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Page {
+    /// The wanted ones, in position order.
+    pub entries: Vec<RawEntry>,
+    /// The position of the last entry that was looked at; none where there was none.
+    pub last: Option<i64>,
+    /// Whether there was nothing behind it.
+    pub end: bool,
+}
+
+/// Something that holds a stream back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The stream.
+    pub stream: StreamKey,
+    /// The entry that waits, or the dead letter that parked the stream.
+    pub position: i64,
+    /// What it is.
+    pub hold: Hold,
+}
+
+/// Why a stream is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Its first entry waits for a retry.
+    Waiting {
+        /// When it is due.
+        retry_at: Timestamp,
+        /// Its history.
+        history: History,
+    },
+    /// It is parked behind a dead letter.
+    Parked,
+}
+
+/// An entry's new state.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Settled {
+    /// It was delivered, and leaves.
+    Delivered {
+        /// The entry.
+        position: i64,
+        /// Whether an earlier attempt of it is on record.
+        tried_before: bool,
+    },
+    /// It was not.
+    Failed(Box<Failed>),
+}
+
+impl Settled {
+    /// The entry.
+    pub fn position(&self) -> i64 {
+        match self {
+            Self::Delivered { position, .. } => *position,
+            Self::Failed(failed) => failed.position,
+        }
+    }
+}
+
+/// An attempt that failed, and what becomes of its entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failed {
+    /// The entry.
+    pub position: i64,
+    /// When it failed.
+    pub at: Timestamp,
+    /// How.
+    pub attempt: Attempt,
+    /// The entry's history, this attempt included.
+    pub history: History,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What becomes of an entry that was not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It waits.
+    Retry {
+        /// When it is due.
+        at: Timestamp,
+    },
+    /// It becomes a dead letter.
+    DeadLetter {
+        /// Whether its stream is parked until an operator acts.
+        park: bool,
+    },
+}
+
+/// The right to drain an outbox.
+///
+/// It also keeps which calls are under way, so that the next one to have the lease learns in which calls the host died.
+/// That has to outlive the process, and not the machine.
+pub trait Lease: Send + Sync {
+    /// Notes that the call of this slot is for these entries; none when it has ended.
+    fn mark(&self, slot: usize, positions: &[i64]);
+
+    /// The entries whose calls were under way when the last holder died.
+    fn interrupted(&self) -> Vec<i64>;
+
+    /// Forgets what was under way.
+    fn clear(&self);
+
+    /// Shows what the relay is doing to whoever asks for the status.
+    fn show(&self, state: &RelayState);
+
+    /// Whether this is still the outbox that was leased, in its place.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Replaced`] where it is not.
+    fn check(&self) -> Result<(), StorageError>;
+}
+
+/// Waits for changes of an outbox.
+pub trait Watch: Send {
+    /// Waits until something has changed since the last call, at most for `patience`; says whether it has.
+    fn wait(&mut self, patience: Duration) -> bool;
+}
+
+/// What a relay says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayState {
+    /// Its process.
+    pub pid: u32,
+    /// What it is doing.
+    pub state: RelayCondition,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, in words; empty when all is well.
+    pub reason: String,
+}
+
+/// What a relay is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelayCondition {
+    /// It publishes what there is.
+    Running,
+    /// The publisher is unavailable, and left alone for a while.
+    Paused,
+    /// It cannot read or write the database.
+    Degraded,
+}
+
+impl RelayCondition {
+    /// The state's name, as the status shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Degraded => "degraded",
+        }
+    }
+}
+
+/// What is in an outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Status {
+    /// Entries that are not delivered yet, those that wait for a retry included.
+    pub pending: u64,
+    /// When the oldest of them was made, as its row says.
+    pub oldest_created_at: Option<String>,
+    /// Entries that failed, and wait for a retry.
+    pub waiting: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// The highest position that was ever given; 0 for none.
+    pub last_position: i64,
+    /// The streams that are held back, and the entry that holds each; at most [`BLOCKED_MAX`].
+    pub blocked_streams: Vec<BlockedStream>,
+    /// How many streams are held back in all.
+    pub blocked_streams_total: u64,
+    /// What the relay says about itself, where one is at work.
+    pub relay: Option<RelayState>,
+}
+
+/// How many blocked streams a [`Status`] names.
+pub const BLOCKED_MAX: usize = 20;
+
+/// A stream that is held back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BlockedStream {
+    /// Its tenant.
+    pub tenant_id: String,
+    /// Its id.
+    pub stream_id: String,
+    /// The entry, or dead letter, that holds it back.
+    pub position: i64,
+    /// `waiting` or `parked`.
+    pub state: &'static str,
+    /// The attempts that were made of that entry.
+    pub attempts: u32,
+    /// When it is due; none for a parked stream.
+    pub retry_at: Option<Timestamp>,
+    /// Why it failed.
+    pub reason: String,
+}
+
+/// Why the outbox could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// There is no such file.
+    #[error("there is no database {}", .0.display())]
+    Missing(PathBuf),
+    /// The file is something else.
+    #[error("{} is not a SQLite database", .0.display())]
+    NotADatabase(PathBuf),
+    /// The database has no outbox.
+    #[error("{path} has no outbox: run `outbox init --db {path}` first", path = .0.display())]
+    NotInitialised(PathBuf),
+    /// The outbox was made by a newer version.
+    #[error(
+        "the outbox in {path} has schema version {found}, and this program knows versions up to {supported}: \
+         use a newer one",
+        path = path.display()
+    )]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The newest known one.
+        supported: i64,
+    },
+    /// The outbox was made by an older version.
+    #[error(
+        "the outbox in {path} has schema version {found}, and this program needs version {supported}: \
+         run `outbox init --db {path}` to upgrade it",
+        path = path.display()
+    )]
+    Older {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The one that is needed.
+        supported: i64,
+    },
+    /// There is a table `outbox` that is not ours.
+    #[error("{path} has a table `outbox` of another shape: {reason}", path = path.display())]
+    ForeignTable {
+        /// The database.
+        path: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// Somebody else drains this outbox.
+    #[error("{by} is at work on this outbox: only one drains it at a time")]
+    Leased {
+        /// Who, as far as it is known.
+        by: String,
+    },
+    /// Somebody else has been writing for too long.
+    #[error("the database is locked: another program has been writing to it for longer than {}", humane(*.0))]
+    Busy(Duration),
+    /// There is no room left.
+    #[error("the disk is full")]
+    Full,
+    /// The database, or its lock file, was removed or replaced.
+    #[error("{0}")]
+    Replaced(String),
+    /// An event cannot be stored.
+    #[error("event {index}: {reason}")]
+    Invalid {
+        /// Which of the events, from 0.
+        index: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Anything else.
+    #[error("cannot {doing}: {source}")]
+    Other {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn humane(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
+
+impl StorageError {
+    /// Whether the same call may succeed later, without anybody's doing: the database is busy, or the disk is full.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Busy(_) | Self::Full | Self::Other { .. })
+    }
+
+    /// Whether somebody else drains the outbox.
+    pub fn is_leased(&self) -> bool {
+        matches!(self, Self::Leased { .. })
+    }
+
+    /// Whether the outbox is no longer where it was.
+    pub fn is_replaced(&self) -> bool {
+        matches!(self, Self::Replaced(_))
+    }
+}

@@ -1,0 +1,479 @@
+//! An outbox in memory: for tests, and for applications whose events need not outlive the process.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::operator::{
+    Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, Operator, Pruned, Retention, Selection,
+};
+use super::{
+    BLOCKED_MAX, BlockedStream, Failed, Fate, Held, Hold, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState,
+    Settled, Status, StorageError, Wanted, Watch,
+};
+use crate::entry::{Field, RawEntry, StreamKey};
+use crate::recorded::NewEvent;
+use crate::serde::{StoredData, StoredValue};
+use crate::settlement::History;
+
+/// An outbox in memory. Its clones are the same outbox.
+#[derive(Clone, Default)]
+pub struct MemoryOutbox(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    kept: Mutex<Kept>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Kept {
+    entries: BTreeMap<i64, RawEntry>,
+    last_position: i64,
+    waiting: BTreeMap<i64, (Timestamp, History, String)>,
+    attempts: BTreeMap<i64, Vec<AttemptRecord>>,
+    dead: BTreeMap<i64, Dead>,
+    audit: Vec<AuditRecord>,
+    generation: u64,
+    /// Raised by every change.
+    version: u64,
+    leased: bool,
+    calls: HashMap<usize, Vec<i64>>,
+    state: Option<RelayState>,
+}
+
+struct Dead {
+    entry: RawEntry,
+    history: History,
+    outcome: &'static str,
+    reason: String,
+    died_at: Timestamp,
+    parks_stream: bool,
+}
+
+impl MemoryOutbox {
+    /// Appends a row as a foreign program might: with anything in it. Its position is given here.
+    pub fn append_raw(&self, mut entry: RawEntry) -> i64 {
+        self.change(|kept| {
+            kept.last_position += 1;
+            entry.position = kept.last_position;
+            kept.entries.insert(kept.last_position, entry);
+            kept.last_position
+        })
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Kept) -> T) -> T {
+        let mut kept = self.kept();
+        let result = change(&mut kept);
+        kept.version += 1;
+        self.0.changed.notify_all();
+        result
+    }
+}
+
+impl OutboxStorageStrategy for MemoryOutbox {
+    fn append(&self, events: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError> {
+        Ok(events.iter().map(|(event, data)| self.append_raw(raw(event, data))).collect())
+    }
+
+    fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
+        let mut kept = self.kept();
+        if std::mem::replace(&mut kept.leased, true) {
+            return Err(StorageError::Leased { by: "another relay".into() });
+        }
+        Ok(Box::new(MemoryLease(self.clone())))
+    }
+
+    fn entries(&self, after: i64, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError> {
+        let kept = self.kept();
+        let mut rest = kept.entries.range(after.saturating_add(1)..).take(bounds.looked_at_max);
+        let mut page = Page::default();
+        let (mut looked_at, mut bytes) = (0, 0);
+        while page.entries.len() < bounds.read_max && bytes < bounds.bytes_max {
+            let Some((position, entry)) = rest.next() else {
+                page.end = looked_at < bounds.looked_at_max;
+                break;
+            };
+            looked_at += 1;
+            page.last = Some(*position);
+            if wanted(*position, entry.stream_key()) {
+                bytes += entry.data.len();
+                page.entries.push(entry.clone());
+            }
+        }
+        Ok(page)
+    }
+
+    fn held(&self) -> Result<Vec<Held>, StorageError> {
+        let kept = self.kept();
+        let stream = |position: &i64| kept.entries.get(position).map(RawEntry::stream_key);
+        let waiting = kept.waiting.iter().filter_map(|(position, (retry_at, history, _))| {
+            let hold = Hold::Waiting { retry_at: *retry_at, history: *history };
+            stream(position).map(|stream| Held { stream, position: *position, hold })
+        });
+        let parked = kept.dead.iter().filter(|(_, dead)| dead.parks_stream);
+        let parked = parked.map(|(position, dead)| Held {
+            stream: dead.entry.stream_key(),
+            position: *position,
+            hold: Hold::Parked,
+        });
+        Ok(waiting.chain(parked).collect())
+    }
+
+    fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
+        self.change(|kept| {
+            for entry in settled {
+                match entry {
+                    Settled::Delivered { position, .. } => kept.remove(*position),
+                    Settled::Failed(failed) => kept.fail(failed),
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn status(&self) -> Result<Status, StorageError> {
+        let kept = self.kept();
+        let blocked = kept.blocked();
+        Ok(Status {
+            pending: kept.entries.len() as u64,
+            oldest_created_at: kept.entries.values().next().and_then(|entry| shown(&entry.created_at)),
+            waiting: kept.waiting.len() as u64,
+            dead_letters: kept.dead.len() as u64,
+            last_position: kept.last_position,
+            blocked_streams_total: blocked.len() as u64,
+            blocked_streams: blocked.into_iter().take(BLOCKED_MAX).collect(),
+            relay: kept.state.clone().filter(|_| kept.leased),
+        })
+    }
+
+    fn generation(&self) -> Result<u64, StorageError> {
+        Ok(self.kept().generation)
+    }
+
+    fn watch(&self) -> Result<Box<dyn Watch>, StorageError> {
+        let seen = self.kept().version;
+        Ok(Box::new(MemoryWatch { outbox: self.clone(), seen }))
+    }
+
+    fn operator(&self) -> &dyn Operator {
+        self
+    }
+}
+
+impl Kept {
+    fn remove(&mut self, position: i64) {
+        self.entries.remove(&position);
+        self.waiting.remove(&position);
+        self.attempts.remove(&position);
+    }
+
+    fn fail(&mut self, failed: &Failed) {
+        let Failed { position, at, attempt, history, fate } = failed;
+        if !self.entries.contains_key(position) {
+            return;
+        }
+        let (outcome, reason) = (attempt.outcome.name(), attempt.outcome.reason().to_owned());
+        self.attempts.entry(*position).or_default().push(AttemptRecord {
+            attempt: history.attempts,
+            at: *at,
+            outcome: outcome.into(),
+            reason: reason.clone(),
+            digest: attempt.digest.as_deref().map(Into::into),
+            stderr: attempt.stderr.clone(),
+        });
+        match *fate {
+            Fate::Retry { at } => {
+                self.waiting.insert(*position, (at, *history, reason));
+            }
+            Fate::DeadLetter { park } => {
+                self.waiting.remove(position);
+                if let Some(entry) = self.entries.remove(position) {
+                    let dead = Dead { entry, history: *history, outcome, reason, died_at: *at, parks_stream: park };
+                    self.dead.insert(*position, dead);
+                }
+            }
+        }
+    }
+
+    fn blocked(&self) -> Vec<BlockedStream> {
+        let mut streams: BTreeMap<StreamKey, BlockedStream> = BTreeMap::new();
+        let mut add = |position: i64, entry: &RawEntry, state, attempts, retry_at, reason: &str| {
+            streams.entry(entry.stream_key()).or_insert_with(|| BlockedStream {
+                tenant_id: shown(&entry.tenant_id).unwrap_or_default(),
+                stream_id: shown(&entry.stream_id).unwrap_or_default(),
+                position,
+                state,
+                attempts,
+                retry_at,
+                reason: reason.to_owned(),
+            });
+        };
+        for (position, (retry_at, history, reason)) in &self.waiting {
+            if let Some(entry) = self.entries.get(position) {
+                add(*position, entry, "waiting", history.attempts, Some(*retry_at), reason);
+            }
+        }
+        for (position, dead) in self.dead.iter().filter(|(_, dead)| dead.parks_stream) {
+            add(*position, &dead.entry, "parked", dead.history.attempts, None, &dead.reason);
+        }
+        let mut blocked: Vec<BlockedStream> = streams.into_values().collect();
+        blocked.sort_by_key(|stream| stream.position);
+        blocked
+    }
+
+    fn record(&mut self, act: &str, position: i64, detail: String, by: &Act) {
+        let uuid = self.dead.get(&position).and_then(|dead| shown(&dead.entry.uuid));
+        let (at, who, act) = (by.at, by.who.clone(), act.to_owned());
+        self.audit.push(AuditRecord { at, who, act, position: Some(position), uuid, detail });
+    }
+}
+
+impl Operator for MemoryOutbox {
+    fn dead_letters(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
+        let kept = self.kept();
+        Ok(kept.dead.values().map(dead_letter).filter(|dead| matches(filter, dead)).take(limit).collect())
+    }
+
+    fn attempts(&self, position: i64) -> Result<Vec<AttemptRecord>, StorageError> {
+        Ok(self.kept().attempts.get(&position).cloned().unwrap_or_default())
+    }
+
+    fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
+        let positions = match selection {
+            Selection::Positions(positions) => positions.clone(),
+            Selection::Matching(filter) => {
+                self.dead_letters(filter, usize::MAX)?.into_iter().map(|dead| dead.position).collect()
+            }
+        };
+        Ok(self.change(|kept| {
+            kept.generation += 1;
+            let mut retried = Vec::new();
+            for position in positions {
+                if kept.dead.contains_key(&position) {
+                    kept.record("retry", position, String::new(), by);
+                }
+                if let Some(dead) = kept.dead.remove(&position) {
+                    kept.entries.insert(position, dead.entry);
+                    kept.waiting.insert(position, (by.at, History::default(), "retried by hand".into()));
+                    retried.push(position);
+                }
+            }
+            retried
+        }))
+    }
+
+    fn discard_dead_letters(&self, positions: &[i64], by: &Act) -> Result<Vec<i64>, StorageError> {
+        Ok(self.change(|kept| {
+            kept.generation += 1;
+            let found: Vec<i64> = positions.iter().copied().filter(|it| kept.dead.contains_key(it)).collect();
+            for position in &found {
+                kept.record("discard", *position, String::new(), by);
+                kept.dead.remove(position);
+                kept.attempts.remove(position);
+            }
+            found
+        }))
+    }
+
+    fn edit_dead_letter(&self, position: i64, data: &str, by: &Act) -> Result<bool, StorageError> {
+        Ok(self.change(|kept| {
+            kept.generation += 1;
+            let Some(dead) = kept.dead.get_mut(&position) else { return false };
+            let old = std::mem::replace(&mut dead.entry.data, data.into());
+            dead.entry.content_type = Field::Null;
+            kept.record("edit", position, format!("data was: {}", shown(&old).unwrap_or_default()), by);
+            true
+        }))
+    }
+
+    fn audit(&self, limit: usize) -> Result<Vec<AuditRecord>, StorageError> {
+        Ok(self.kept().audit.iter().rev().take(limit).cloned().collect())
+    }
+
+    fn prune(
+        &self,
+        retention: &Retention,
+        now: Timestamp,
+        limit: usize,
+        dry_run: bool,
+    ) -> Result<Pruned, StorageError> {
+        let mut kept = self.kept();
+        let old = |keep: Option<Duration>, at: Timestamp| {
+            keep.is_some_and(|keep| Duration::try_from(now.duration_since(at)).is_ok_and(|age| age > keep))
+        };
+        let dead: Vec<i64> = (kept.dead.iter())
+            .filter(|(_, dead)| !dead.parks_stream && old(retention.dead_letters, dead.died_at))
+            .map(|(position, _)| *position)
+            .collect();
+        let is_old = |attempt: &AttemptRecord| old(retention.attempts, attempt.at);
+        let attempts: usize = (kept.attempts.iter())
+            .filter(|(position, _)| !kept.dead.contains_key(position))
+            .map(|(_, attempts)| attempts.iter().filter(|attempt| is_old(attempt)).count())
+            .sum();
+        let audit = kept.audit.iter().filter(|record| old(retention.audit, record.at)).count();
+        let bound = |count: usize| if dry_run { count } else { count.min(limit) };
+        let pruned = Pruned {
+            dead_letters: bound(dead.len()) as u64,
+            attempts: bound(attempts) as u64,
+            audit: bound(audit) as u64,
+        };
+        if dry_run {
+            return Ok(pruned);
+        }
+        let (mut attempts_left, mut audit_left) = (bound(attempts), bound(audit));
+        kept.audit.retain(|record| !(old(retention.audit, record.at) && take_one(&mut audit_left)));
+        let still_dead: Vec<i64> = kept.dead.keys().copied().collect();
+        for (_, attempts) in kept.attempts.iter_mut().filter(|(position, _)| !still_dead.contains(position)) {
+            attempts.retain(|attempt| !(is_old(attempt) && take_one(&mut attempts_left)));
+        }
+        for position in dead.into_iter().take(limit) {
+            kept.dead.remove(&position);
+            kept.attempts.remove(&position);
+        }
+        if pruned.dead_letters > 0 {
+            let (who, act, detail) = ("relay".into(), "prune".into(), format!("{} dead letters", pruned.dead_letters));
+            kept.audit.push(AuditRecord { at: now, who, act, position: None, uuid: None, detail });
+        }
+        Ok(pruned)
+    }
+}
+
+fn take_one(left: &mut usize) -> bool {
+    let some = *left > 0;
+    *left = left.saturating_sub(1);
+    some
+}
+
+fn raw(event: &NewEvent, data: &StoredData) -> RawEntry {
+    let stream = &event.stream_id;
+    RawEntry {
+        position: 0,
+        tenant_id: event.tenant_id.as_str().into(),
+        stream_id: stream.id.as_str().into(),
+        stream_name: stream.name.as_deref().into(),
+        category: stream.category.as_deref().into(),
+        uuid: event.uuid.unwrap_or_else(Uuid::new_v4).to_string().as_str().into(),
+        name: event.name.as_str().into(),
+        version: event
+            .version
+            .map_or(Field::Null, |version| Field::Integer(i64::try_from(version).unwrap_or(i64::MAX))),
+        created_at: event.created_at.unwrap_or_else(Timestamp::now).to_string().as_str().into(),
+        content_type: data.content_type.as_deref().into(),
+        context: event.context.as_str().into(),
+        data: match &data.value {
+            StoredValue::Text(text) => Field::Text(text.clone()),
+            StoredValue::Bytes(bytes) => Field::Bytes(bytes.clone()),
+        },
+    }
+}
+
+fn dead_letter(dead: &Dead) -> DeadLetter {
+    let entry = &dead.entry;
+    let text = |field: &Field| shown(field).unwrap_or_default();
+    DeadLetter {
+        position: entry.position,
+        tenant_id: text(&entry.tenant_id),
+        stream_id: text(&entry.stream_id),
+        stream_name: shown(&entry.stream_name),
+        category: shown(&entry.category),
+        uuid: text(&entry.uuid),
+        name: text(&entry.name),
+        version: match entry.version {
+            Field::Integer(version) => Some(version),
+            _ => None,
+        },
+        created_at: text(&entry.created_at),
+        content_type: shown(&entry.content_type),
+        context: text(&entry.context),
+        data: text(&entry.data),
+        attempts: dead.history.attempts,
+        outcome: dead.outcome.into(),
+        reason: dead.reason.clone(),
+        died_at: dead.died_at,
+        parks_stream: dead.parks_stream,
+    }
+}
+
+fn shown(field: &Field) -> Option<String> {
+    match field {
+        Field::Null => None,
+        Field::Integer(number) => Some(number.to_string()),
+        Field::Real(number) => Some(number.to_string()),
+        Field::Text(text) => Some(text.clone()),
+        Field::Bytes(bytes) => Some(bytes.iter().fold("0x".into(), |hex, byte| format!("{hex}{byte:02x}"))),
+        Field::TooLong(bytes) => Some(format!("({bytes} bytes)")),
+    }
+}
+
+fn matches(filter: &DeadLetterFilter, dead: &DeadLetter) -> bool {
+    let DeadLetterFilter { name, stream, tenant, since, reason } = filter;
+    let name = name.as_ref().is_none_or(|name| match name.strip_suffix('*') {
+        Some(start) => dead.name.starts_with(start),
+        None => dead.name == *name,
+    });
+    let stream = stream.as_ref().is_none_or(|it| dead.stream_id == *it || dead.stream_name.as_ref() == Some(it));
+    let reason = reason
+        .as_ref()
+        .map(|reason| reason.to_ascii_lowercase())
+        .is_none_or(|reason| dead.reason.to_ascii_lowercase().contains(&reason) || dead.outcome.contains(&reason));
+    let tenant = tenant.as_ref().is_none_or(|tenant| dead.tenant_id == *tenant);
+    name && stream && reason && tenant && since.is_none_or(|since| dead.died_at >= since)
+}
+
+struct MemoryLease(MemoryOutbox);
+
+impl Lease for MemoryLease {
+    fn mark(&self, slot: usize, positions: &[i64]) {
+        self.0.kept().calls.insert(slot, positions.to_vec());
+    }
+
+    fn interrupted(&self) -> Vec<i64> {
+        let mut positions: Vec<i64> = self.0.kept().calls.values().flatten().copied().collect();
+        positions.sort_unstable();
+        positions.dedup();
+        positions
+    }
+
+    fn clear(&self) {
+        self.0.kept().calls.clear();
+    }
+
+    fn show(&self, state: &RelayState) {
+        self.0.kept().state = Some(state.clone());
+    }
+
+    fn check(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+impl Drop for MemoryLease {
+    fn drop(&mut self) {
+        self.0.kept().leased = false;
+    }
+}
+
+struct MemoryWatch {
+    outbox: MemoryOutbox,
+    seen: u64,
+}
+
+impl Watch for MemoryWatch {
+    fn wait(&mut self, patience: Duration) -> bool {
+        let kept = self.outbox.kept();
+        let seen = self.seen;
+        let waited = self.outbox.0.changed.wait_timeout_while(kept, patience, |kept| kept.version == seen);
+        let (kept, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let changed = kept.version != self.seen;
+        self.seen = kept.version;
+        changed
+    }
+}

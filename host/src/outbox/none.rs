@@ -1,0 +1,109 @@
+//! No outbox: what is appended to it is gone, and nothing is ever published.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::operator::{
+    Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, Operator, Pruned, Retention, Selection,
+};
+use super::{
+    Held, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status, StorageError, Wanted, Watch,
+};
+use crate::recorded::NewEvent;
+use crate::serde::StoredData;
+
+/// The strategy of an application that has no outbox, or none in this environment: it takes every event and keeps none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NoOutbox;
+
+impl OutboxStorageStrategy for NoOutbox {
+    fn append(&self, _: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
+        Ok(Box::new(Self))
+    }
+
+    fn entries(&self, _: i64, _: PageBounds, _: Wanted<'_>) -> Result<Page, StorageError> {
+        Ok(Page { end: true, ..Page::default() })
+    }
+
+    fn held(&self) -> Result<Vec<Held>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn settle(&self, _: &[Settled]) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn status(&self) -> Result<Status, StorageError> {
+        Ok(Status::default())
+    }
+
+    fn generation(&self) -> Result<u64, StorageError> {
+        Ok(0)
+    }
+
+    fn watch(&self) -> Result<Box<dyn Watch>, StorageError> {
+        Ok(Box::new(Self))
+    }
+
+    fn operator(&self) -> &dyn Operator {
+        self
+    }
+}
+
+impl Lease for NoOutbox {
+    fn mark(&self, _: usize, _: &[i64]) {}
+
+    fn interrupted(&self) -> Vec<i64> {
+        Vec::new()
+    }
+
+    fn clear(&self) {}
+
+    fn show(&self, _: &RelayState) {}
+
+    fn check(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+impl Watch for NoOutbox {
+    fn wait(&mut self, patience: Duration) -> bool {
+        std::thread::park_timeout(patience);
+        false
+    }
+}
+
+impl Operator for NoOutbox {
+    fn dead_letters(&self, _: &DeadLetterFilter, _: usize) -> Result<Vec<DeadLetter>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn attempts(&self, _: i64) -> Result<Vec<AttemptRecord>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn retry_dead_letters(&self, _: &Selection, _: &Act) -> Result<Vec<i64>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn discard_dead_letters(&self, _: &[i64], _: &Act) -> Result<Vec<i64>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn edit_dead_letter(&self, _: i64, _: &str, _: &Act) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
+    fn audit(&self, _: usize) -> Result<Vec<AuditRecord>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn prune(&self, _: &Retention, _: Timestamp, _: usize, _: bool) -> Result<Pruned, StorageError> {
+        Ok(Pruned::default())
+    }
+}

@@ -1,0 +1,204 @@
+//! What an operator may do with an outbox: see and settle dead letters, and prune what is old.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::StorageError;
+
+/// The operator's side of a storage. Every act is put on record in the audit table, in the transaction that does it.
+pub trait Operator {
+    /// The dead letters that match, in position order, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn dead_letters(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Vec<DeadLetter>, StorageError>;
+
+    /// The attempts on record of an entry or a dead letter, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn attempts(&self, position: i64) -> Result<Vec<AttemptRecord>, StorageError>;
+
+    /// Puts dead letters back into the outbox, at their old places, with the same uuid and no attempts used up. Returns
+    /// the positions of those that were.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError>;
+
+    /// Deletes dead letters. Returns the positions of those that were.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn discard_dead_letters(&self, positions: &[i64], by: &Act) -> Result<Vec<i64>, StorageError>;
+
+    /// Replaces a dead letter's data by `data`, JSON. Returns false where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn edit_dead_letter(&self, position: i64, data: &str, by: &Act) -> Result<bool, StorageError>;
+
+    /// The newest records of the audit table, newest first, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn audit(&self, limit: usize) -> Result<Vec<AuditRecord>, StorageError>;
+
+    /// Deletes, in one short transaction, at most `limit` of each kind of record that is older than `retention` allows;
+    /// with `dry_run` it only counts, all of them. Nothing is left to prune when all numbers are 0.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn prune(&self, retention: &Retention, now: Timestamp, limit: usize, dry_run: bool)
+    -> Result<Pruned, StorageError>;
+}
+
+/// Who acts, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Act {
+    /// Who: a user's name, or the relay's.
+    pub who: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Which dead letters. Each condition that is set has to hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeadLetterFilter {
+    /// The event's name; a `*` at its end stands for any rest.
+    pub name: Option<String>,
+    /// The stream's id or name.
+    pub stream: Option<String>,
+    /// The tenant.
+    pub tenant: Option<String>,
+    /// Those that died at this time or later.
+    pub since: Option<Timestamp>,
+    /// A part of the reason or the outcome's name, in upper or lower case.
+    pub reason: Option<String>,
+}
+
+/// Dead letters by their positions, or by what they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// Those at these positions.
+    Positions(Vec<i64>),
+    /// All that match.
+    Matching(DeadLetterFilter),
+}
+
+/// An entry that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadLetter {
+    /// Its place in the outbox, where a retry puts it back.
+    pub position: i64,
+    /// Its tenant, as far as it can be shown.
+    pub tenant_id: String,
+    /// Its stream's id, as far as it can be shown.
+    pub stream_id: String,
+    /// Its stream's name.
+    pub stream_name: Option<String>,
+    /// Its stream's category.
+    pub category: Option<String>,
+    /// The event's uuid, as far as it can be shown.
+    pub uuid: String,
+    /// The event's type, as far as it can be shown.
+    pub name: String,
+    /// The event's version.
+    pub version: Option<i64>,
+    /// When the event was made, as its row says.
+    pub created_at: String,
+    /// The media type of `data`; none stands for JSON.
+    pub content_type: Option<String>,
+    /// What travels with the event.
+    pub context: String,
+    /// The event's data; what is no text is shown as hex after `0x`.
+    pub data: String,
+    /// How many attempts it had.
+    pub attempts: u32,
+    /// The outcome of the last one.
+    pub outcome: String,
+    /// Its reason.
+    pub reason: String,
+    /// When it died.
+    pub died_at: Timestamp,
+    /// Whether its stream is parked until it is retried or discarded.
+    pub parks_stream: bool,
+}
+
+/// An attempt that is on record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AttemptRecord {
+    /// Its number, from 1.
+    pub attempt: u32,
+    /// When it failed.
+    pub at: Timestamp,
+    /// How.
+    pub outcome: String,
+    /// Why.
+    pub reason: String,
+    /// The digest of the module that made it.
+    pub digest: Option<String>,
+    /// The last lines that the guest wrote to its standard error.
+    pub stderr: String,
+}
+
+/// An operator's act that is on record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditRecord {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub who: String,
+    /// What: `retry`, `discard`, `edit` or `prune`.
+    pub act: String,
+    /// The dead letter that it was done to.
+    pub position: Option<i64>,
+    /// Its event's uuid.
+    pub uuid: Option<String>,
+    /// What else there is to know.
+    pub detail: String,
+}
+
+/// How long records are kept; none stands for ever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Dead letters, with their attempts, from the time they died.
+    pub dead_letters: Option<std::time::Duration>,
+    /// Records of the attempts of entries that are still there.
+    pub attempts: Option<std::time::Duration>,
+    /// Records of operators' acts.
+    pub audit: Option<std::time::Duration>,
+}
+
+/// How many records were pruned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Attempts of entries.
+    pub attempts: u64,
+    /// Operators' acts.
+    pub audit: u64,
+}
+
+impl Pruned {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.dead_letters + self.attempts + self.audit
+    }
+}
+
+impl std::ops::AddAssign for Pruned {
+    fn add_assign(&mut self, more: Self) {
+        self.dead_letters += more.dead_letters;
+        self.attempts += more.attempts;
+        self.audit += more.audit;
+    }
+}

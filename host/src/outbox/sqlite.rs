@@ -1,0 +1,152 @@
+//! The outbox in a SQLite database, beside the application's own tables.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::operator::Operator;
+use super::{Held, Lease, OutboxStorageStrategy, Page, PageBounds, Settled, Status, StorageError, Wanted, Watch};
+use crate::recorded::NewEvent;
+use crate::serde::StoredData;
+
+mod append;
+mod connection;
+mod lease;
+mod operator;
+mod page;
+mod schema;
+mod settle;
+mod status;
+mod watch;
+
+pub use append::{append, append_if};
+pub use rusqlite;
+pub use schema::{Initialised, SCHEMA_VERSION};
+
+/// An outbox in a SQLite database file.
+///
+/// It has a connection for reading and one for writing, so that reading goes on while a group of entries is settled.
+///
+/// ```
+/// use outbox_host::outbox::{OutboxStorageStrategy, SqliteOutbox};
+///
+/// let folder = tempfile::tempdir()?;
+/// let file = folder.path().join("app.db");
+/// SqliteOutbox::init(&file)?;
+/// let outbox = SqliteOutbox::open(&file)?;
+/// assert_eq!(outbox.status()?.pending, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SqliteOutbox {
+    path: PathBuf,
+    busy_patience: Duration,
+    reader: Mutex<Connection>,
+    writer: Mutex<Connection>,
+}
+
+/// How long to wait for another program's write transaction, unless set otherwise.
+pub const BUSY_PATIENCE: Duration = Duration::from_secs(5);
+
+impl SqliteOutbox {
+    /// Makes the outbox's tables in this database, or upgrades them, and sets its journal mode to WAL. A database that
+    /// does not exist is created. Harmless when repeated.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; nothing is changed then.
+    pub fn init(path: &Path) -> Result<Initialised, StorageError> {
+        schema::init(path, BUSY_PATIENCE)
+    }
+
+    /// Opens an outbox that was initialised.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] where there is no such database, or no outbox of this version in it; nothing is changed then.
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
+        Self::open_with(path, BUSY_PATIENCE)
+    }
+
+    /// Opens an outbox, with another patience for other writers.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with(path: &Path, busy_patience: Duration) -> Result<Self, StorageError> {
+        let path = std::fs::canonicalize(path).map_err(|_| StorageError::Missing(path.to_owned()))?;
+        let reader = connection::open(&path, busy_patience)?;
+        schema::check(&reader, &path)?;
+        let writer = connection::open(&path, busy_patience)?;
+        Ok(Self { path, busy_patience, reader: Mutex::new(reader), writer: Mutex::new(writer) })
+    }
+
+    /// The database's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the file that is at the path now: it may have been replaced.
+    fn reopen(&self) -> Result<(), StorageError> {
+        let fresh = Self::open_with(&self.path, self.busy_patience)?;
+        *self.reader() = fresh.reader.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.writer() = fresh.writer.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(())
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Connection> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StorageError {
+        connection::error(doing, self.path.clone(), self.busy_patience)
+    }
+}
+
+impl OutboxStorageStrategy for SqliteOutbox {
+    fn append(&self, events: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError> {
+        append::append_all(&mut self.writer(), events).map_err(self.error("append events"))
+    }
+
+    fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
+        let lease = lease::FileLease::take(&self.path)?;
+        self.reopen()?;
+        lease.opened(&self.path)
+    }
+
+    fn entries(&self, after: i64, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError> {
+        page::read(&self.reader(), after, bounds, wanted).map_err(self.error("read the outbox"))
+    }
+
+    fn held(&self) -> Result<Vec<Held>, StorageError> {
+        page::held(&self.reader()).map_err(self.error("read what waits in the outbox"))
+    }
+
+    fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
+        settle::settle(&mut self.writer(), settled).map_err(self.error("settle entries of the outbox"))
+    }
+
+    fn status(&self) -> Result<Status, StorageError> {
+        let mut status = status::read(&mut self.reader()).map_err(self.error("read the outbox's status"))?;
+        status.relay = lease::holder(&self.path);
+        Ok(status)
+    }
+
+    fn generation(&self) -> Result<u64, StorageError> {
+        schema::generation(&self.reader()).map_err(self.error("read the outbox's generation"))
+    }
+
+    fn watch(&self) -> Result<Box<dyn Watch>, StorageError> {
+        let connection = connection::open(&self.path, self.busy_patience)?;
+        Ok(Box::new(watch::WalWatch::new(connection, &self.path)))
+    }
+
+    fn operator(&self) -> &dyn Operator {
+        self
+    }
+}

@@ -1,0 +1,123 @@
+//! Reading entries, and what holds them back.
+
+use jiff::Timestamp;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row};
+
+use crate::entry::{Field, RawEntry, StreamKey};
+use crate::outbox::{Held, Hold, Page, PageBounds, Wanted};
+use crate::settlement::History;
+
+/// What tells the stream comes first, and `data` last: a column is only read when it is asked for. The length of `data`
+/// is known without reading it.
+const ENTRIES: &str = "
+    SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
+           octet_length(data), data
+    FROM outbox WHERE position > ?1 ORDER BY position LIMIT ?2";
+
+const WAITING: &str = "SELECT position, tenant_id, stream_id, attempts, host_deaths, retry_at_ms FROM outbox_waiting";
+const PARKED: &str = "SELECT position, tenant_id, stream_id FROM outbox_dead_letters WHERE parks_stream";
+
+/// The most bytes of `data` that are read; no guest could be given more.
+const DATA_BYTES_MAX: i64 = 32 * 1024 * 1024;
+/// The most bytes of any other column.
+const TEXT_BYTES_MAX: usize = 1024 * 1024;
+
+pub(super) fn read(
+    connection: &Connection,
+    after: i64,
+    bounds: PageBounds,
+    wanted: Wanted<'_>,
+) -> rusqlite::Result<Page> {
+    let mut statement = connection.prepare_cached(ENTRIES)?;
+    let limit = i64::try_from(bounds.looked_at_max).unwrap_or(i64::MAX);
+    let mut rows = statement.query([after, limit])?;
+    let mut page = Page { entries: Vec::with_capacity(bounds.read_max.min(1_024)), ..Page::default() };
+    let (mut looked_at, mut bytes) = (0, 0);
+    while page.entries.len() < bounds.read_max && bytes < bounds.bytes_max {
+        let Some(row) = rows.next()? else {
+            page.end = looked_at < bounds.looked_at_max;
+            break;
+        };
+        looked_at += 1;
+        let position = row.get(0)?;
+        page.last = Some(position);
+        if wanted(position, key(row, 1)?) {
+            let entry = entry(row, position)?;
+            bytes += entry.data.len();
+            page.entries.push(entry);
+        }
+    }
+    Ok(page)
+}
+
+pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<Held>> {
+    let mut held = Vec::new();
+    let mut waiting = connection.prepare_cached(WAITING)?;
+    let mut rows = waiting.query([])?;
+    while let Some(row) = rows.next()? {
+        let history = History { attempts: row.get(3)?, host_deaths: row.get(4)? };
+        let retry_at = Timestamp::from_millisecond(row.get(5)?).unwrap_or(Timestamp::UNIX_EPOCH);
+        held.push(Held { stream: key(row, 1)?, position: row.get(0)?, hold: Hold::Waiting { retry_at, history } });
+    }
+    let mut parked = connection.prepare_cached(PARKED)?;
+    let mut rows = parked.query([])?;
+    while let Some(row) = rows.next()? {
+        held.push(Held { stream: key(row, 1)?, position: row.get(0)?, hold: Hold::Parked });
+    }
+    Ok(held)
+}
+
+/// The stream of a row whose columns `tenant` and `tenant + 1` are its tenant and its stream id.
+fn key(row: &Row<'_>, tenant: usize) -> rusqlite::Result<StreamKey> {
+    Ok(StreamKey::of(bytes(row.get_ref(tenant)?), bytes(row.get_ref(tenant + 1)?)))
+}
+
+fn bytes(value: ValueRef<'_>) -> &[u8] {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes,
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => &[],
+    }
+}
+
+fn entry(row: &Row<'_>, position: i64) -> rusqlite::Result<RawEntry> {
+    Ok(RawEntry {
+        position,
+        tenant_id: field(row.get_ref(1)?),
+        stream_id: field(row.get_ref(2)?),
+        stream_name: field(row.get_ref(3)?),
+        category: field(row.get_ref(4)?),
+        uuid: field(row.get_ref(5)?),
+        name: field(row.get_ref(6)?),
+        version: field(row.get_ref(7)?),
+        created_at: field(row.get_ref(8)?),
+        content_type: field(row.get_ref(9)?),
+        context: field(row.get_ref(10)?),
+        data: match row.get::<_, Option<i64>>(11)? {
+            Some(length) if length > DATA_BYTES_MAX => Field::TooLong(length.unsigned_abs()),
+            _ => value(row.get_ref(12)?),
+        },
+    })
+}
+
+fn field(field: ValueRef<'_>) -> Field {
+    match field {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) if bytes.len() > TEXT_BYTES_MAX => {
+            Field::TooLong(bytes.len() as u64)
+        }
+        field => value(field),
+    }
+}
+
+fn value(value: ValueRef<'_>) -> Field {
+    match value {
+        ValueRef::Null => Field::Null,
+        ValueRef::Integer(number) => Field::Integer(number),
+        ValueRef::Real(number) => Field::Real(number),
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Field::Text(text.to_owned()),
+            Err(_) => Field::Bytes(bytes.to_owned()),
+        },
+        ValueRef::Blob(bytes) => Field::Bytes(bytes.to_owned()),
+    }
+}

@@ -1,0 +1,155 @@
+//! The tables, and their versions.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use super::connection;
+use crate::outbox::StorageError;
+
+/// The version of the tables that this program works with.
+pub const SCHEMA_VERSION: i64 = 1;
+
+/// What makes version n of version n - 1, from n = 1 on.
+const STEPS: [&str; 1] = [include_str!("schema.sql")];
+
+/// What an entry needs; a table that has these may serve as the outbox, whoever made it.
+const COLUMNS: [&str; 12] = [
+    "position",
+    "tenant_id",
+    "stream_id",
+    "stream_name",
+    "category",
+    "uuid",
+    "name",
+    "version",
+    "created_at",
+    "content_type",
+    "context",
+    "data",
+];
+
+/// What [`SqliteOutbox::init`](super::SqliteOutbox::init) did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Initialised {
+    /// The version that was there before; 0 for none.
+    pub before: i64,
+    /// The version that is there now.
+    pub now: i64,
+}
+
+pub(super) fn init(path: &Path, busy_patience: Duration) -> Result<Initialised, StorageError> {
+    let existed = path.exists();
+    let mut connection = connection::create(path, busy_patience)?;
+    let result = upgrade(&mut connection, path, busy_patience);
+    if result.is_err() && !existed {
+        drop(connection);
+        let _ = std::fs::remove_file(path);
+    }
+    result
+}
+
+fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) -> Result<Initialised, StorageError> {
+    let failed = connection::error("make the outbox's tables", path.to_owned(), busy_patience);
+    let found = version(connection).map_err(&failed)?;
+    check_not_newer(found, path)?;
+    if found == 0 {
+        check_foreign(connection, path, &failed)?;
+    }
+    // Kept in the file: every program that opens it from now on uses the WAL.
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(&failed)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+    // Once more, now that nobody else can write.
+    let before = version(&transaction).map_err(&failed)?;
+    check_not_newer(before, path)?;
+    for (step, sql) in (1..).zip(STEPS).filter(|(step, _)| *step > before) {
+        transaction.execute_batch(sql).map_err(&failed)?;
+        transaction
+            .execute("UPDATE outbox_meta SET value = ?1 WHERE key = 'schema_version'", [step])
+            .map_err(&failed)?;
+    }
+    transaction.commit().map_err(&failed)?;
+    Ok(Initialised { before, now: SCHEMA_VERSION })
+}
+
+/// Whether this program can work with the outbox in this database.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StorageError> {
+    let failed = connection::error("read the outbox's version", path.to_owned(), Duration::ZERO);
+    let found = version(connection).map_err(&failed)?;
+    check_not_newer(found, path)?;
+    match found {
+        0 => Err(StorageError::NotInitialised(path.to_owned())),
+        SCHEMA_VERSION => {
+            check_foreign(connection, path, &failed)?;
+            check_wal(connection, path, &failed)
+        }
+        found => Err(StorageError::Older { path: path.to_owned(), found, supported: SCHEMA_VERSION }),
+    }
+}
+
+/// Raised by each act of an operator.
+pub(super) fn generation(connection: &Connection) -> rusqlite::Result<u64> {
+    let sql = "SELECT value FROM outbox_meta WHERE key = 'generation'";
+    connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'outbox_meta'";
+    if connection.query_row(sql, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(0);
+    }
+    let sql = "SELECT value FROM outbox_meta WHERE key = 'schema_version'";
+    Ok(connection.query_row(sql, [], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+fn check_not_newer(found: i64, path: &Path) -> Result<(), StorageError> {
+    if found > SCHEMA_VERSION {
+        return Err(StorageError::Newer { path: path.to_owned(), found, supported: SCHEMA_VERSION });
+    }
+    Ok(())
+}
+
+/// A table `outbox` that is there already has to be one that can be worked with.
+fn check_foreign(
+    connection: &Connection,
+    path: &Path,
+    failed: &dyn Fn(rusqlite::Error) -> StorageError,
+) -> Result<(), StorageError> {
+    let columns = columns(connection).map_err(failed)?;
+    if columns.is_empty() {
+        return Ok(());
+    }
+    let foreign = |reason: String| StorageError::ForeignTable { path: path.to_owned(), reason };
+    for expected in COLUMNS {
+        if !columns.iter().any(|(name, _)| name == expected) {
+            return Err(foreign(format!("it has no column `{expected}`")));
+        }
+    }
+    if !columns.iter().any(|(name, is_rowid)| name == "position" && *is_rowid) {
+        return Err(foreign("`position` is not its INTEGER PRIMARY KEY".into()));
+    }
+    Ok(())
+}
+
+/// The columns of the table `outbox`, and whether each is its integer primary key.
+fn columns(connection: &Connection) -> rusqlite::Result<Vec<(String, bool)>> {
+    let mut statement =
+        connection.prepare("SELECT name, pk = 1 AND upper(type) = 'INTEGER' FROM pragma_table_info('outbox')")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}
+
+/// Somebody may have set another journal mode since: without the WAL, readers and writers block each other.
+fn check_wal(
+    connection: &Connection,
+    path: &Path,
+    failed: &dyn Fn(rusqlite::Error) -> StorageError,
+) -> Result<(), StorageError> {
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(failed)?;
+    if mode.eq_ignore_ascii_case("wal") {
+        return Ok(());
+    }
+    tracing::warn!("{} has journal mode {mode}: setting it to WAL, which the outbox needs", path.display());
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)
+}

@@ -1,0 +1,77 @@
+-- The outbox, version 1. docs/table.md is its contract; what applications may rely on is the table outbox.
+
+-- The hot table: no state, and no index beside its key, for each would cost a fifth of the relay's speed.
+-- AUTOINCREMENT, because an emptied table would otherwise give out old positions again.
+-- ON CONFLICT REPLACE: an explicit NULL, which many mappers write, stands for the default.
+-- data comes last: what lies before it can be read without it.
+CREATE TABLE IF NOT EXISTS outbox (
+  position     INTEGER PRIMARY KEY AUTOINCREMENT,
+  tenant_id    TEXT NOT NULL ON CONFLICT REPLACE DEFAULT 'default',
+  stream_id    TEXT NOT NULL,
+  stream_name  TEXT,
+  category     TEXT,
+  uuid         TEXT NOT NULL ON CONFLICT REPLACE DEFAULT (lower(
+                 hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-' ||
+                 substr('89AB', 1 + (random() & 3), 1) || substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))),
+  name         TEXT NOT NULL,
+  version      INTEGER,
+  created_at   TEXT NOT NULL ON CONFLICT REPLACE DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
+  content_type TEXT,
+  context      TEXT NOT NULL ON CONFLICT REPLACE DEFAULT '{}',
+  data         TEXT NOT NULL
+);
+
+-- Entries of the outbox that failed, and wait for a retry.
+CREATE TABLE outbox_waiting (
+  position    INTEGER PRIMARY KEY,
+  tenant_id,
+  stream_id,
+  attempts    INTEGER NOT NULL,
+  host_deaths INTEGER NOT NULL,
+  retry_at_ms INTEGER NOT NULL,
+  reason      TEXT NOT NULL
+);
+
+-- Failed attempts, kept for as long as their entry, or its dead letter.
+CREATE TABLE outbox_attempts (
+  id       INTEGER PRIMARY KEY,
+  position INTEGER NOT NULL,
+  attempt  INTEGER NOT NULL,
+  at_ms    INTEGER NOT NULL,
+  outcome  TEXT NOT NULL,
+  reason   TEXT NOT NULL,
+  digest   TEXT,
+  stderr   TEXT NOT NULL
+);
+CREATE INDEX outbox_attempts_position ON outbox_attempts (position);
+
+-- Entries that were set aside, whole: the columns of the outbox, without types, so that any value stays what it is.
+CREATE TABLE outbox_dead_letters (
+  position     INTEGER PRIMARY KEY,
+  tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context, data,
+  attempts     INTEGER NOT NULL,
+  outcome      TEXT NOT NULL,
+  reason       TEXT NOT NULL,
+  died_at_ms   INTEGER NOT NULL,
+  parks_stream INTEGER NOT NULL
+);
+CREATE INDEX outbox_dead_letters_parking ON outbox_dead_letters (position) WHERE parks_stream;
+
+-- What operators did.
+CREATE TABLE outbox_audit (
+  id       INTEGER PRIMARY KEY,
+  at_ms    INTEGER NOT NULL,
+  who      TEXT NOT NULL,
+  act      TEXT NOT NULL,
+  position INTEGER,
+  uuid     TEXT,
+  detail   TEXT NOT NULL
+);
+
+-- schema_version: of these tables. A table, because PRAGMA user_version is the application's.
+-- generation: raised by each act of an operator, so that a relay at work notices it.
+CREATE TABLE outbox_meta (
+  key   TEXT PRIMARY KEY,
+  value INTEGER NOT NULL
+) WITHOUT ROWID;
+INSERT INTO outbox_meta VALUES ('schema_version', 1), ('generation', 0);

@@ -1,0 +1,560 @@
+//! The way of an entry, from the outbox to its destination and out of the outbox.
+//!
+//! Three stages work side by side. This file is the first and the centre: it *reads* entries and *claims* them, each
+//! when nothing before it in its stream is in the way. The *callers* ([`caller`]) decode and publish them. What became
+//! of each comes back here to be *settled*, and the *acker* ([`acker`]) makes that durable, a group at a time. Nothing
+//! is published while a transaction is open, and nothing is reported before its commit.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::entry::RawEntry;
+use crate::outbox::{
+    Failed, Fate, Lease, OutboxStorageStrategy, PageBounds, Pruned, RelayCondition, RelayState, Settled, StorageError,
+};
+use crate::publisher::{Attempt, Publisher};
+use crate::serde::Serde;
+use crate::settlement::{Settlement, settle};
+
+use self::acker::{Group, Order, logged};
+use self::caller::{Called, Calls, Finished};
+use self::gate::{Admits, Gate};
+use self::lanes::{Job, LaneId, Lanes};
+use self::stop::StopLevel;
+
+mod acker;
+mod caller;
+mod condition;
+mod gate;
+mod lanes;
+mod options;
+mod recovery;
+mod report;
+mod stop;
+mod wind_up;
+
+pub use self::options::{OnDeadLetter, Ordering, RelayOptions};
+pub use self::report::{FAILURES_MAX, Failure, Report};
+pub use self::stop::{Stop, Stopping, stop};
+
+/// The most entries that are read and not yet handed to a caller, and the most bytes.
+const QUEUED_MAX: usize = 4_096;
+const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The most settled entries whose commit is awaited: what a crash may bring again is bounded by it.
+const UNACKED_MAX: usize = 4_096;
+/// One read from the outbox.
+const PAGE: PageBounds = PageBounds { read_max: 256, bytes_max: 4 * 1024 * 1024, looked_at_max: 4_096 };
+/// A group is committed when it has so many entries, or is so old, or when nothing else is under way.
+const GROUP_MAX: usize = 1_000;
+const GROUP_AGE_MAX: Duration = Duration::from_millis(5);
+/// Orders that the acker has, so that it never waits for the next.
+const ORDERS_MAX: usize = 2;
+/// How many due retries are read at once.
+const DUE_MAX: usize = 64;
+/// How long to wait after a read that failed, and how often to look whether the database is still there.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How often a standby tries to take over.
+const STANDBY_PAUSE: Duration = Duration::from_millis(100);
+/// How often old records are looked for.
+const PRUNE_PAUSE: Duration = Duration::from_secs(60 * 60);
+
+/// What a relay works with.
+#[derive(Clone, Copy)]
+pub(crate) struct Parts<'a> {
+    pub(crate) strategy: &'a dyn OutboxStorageStrategy,
+    pub(crate) serde: &'a dyn Serde,
+    pub(crate) publisher: &'a dyn Publisher,
+    pub(crate) options: &'a RelayOptions,
+    pub(crate) clock: fn() -> Timestamp,
+    /// A random number from 0 to 1.
+    pub(crate) random: fn() -> f64,
+}
+
+/// What comes in while the relay is at work.
+#[derive(Debug)]
+enum Message {
+    Changed,
+    Finished(Vec<Finished>),
+    Committed(Group),
+    NotCommitted(StorageError),
+    GaveUp,
+    Lost(StorageError),
+    Pruned(Result<Pruned, StorageError>),
+}
+
+/// One pass: every entry that is due now is tried once, at most `limit` of them.
+pub(crate) fn pass(parts: Parts<'_>, limit: usize) -> Result<Report, StorageError> {
+    let lease = parts.strategy.lease()?;
+    let (_stop, stopping) = stop();
+    let session = Session::new(parts, lease.as_ref(), Some(limit))?;
+    let (report, ended) = session.run(&stopping);
+    ended.map(|()| report)
+}
+
+/// Publishes until it is told to stop. While somebody else drains the outbox it stands by; when the database goes away
+/// it waits for it to come back.
+pub(crate) fn relay(parts: Parts<'_>, stopping: &Stopping) -> Result<Report, StorageError> {
+    let mut total = Report::default();
+    let mut standing_by = false;
+    let mut worked = false;
+    while stopping.level() == StopLevel::Go {
+        let leased = parts.strategy.lease().and_then(|lease| {
+            let session = Session::new(parts, lease.as_ref(), None)?;
+            tracing::info!("publishing");
+            (standing_by, worked) = (false, true);
+            let (report, ended) = session.run(stopping);
+            total.add(report);
+            ended
+        });
+        match leased {
+            Ok(()) => {}
+            Err(error) if error.is_leased() => {
+                if !std::mem::replace(&mut standing_by, true) {
+                    tracing::info!("standing by: {error}");
+                }
+                stopping.wait(STANDBY_PAUSE);
+            }
+            // What was there before will come back, or be put back.
+            Err(error) if worked || error.is_passing() => {
+                tracing::error!("{}: waiting for it to be mended", logged(&error));
+                stopping.wait(LOOK_AGAIN * 5);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(total)
+}
+
+/// The time during which one lease is held.
+struct Session<'a> {
+    parts: Parts<'a>,
+    lease: &'a dyn Lease,
+    lanes: Lanes,
+    gate: Gate,
+    /// Everything up to here was read, or passed over.
+    cursor: i64,
+    /// Nothing is behind the cursor, as far as is known.
+    at_end: bool,
+    /// After a read that failed.
+    read_again_at: Option<Instant>,
+    /// How many more entries may be read; none where there is no limit.
+    limit: Option<usize>,
+    /// A pass tries only what was due when it began.
+    began: Instant,
+    /// The settled entries that are not with the acker yet.
+    group: Group,
+    orders_out: usize,
+    generation: u64,
+    may_have_been_operated: bool,
+    /// What is known of what is held back is no longer true.
+    reload: bool,
+    prune_at: Option<Instant>,
+    lost: Option<StorageError>,
+    condition: RelayState,
+    report: Report,
+}
+
+/// The session's ends of the channels to the other stages.
+struct Links {
+    inbox: Receiver<Message>,
+    jobs: async_channel::Sender<Job>,
+    taken_back: async_channel::Receiver<Job>,
+    orders: Sender<Order>,
+    /// Closed when the calls under way are to be cut off.
+    give_up_calls: async_channel::Sender<()>,
+    /// Dropped, like the rest, when commits are to be given up, and watching ended.
+    _give_up: Sender<()>,
+}
+
+impl<'a> Session<'a> {
+    fn new(parts: Parts<'a>, lease: &'a dyn Lease, limit: Option<usize>) -> Result<Self, StorageError> {
+        let now = Instant::now();
+        let condition = RelayState {
+            pid: std::process::id(),
+            state: RelayCondition::Running,
+            since: (parts.clock)(),
+            reason: String::new(),
+        };
+        lease.show(&condition);
+        let mut session = Self {
+            parts,
+            lease,
+            lanes: Lanes::new(parts.options.ordering),
+            gate: Gate::Open,
+            cursor: i64::MIN,
+            at_end: false,
+            read_again_at: None,
+            limit,
+            began: now,
+            group: Group::default(),
+            orders_out: 0,
+            generation: 0,
+            may_have_been_operated: false,
+            reload: false,
+            prune_at: limit.is_none().then_some(now),
+            lost: None,
+            condition,
+            report: Report::default(),
+        };
+        session.begin(now)?;
+        Ok(session)
+    }
+
+    /// Starts the other stages, and works until there is no more to do, or the relay is to stop.
+    fn run(mut self, stopping: &Stopping) -> (Report, Result<(), StorageError>) {
+        let (message, inbox) = unbounded();
+        let (jobs, taken) = async_channel::bounded(QUEUED_MAX);
+        let (order, orders) = bounded(ORDERS_MAX);
+        let (give_up_calls, calls_given_up) = async_channel::bounded(1);
+        let (give_up, given_up) = bounded(0);
+        let links = Links { inbox, jobs, taken_back: taken.clone(), orders: order, give_up_calls, _give_up: give_up };
+        let Parts { publisher, serde, strategy, clock, .. } = self.parts;
+        let lease = self.lease;
+        let results = &message;
+        let calls = Calls { publisher, serde, lease, jobs: &taken, given_up: &calls_given_up, results, clock };
+        let (orders, given_up) = (&orders, &given_up);
+        let session = &mut self;
+        let ended = thread::scope(move |scope| {
+            // Whatever way this ends, the links end with it, and with them the threads.
+            let links = links;
+            for (first_slot, share) in caller::shares(session.parts.options.concurrency) {
+                spawn(scope, "outbox-caller", move || caller::run(calls, first_slot, share))?;
+            }
+            spawn(scope, "outbox-acker", move || acker::run(strategy, lease, orders, given_up, results))?;
+            if session.limit.is_none() {
+                let mut watch = strategy.watch()?;
+                spawn(scope, "outbox-watch", move || {
+                    while given_up.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
+                        if watch.wait(LOOK_AGAIN / 2) {
+                            let _ = results.send(Message::Changed);
+                        }
+                    }
+                })?;
+            }
+            let worked = session.work(&links, stopping);
+            session.wind_up(&links, stopping);
+            worked
+        });
+        // What is still marked was cut off by the relay itself, and not by its event.
+        self.lease.clear();
+        (self.report, ended)
+    }
+
+    /// The loop. Each turn takes in what has happened, and starts what may start.
+    fn work(&mut self, links: &Links, stopping: &Stopping) -> Result<(), StorageError> {
+        while stopping.level() == StopLevel::Go {
+            links.inbox.try_iter().for_each(|message| self.take_in(message));
+            if let Some(lost) = self.lost.take() {
+                return Err(lost);
+            }
+            let now = Instant::now();
+            let may_be_more = self.read(now)?;
+            self.claim(links, now);
+            self.commit_what_is_settled(links, now);
+            if may_be_more {
+                continue;
+            }
+            if self.is_done() {
+                return Ok(());
+            }
+            self.prune_when_due(links, now);
+            select! {
+                recv(links.inbox) -> message => message.into_iter().for_each(|message| self.take_in(message)),
+                recv(stopping.woken()) -> _ => {}
+                default(self.patience(now)) => self.lease.check()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// How long until there is something to do, if nothing happens.
+    fn patience(&self, now: Instant) -> Duration {
+        let due = self.lanes.next_due().filter(|_| self.limit.is_none());
+        let group = self.group.since.filter(|_| self.orders_out < ORDERS_MAX).map(|since| since + GROUP_AGE_MAX);
+        let times = [due, group, self.gate.wake_at(), self.read_again_at, self.prune_at];
+        let next = times.into_iter().flatten().min();
+        next.map_or(LOOK_AGAIN, |next| {
+            next.saturating_duration_since(now).clamp(Duration::from_micros(100), LOOK_AGAIN)
+        })
+    }
+
+    /// Whether a pass is over: nothing more may be read, and all that was tried is settled.
+    fn is_done(&self) -> bool {
+        let nothing_queued = self.lanes.queued().entries == 0 || self.gate != Gate::Open;
+        let nothing_under_way = self.lanes.running() == 0 && self.lanes.unacked() == 0;
+        self.limit.is_some() && nothing_queued && nothing_under_way
+    }
+
+    // --- claimed -----------------------------------------------------------------------------------------------
+
+    /// Reads on, if there is room and something to be read; says whether there may be more.
+    fn read(&mut self, now: Instant) -> Result<bool, StorageError> {
+        if self.read_again_at.is_some_and(|at| now < at) {
+            return Ok(false);
+        }
+        let read = self.reload_when_quiet(now).and_then(|()| {
+            if self.reload {
+                return Ok(false);
+            }
+            self.read_due(now)?;
+            self.read_page(now)
+        });
+        match read {
+            Err(error) if error.is_passing() && self.limit.is_none() => {
+                self.degraded(&error);
+                self.read_again_at = Some(now + LOOK_AGAIN);
+                Ok(false)
+            }
+            Ok(read) => {
+                if self.read_again_at.take().is_some() {
+                    self.not_degraded();
+                }
+                Ok(read)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the waiting entries whose time has come.
+    fn read_due(&mut self, now: Instant) -> Result<(), StorageError> {
+        let now = if self.limit.is_some() { self.began } else { now };
+        let max = DUE_MAX.min(self.room());
+        for position in self.lanes.due(now, max) {
+            let one = PageBounds { read_max: 1, looked_at_max: 1, ..PAGE };
+            let mut is_it = |found: i64, _| found == position;
+            let page = self.parts.strategy.entries(position.saturating_sub(1), one, &mut is_it)?;
+            match page.entries.into_iter().next() {
+                Some(entry) => self.push(entry),
+                // Somebody deleted it by hand: what is on record of it goes too.
+                None => {
+                    self.lanes.vanished(position);
+                    self.parts.strategy.settle(&[Settled::Delivered { position, tried_before: true }])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the next entries that nothing is in the way of.
+    fn read_page(&mut self, now: Instant) -> Result<bool, StorageError> {
+        if let Some(from) = self.lanes.take_rewind() {
+            self.cursor = self.cursor.min(from.saturating_sub(1));
+            self.at_end = false;
+        }
+        let room = self.room();
+        if self.at_end || room == 0 {
+            return Ok(false);
+        }
+        let bounds = PageBounds { read_max: PAGE.read_max.min(room), ..PAGE };
+        let (cursor, lanes) = (self.cursor, &mut self.lanes);
+        let mut wanted = |position, stream| lanes.wants(position, stream, now);
+        let page = self.parts.strategy.entries(cursor, bounds, &mut wanted)?;
+        self.cursor = page.last.unwrap_or(self.cursor);
+        self.at_end = page.end;
+        for entry in page.entries {
+            self.push(entry);
+        }
+        Ok(true)
+    }
+
+    fn push(&mut self, entry: RawEntry) {
+        self.lanes.push(entry);
+        if let Some(limit) = &mut self.limit {
+            *limit = limit.saturating_sub(1);
+        }
+    }
+
+    /// How many more entries may be read now.
+    fn room(&self) -> usize {
+        let queued = self.lanes.queued();
+        if queued.bytes >= QUEUED_BYTES_MAX || self.lanes.unacked() >= UNACKED_MAX {
+            return 0;
+        }
+        QUEUED_MAX.saturating_sub(queued.entries).min(self.limit.unwrap_or(usize::MAX))
+    }
+
+    /// Hands over whatever may be published now.
+    fn claim(&mut self, links: &Links, now: Instant) {
+        if self.reload || self.lanes.unacked() >= UNACKED_MAX {
+            return;
+        }
+        let entries_max = match self.gate.admits(now) {
+            Admits::Everything => usize::MAX,
+            Admits::Probe if self.lanes.running() == 0 && self.limit.is_none() => 1,
+            Admits::Probe | Admits::Nothing => return,
+        };
+        while !links.jobs.is_full()
+            && let Some(job) = self.lanes.next_job(entries_max)
+        {
+            // The channel is as long as all that can be queued, and only closed at the end.
+            let _ = links.jobs.try_send(job);
+            if entries_max == 1 {
+                self.gate.probe();
+                return;
+            }
+        }
+    }
+
+    // --- settled -----------------------------------------------------------------------------------------------
+
+    fn take_in(&mut self, message: Message) {
+        match message {
+            Message::Changed => self.changed(),
+            Message::Finished(jobs) => jobs.into_iter().for_each(|job| self.settle_job(job)),
+            Message::Committed(group) => self.committed(group),
+            Message::NotCommitted(error) => self.degraded(&error),
+            Message::GaveUp => self.orders_out -= 1,
+            Message::Lost(error) => {
+                self.orders_out -= 1;
+                self.lost = Some(error);
+            }
+            Message::Pruned(pruned) => self.pruned(pruned),
+        }
+    }
+
+    fn settle_job(&mut self, job: Finished) {
+        let now = Instant::now();
+        for mut called in job.calls {
+            match called.attempt.take() {
+                Some(attempt) => self.settle_call(job.lane, &called, attempt, now),
+                // It was cut off by the relay itself: that counts for nothing.
+                None => {
+                    self.lanes.released(job.lane, called.position);
+                    self.gate.unprobed(now);
+                }
+            }
+        }
+        self.lanes.finished(job.lane, job.rest);
+    }
+
+    /// What becomes of an entry after an attempt.
+    fn settle_call(&mut self, lane: LaneId, called: &Called, attempt: Attempt, now: Instant) {
+        let Called { position, history, tried_before, at, .. } = *called;
+        let options = self.parts.options;
+        let settled =
+            match settle(history, self.gate.pauses(), &attempt.outcome, &options.policy, (self.parts.random)()) {
+                Settlement::Ack => {
+                    self.lanes.settled(lane, position);
+                    Settled::Delivered { position, tried_before }
+                }
+                Settlement::Retry { delay, history } => {
+                    self.note_failure(position, history.attempts, &attempt, "retry");
+                    self.lanes.failed(lane, position, now + delay, history);
+                    let fate = Fate::Retry { at: at.saturating_add(signed(delay)).unwrap_or(Timestamp::MAX) };
+                    Settled::Failed(Box::new(Failed { position, at, attempt, history, fate }))
+                }
+                Settlement::DeadLetter { history } => {
+                    self.note_failure(position, history.attempts, &attempt, "dead-letter");
+                    self.lanes.settled(lane, position);
+                    let park = options.on_dead_letter == OnDeadLetter::Park;
+                    if park {
+                        self.lanes.parked(lane);
+                    }
+                    Settled::Failed(Box::new(Failed {
+                        position,
+                        at,
+                        attempt,
+                        history,
+                        fate: Fate::DeadLetter { park },
+                    }))
+                }
+                Settlement::PausePublisher { delay } => {
+                    self.note_failure(position, history.attempts.saturating_add(1), &attempt, "stays");
+                    self.lanes.released(lane, position);
+                    self.gate.unavailable(delay, now);
+                    self.paused(attempt.outcome.reason());
+                    return;
+                }
+            };
+        self.gate.available();
+        self.not_paused();
+        self.group.since.get_or_insert(now);
+        self.group.lanes.push(lane);
+        self.group.settled.push(settled);
+    }
+
+    fn note_failure(&mut self, position: i64, attempt: u32, failed: &Attempt, then: &'static str) {
+        let (outcome, reason) = (failed.outcome.name(), failed.outcome.reason().to_owned());
+        match then {
+            "dead-letter" => tracing::error!(position, attempt, outcome, then, "{reason}"),
+            _ => tracing::warn!(position, attempt, outcome, then, "{reason}"),
+        }
+        self.report.failed(Failure { position, attempt, outcome, reason, then });
+    }
+
+    // --- acked -------------------------------------------------------------------------------------------------
+
+    /// Hands the group over when it is large or old enough, or nothing else is under way that could join it.
+    fn commit_what_is_settled(&mut self, links: &Links, now: Instant) {
+        let Some(since) = self.group.since else { return };
+        let idle = self.lanes.running() == 0;
+        let full = self.group.settled.len() >= GROUP_MAX || now.duration_since(since) >= GROUP_AGE_MAX;
+        if (idle || full) && self.orders_out < ORDERS_MAX {
+            self.orders_out += 1;
+            let _ = links.orders.try_send(Order::Commit(std::mem::take(&mut self.group)));
+        }
+    }
+
+    fn committed(&mut self, group: Group) {
+        self.orders_out -= 1;
+        let delivered = |settled: &&Settled| matches!(settled, Settled::Delivered { .. });
+        self.report.published += group.settled.iter().filter(delivered).count() as u64;
+        group.lanes.into_iter().for_each(|lane| self.lanes.committed(lane));
+        self.not_degraded();
+    }
+
+    // --- and besides -------------------------------------------------------------------------------------------
+
+    /// Somebody committed something.
+    fn changed(&mut self) {
+        self.at_end = false;
+        self.may_have_been_operated = true;
+        if self.lanes.is_empty() {
+            // Nobody is obliged to append in the order of positions.
+            self.cursor = i64::MIN;
+        }
+    }
+
+    fn prune_when_due(&mut self, links: &Links, now: Instant) {
+        let retention = self.parts.options.retention;
+        if self.prune_at.is_some_and(|at| now >= at) && self.orders_out < ORDERS_MAX {
+            self.prune_at = None;
+            self.orders_out += 1;
+            let _ = links.orders.try_send(Order::Prune { retention, now: (self.parts.clock)() });
+        }
+    }
+
+    /// More is pruned at once while there is more.
+    fn pruned(&mut self, pruned: Result<Pruned, StorageError>) {
+        self.orders_out -= 1;
+        let pause = match pruned {
+            Ok(pruned) if pruned.total() > 0 => {
+                tracing::info!(?pruned, "pruned old records");
+                Duration::ZERO
+            }
+            Ok(_) => PRUNE_PAUSE,
+            Err(error) => {
+                tracing::warn!("cannot prune old records: {}", logged(&error));
+                PRUNE_PAUSE
+            }
+        };
+        self.prune_at = Some(Instant::now() + pause);
+    }
+}
+
+fn signed(duration: Duration) -> SignedDuration {
+    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
+}
+
+fn spawn<'scope, 'env>(
+    scope: &'scope thread::Scope<'scope, 'env>,
+    name: &str,
+    work: impl FnOnce() + Send + 'scope,
+) -> Result<(), StorageError> {
+    let spawned = thread::Builder::new().name(name.into()).spawn_scoped(scope, work);
+    let failed = |error| StorageError::Other { doing: "start a thread", source: Box::new(error) };
+    spawned.map(|_| ()).map_err(failed)
+}

@@ -1,0 +1,90 @@
+//! The commits: each group of settled entries becomes durable in one transaction, on a thread of its own.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+use jiff::Timestamp;
+
+use super::Message;
+use super::lanes::LaneId;
+use crate::outbox::{Lease, OutboxStorageStrategy, Retention, Settled, StorageError};
+
+/// The pause before a commit that failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How many records are pruned in one transaction.
+const PRUNE_MAX: usize = 500;
+
+/// Settled entries, and the lanes they are of.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub(super) lanes: Vec<LaneId>,
+    pub(super) settled: Vec<Settled>,
+    /// When the first of them was settled.
+    pub(super) since: Option<Instant>,
+}
+
+/// What the acker is to do.
+#[derive(Debug)]
+pub(super) enum Order {
+    Commit(Group),
+    Prune { retention: Retention, now: Timestamp },
+}
+
+/// Carries out orders until there are no more. What cannot be committed is tried again until it can be, or until the
+/// relay gives up: `give_up` is closed then.
+pub(super) fn run(
+    strategy: &dyn OutboxStorageStrategy,
+    lease: &dyn Lease,
+    orders: &Receiver<Order>,
+    give_up: &Receiver<()>,
+    results: &Sender<Message>,
+) {
+    for order in orders {
+        let result = match order {
+            Order::Commit(group) => commit(strategy, lease, group, give_up, results),
+            Order::Prune { retention, now } => {
+                Message::Pruned(strategy.operator().prune(&retention, now, PRUNE_MAX, false))
+            }
+        };
+        if results.send(result).is_err() {
+            return;
+        }
+    }
+}
+
+fn commit(
+    strategy: &dyn OutboxStorageStrategy,
+    lease: &dyn Lease,
+    group: Group,
+    give_up: &Receiver<()>,
+    results: &Sender<Message>,
+) -> Message {
+    loop {
+        match lease.check().and_then(|()| strategy.settle(&group.settled)) {
+            Ok(()) => return Message::Committed(group),
+            Err(error) if error.is_replaced() => return Message::Lost(error),
+            Err(error) => {
+                let _ = results.send(Message::NotCommitted(error));
+            }
+        }
+        match give_up.recv_timeout(RETRY_PAUSE) {
+            Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
+            _ => return Message::GaveUp,
+        }
+    }
+}
+
+/// What an error of the storage's looks like in the log.
+pub(super) fn logged(error: &StorageError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,48 @@
+//! What the relay says about itself: in the log when it changes, and to whoever asks for the status.
+
+use super::gate::Gate;
+use super::{Session, logged};
+use crate::outbox::{RelayCondition, StorageError};
+
+impl Session<'_> {
+    /// The publisher is unavailable.
+    pub(super) fn paused(&mut self, reason: &str) {
+        self.set_condition(RelayCondition::Paused, reason);
+    }
+
+    /// The database cannot be read or written. What is settled stays settled, and is committed when it can be.
+    pub(super) fn degraded(&mut self, error: &StorageError) {
+        self.set_condition(RelayCondition::Degraded, &logged(error));
+    }
+
+    /// The database can be read and written.
+    pub(super) fn not_degraded(&mut self) {
+        if self.condition.state == RelayCondition::Degraded {
+            self.set_condition(RelayCondition::Running, "");
+        }
+    }
+
+    /// A publisher that answers is no longer unavailable.
+    pub(super) fn not_paused(&mut self) {
+        if self.condition.state == RelayCondition::Paused && self.gate == Gate::Open {
+            self.set_condition(RelayCondition::Running, "");
+        }
+    }
+
+    fn set_condition(&mut self, state: RelayCondition, reason: &str) {
+        if self.condition.state == state && self.condition.reason == reason {
+            return;
+        }
+        match state {
+            RelayCondition::Running => tracing::info!("running again: no longer {}", self.condition.state.name()),
+            RelayCondition::Paused => tracing::warn!("the publisher is unavailable and is left alone: {reason}"),
+            RelayCondition::Degraded => tracing::error!("{reason}; entries stay in the outbox, trying again"),
+        }
+        if self.condition.state != state {
+            self.condition.since = (self.parts.clock)();
+        }
+        self.condition.state = state;
+        reason.clone_into(&mut self.condition.reason);
+        self.lease.show(&self.condition);
+    }
+}

@@ -1,0 +1,114 @@
+//! Whether the publisher may be called at all: it is left alone while it is unavailable.
+
+use std::time::{Duration, Instant};
+
+/// Open, until the publisher says that it is unavailable. Then shut for a while, and after that open for a single
+/// entry: what becomes of that one decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gate {
+    Open,
+    Shut { until: Instant, pauses: u32 },
+    Probing { pauses: u32 },
+}
+
+/// How much may be published now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admits {
+    Everything,
+    /// One entry, and nothing beside it.
+    Probe,
+    Nothing,
+}
+
+impl Gate {
+    pub(super) fn admits(self, now: Instant) -> Admits {
+        match self {
+            Self::Open => Admits::Everything,
+            Self::Shut { until, .. } if now >= until => Admits::Probe,
+            Self::Shut { .. } | Self::Probing { .. } => Admits::Nothing,
+        }
+    }
+
+    /// How many times in a row the publisher was unavailable.
+    pub(super) fn pauses(self) -> u32 {
+        match self {
+            Self::Open => 0,
+            Self::Shut { pauses, .. } | Self::Probing { pauses } => pauses,
+        }
+    }
+
+    /// When there is something to do; none while it waits for nothing.
+    pub(super) fn wake_at(self) -> Option<Instant> {
+        match self {
+            Self::Shut { until, .. } => Some(until),
+            Self::Open | Self::Probing { .. } => None,
+        }
+    }
+
+    pub(super) fn probe(&mut self) {
+        *self = Self::Probing { pauses: self.pauses() };
+    }
+
+    /// An entry's call said that the publisher is unavailable. What was under way when the gate was shut says nothing
+    /// new.
+    pub(super) fn unavailable(&mut self, delay: Duration, now: Instant) {
+        if !matches!(self, Self::Shut { .. }) {
+            *self = Self::Shut { until: now + delay, pauses: self.pauses().saturating_add(1) };
+        }
+    }
+
+    /// An entry's call said anything else: the publisher is there.
+    pub(super) fn available(&mut self) {
+        if matches!(self, Self::Probing { .. }) {
+            *self = Self::Open;
+        }
+    }
+
+    /// The probe ended without an answer.
+    pub(super) fn unprobed(&mut self, now: Instant) {
+        if let Self::Probing { pauses } = *self {
+            *self = Self::Shut { until: now, pauses };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn shut_then_one_probe_then_open() {
+        let now = Instant::now();
+        let mut gate = Gate::Open;
+        assert_eq!(gate.admits(now), Admits::Everything);
+        gate.unavailable(SECOND, now);
+        assert_eq!((gate.admits(now), gate.pauses()), (Admits::Nothing, 1));
+        assert_eq!(gate.admits(now + SECOND), Admits::Probe);
+        gate.probe();
+        assert_eq!(gate.admits(now + SECOND), Admits::Nothing);
+        gate.available();
+        assert_eq!((gate, gate.pauses()), (Gate::Open, 0));
+    }
+
+    #[test]
+    fn a_failed_probe_shuts_it_again_and_is_counted() {
+        let now = Instant::now();
+        let mut gate = Gate::Open;
+        gate.unavailable(SECOND, now);
+        gate.probe();
+        gate.unavailable(SECOND, now + SECOND);
+        assert_eq!(gate, Gate::Shut { until: now + 2 * SECOND, pauses: 2 });
+    }
+
+    #[test]
+    fn what_was_under_way_says_nothing_new() {
+        let now = Instant::now();
+        let mut gate = Gate::Open;
+        gate.unavailable(SECOND, now);
+        gate.unavailable(5 * SECOND, now);
+        gate.available();
+        assert_eq!(gate, Gate::Shut { until: now + SECOND, pauses: 1 });
+    }
+}

@@ -1,0 +1,405 @@
+//! The order of things: which entry may be published next, and which has to wait for another.
+//!
+//! Each stream is a lane. Of a lane at most one job is under way at a time, and nothing behind an entry that waits for
+//! its retry. An entry that may not go yet is not kept in memory: the reader passes over it, the lane remembers from
+//! where on, and once nothing of the lane is under way the reader goes back there.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::time::Instant;
+
+use super::options::Ordering;
+use crate::entry::{RawEntry, StreamKey};
+use crate::settlement::History;
+
+/// The most entries that are handed over at once.
+const JOB_MAX: usize = 64;
+
+/// An entry that is to be published, with what is known of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Claim {
+    pub(super) entry: RawEntry,
+    pub(super) history: History,
+    /// Whether attempts of it are on record.
+    pub(super) tried_before: bool,
+}
+
+/// Entries of one lane, to be published one after the other.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Job {
+    pub(super) lane: LaneId,
+    pub(super) claims: Vec<Claim>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct LaneId(u64);
+
+/// All lanes that something is known of.
+pub(super) struct Lanes {
+    ordering: Ordering,
+    lanes: HashMap<LaneId, Lane, BuildHasherDefault<LaneHasher>>,
+    ready: VecDeque<LaneId>,
+    /// Lanes whose next entry is to be published with nothing beside it.
+    ready_alone: VecDeque<LaneId>,
+    timers: BinaryHeap<Reverse<(Instant, i64, LaneId)>>,
+    /// Where the reader has to go back to.
+    rewind: Option<i64>,
+    queued: Load,
+    running: usize,
+    running_alone: bool,
+    unacked: usize,
+}
+
+/// How much was read and is not handed over yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) entries: usize,
+    pub(super) bytes: usize,
+}
+
+impl Load {
+    fn add(&mut self, claim: &Claim) {
+        self.entries += 1;
+        self.bytes += claim.entry.data.len();
+    }
+
+    fn remove(&mut self, claim: &Claim) {
+        self.entries -= 1;
+        self.bytes -= claim.entry.data.len();
+    }
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    queue: VecDeque<Claim>,
+    running: bool,
+    /// Settled entries whose commit is awaited.
+    unacked: usize,
+    /// The last entry that was read.
+    through: Option<i64>,
+    /// A dead letter holds it.
+    parked: bool,
+    /// The waiting entry that holds it; only this one is read, by its position, and goes without company.
+    held_by: Option<i64>,
+    /// Its waiting entries.
+    waiting: BTreeMap<i64, Waiting>,
+    /// The first entry that was passed over.
+    missed_from: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Waiting {
+    due: Instant,
+    history: History,
+    on_record: bool,
+    alone: bool,
+}
+
+impl Lanes {
+    pub(super) fn new(ordering: Ordering) -> Self {
+        Self {
+            ordering,
+            lanes: HashMap::default(),
+            ready: VecDeque::new(),
+            ready_alone: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            rewind: None,
+            queued: Load::default(),
+            running: 0,
+            running_alone: false,
+            unacked: 0,
+        }
+    }
+
+    // --- what holds entries back, known from the start ----------------------------------------------------------
+
+    /// An entry waits until `due`.
+    pub(super) fn hold(&mut self, stream: StreamKey, position: i64, due: Instant, history: History) {
+        let alone = history.host_deaths > 0;
+        self.wait(self.id(stream, position), position, Waiting { due, history, on_record: true, alone });
+    }
+
+    /// The host may have died of this entry: it is tried with nothing beside it, before the rest of its stream.
+    pub(super) fn suspect(&mut self, stream: StreamKey, position: i64, now: Instant) {
+        let id = self.id(stream, position);
+        let known = self.lanes.get(&id).and_then(|lane| lane.waiting.get(&position)).copied();
+        let new = Waiting { due: now, history: History::default(), on_record: false, alone: true };
+        self.wait(id, position, Waiting { alone: true, ..known.unwrap_or(new) });
+    }
+
+    /// A dead letter parks this stream.
+    pub(super) fn park(&mut self, stream: StreamKey) {
+        if self.ordering == Ordering::Stream {
+            self.lanes.entry(LaneId(stream.0)).or_default().parked = true;
+        }
+    }
+
+    /// The lane is held by the first of its waiting entries; another one is met again behind it.
+    fn wait(&mut self, id: LaneId, position: i64, waiting: Waiting) {
+        self.timers.push(Reverse((waiting.due, position, id)));
+        let lane = self.lanes.entry(id).or_default();
+        lane.waiting.insert(position, waiting);
+        let holder = lane.held_by.map_or(position, |holder| holder.min(position));
+        if let Some(other) = [lane.held_by, Some(position)].into_iter().flatten().find(|other| *other != holder) {
+            lane.miss(other);
+        }
+        lane.held_by = Some(holder);
+    }
+
+    // --- reading -----------------------------------------------------------------------------------------------
+
+    /// Waiting entries whose time has come, at most `max`: they are to be read by their positions.
+    pub(super) fn due(&mut self, now: Instant, max: usize) -> Vec<i64> {
+        let mut due = Vec::new();
+        while due.len() < max
+            && let Some(Reverse((at, position, id))) = self.timers.peek().copied()
+            && at <= now
+        {
+            self.timers.pop();
+            let holds = |lane: &Lane| {
+                let waits = lane.waiting.get(&position).is_some_and(|waiting| waiting.due == at);
+                waits && lane.held_by == Some(position) && lane.queue.is_empty() && !lane.running && !lane.parked
+            };
+            if self.lanes.get(&id).is_some_and(holds) && !due.contains(&position) {
+                due.push(position);
+            }
+        }
+        due
+    }
+
+    /// When the next waiting entry is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// A waiting entry is no longer there.
+    pub(super) fn vanished(&mut self, position: i64) {
+        let held = self.lanes.iter().find(|(_, lane)| lane.held_by == Some(position)).map(|(id, _)| *id);
+        if let Some(id) = held {
+            self.no_longer_waiting(id, position);
+            self.retire(id);
+        }
+    }
+
+    /// Whether the reader should read this entry, or pass over it for now.
+    pub(super) fn wants(&mut self, position: i64, stream: StreamKey, now: Instant) -> bool {
+        let id = self.id(stream, position);
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return true;
+        };
+        if lane.held_by == Some(position) {
+            return false;
+        }
+        if lane.parked || lane.held_by.is_some() || lane.missed_from.is_some() {
+            lane.miss(position);
+            return false;
+        }
+        if lane.through.is_some_and(|through| position <= through) {
+            return false;
+        }
+        match lane.waiting.get(&position).copied() {
+            Some(waiting) if waiting.alone || waiting.due > now => {
+                if lane.is_active() {
+                    // It holds its lane once the entries before it have gone.
+                    lane.miss(position);
+                } else {
+                    lane.held_by = Some(position);
+                    self.timers.push(Reverse((waiting.due, position, id)));
+                }
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// An entry that was read, because it was wanted or is due.
+    pub(super) fn push(&mut self, entry: RawEntry) {
+        let id = self.id(entry.stream_key(), entry.position);
+        let lane = self.lanes.entry(id).or_default();
+        let waiting = lane.waiting.get(&entry.position).copied();
+        let claim = Claim {
+            history: waiting.map_or(History::default(), |waiting| waiting.history),
+            tried_before: waiting.is_some_and(|waiting| waiting.on_record),
+            entry,
+        };
+        self.queued.add(&claim);
+        lane.through = lane.through.max(Some(claim.entry.position));
+        lane.queue.push_back(claim);
+        if lane.queue.len() == 1 && !lane.running {
+            let alone = waiting.is_some_and(|waiting| waiting.alone);
+            if alone { &mut self.ready_alone } else { &mut self.ready }.push_back(id);
+        }
+    }
+
+    /// Where the reader has to go back to, once.
+    pub(super) fn take_rewind(&mut self) -> Option<i64> {
+        self.rewind.take()
+    }
+
+    // --- publishing --------------------------------------------------------------------------------------------
+
+    /// The next job of at most `entries_max` entries, if one may start now.
+    pub(super) fn next_job(&mut self, entries_max: usize) -> Option<Job> {
+        if self.running_alone || (self.running > 0 && !self.ready_alone.is_empty()) {
+            return None;
+        }
+        let alone = self.ready_alone.pop_front();
+        self.running_alone = alone.is_some();
+        let id = alone.or_else(|| self.ready.pop_front())?;
+        let lane = self.lanes.get_mut(&id)?;
+        let entries = lane.queue.len().min(JOB_MAX).min(entries_max);
+        let claims: Vec<Claim> = lane.queue.drain(..entries).collect();
+        claims.iter().for_each(|claim| self.queued.remove(claim));
+        lane.running = true;
+        self.running += 1;
+        Some(Job { lane: id, claims })
+    }
+
+    /// An entry of a running job was settled: its commit is awaited.
+    pub(super) fn settled(&mut self, id: LaneId, position: i64) {
+        self.unacked += 1;
+        self.lanes.entry(id).or_default().unacked += 1;
+        self.no_longer_waiting(id, position);
+    }
+
+    /// An entry of a running job was settled, and waits until `due`.
+    pub(super) fn failed(&mut self, id: LaneId, position: i64, due: Instant, history: History) {
+        self.settled(id, position);
+        let alone = history.host_deaths > 0;
+        self.wait(id, position, Waiting { due, history, on_record: true, alone });
+    }
+
+    /// An entry of a running job was settled as a dead letter that parks its stream.
+    pub(super) fn parked(&mut self, id: LaneId) {
+        if self.ordering == Ordering::Stream {
+            self.lanes.entry(id).or_default().parked = true;
+        }
+    }
+
+    /// An entry of a running job was not tried after all: it will be read again.
+    pub(super) fn released(&mut self, id: LaneId, position: i64) {
+        let lane = self.lanes.entry(id).or_default();
+        match lane.waiting.get(&position) {
+            Some(waiting) if lane.held_by == Some(position) => self.timers.push(Reverse((waiting.due, position, id))),
+            _ => lane.miss(position),
+        }
+    }
+
+    /// A job has ended. `rest` are those of its claims that were not tried.
+    pub(super) fn finished(&mut self, id: LaneId, rest: Vec<Claim>) {
+        self.running -= 1;
+        self.running_alone = false;
+        let lane = self.lanes.entry(id).or_default();
+        lane.running = false;
+        for claim in rest.into_iter().rev() {
+            self.queued.add(&claim);
+            lane.queue.push_front(claim);
+        }
+        if let Some(next) = lane.queue.front().map(|claim| claim.entry.position) {
+            if lane.parked || lane.held_by.is_some() || lane.missed_from.is_some_and(|from| from < next) {
+                // They have to wait for another, and are read again when it has gone.
+                lane.miss(next);
+                lane.queue.drain(..).for_each(|claim| self.queued.remove(&claim));
+            } else {
+                self.ready.push_back(id);
+            }
+        }
+        self.retire(id);
+    }
+
+    /// A settled entry's commit is done.
+    pub(super) fn committed(&mut self, id: LaneId) {
+        self.unacked -= 1;
+        self.lanes.entry(id).or_default().unacked -= 1;
+        self.retire(id);
+    }
+
+    fn no_longer_waiting(&mut self, id: LaneId, position: i64) {
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.waiting.remove(&position);
+            if lane.held_by == Some(position) {
+                lane.held_by = None;
+            }
+        }
+    }
+
+    /// When nothing of a lane is under way, and nothing holds it, the reader goes back to what it passed over; the lane
+    /// is forgotten, unless some entry of it waits.
+    fn retire(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| !lane.is_active()) else { return };
+        if lane.parked || lane.held_by.is_some() {
+            return;
+        }
+        lane.through = None;
+        if let Some(from) = lane.missed_from.take() {
+            self.rewind = Some(self.rewind.map_or(from, |rewind| rewind.min(from)));
+        }
+        if lane.waiting.is_empty() {
+            self.lanes.remove(&id);
+        }
+    }
+
+    // --- how much there is -------------------------------------------------------------------------------------
+
+    /// What was read and is not handed over yet.
+    pub(super) fn queued(&self) -> Load {
+        self.queued
+    }
+
+    /// How many jobs are under way.
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+
+    /// How many entries are settled, and their commit is awaited.
+    pub(super) fn unacked(&self) -> usize {
+        self.unacked
+    }
+
+    /// Whether nothing is known of any lane.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// With no order, each entry is a lane of its own.
+    fn id(&self, stream: StreamKey, position: i64) -> LaneId {
+        match self.ordering {
+            Ordering::Stream => LaneId(stream.0),
+            Ordering::None => LaneId(position.cast_unsigned()),
+        }
+    }
+}
+
+impl Lane {
+    fn is_active(&self) -> bool {
+        self.running || self.unacked > 0 || !self.queue.is_empty()
+    }
+
+    fn miss(&mut self, position: i64) {
+        self.missed_from = Some(self.missed_from.map_or(position, |from| from.min(position)));
+    }
+}
+
+/// The ids are hashes already, or numbers: one multiplication spreads them.
+#[derive(Default)]
+pub(super) struct LaneHasher(u64);
+
+impl Hasher for LaneHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+#[cfg(test)]
+#[path = "lanes_tests.rs"]
+mod tests;

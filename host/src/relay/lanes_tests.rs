@@ -1,0 +1,280 @@
+use std::time::Duration;
+
+use super::*;
+use crate::entry::Field;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Lanes, with a table in place of the outbox: positions and their streams.
+struct World {
+    lanes: Lanes,
+    rows: Vec<(i64, &'static str)>,
+    cursor: i64,
+    now: Instant,
+}
+
+fn key(stream: &str) -> StreamKey {
+    StreamKey::of(b"default", stream.as_bytes())
+}
+
+fn entry(position: i64, stream: &str) -> RawEntry {
+    let (tenant_id, stream_id, data) = ("default".into(), stream.into(), "{}".into());
+    let none = || Field::Null;
+    RawEntry {
+        position,
+        tenant_id,
+        stream_id,
+        data,
+        stream_name: none(),
+        category: none(),
+        uuid: none(),
+        name: none(),
+        version: none(),
+        created_at: none(),
+        content_type: none(),
+        context: none(),
+    }
+}
+
+fn failures(attempts: u32) -> History {
+    History { attempts, host_deaths: 0 }
+}
+
+impl World {
+    fn new(ordering: Ordering, rows: &[(i64, &'static str)]) -> Self {
+        Self { lanes: Lanes::new(ordering), rows: rows.to_vec(), cursor: i64::MIN, now: Instant::now() }
+    }
+
+    fn read(&mut self) {
+        for position in self.lanes.due(self.now, 100) {
+            match self.rows.iter().find(|(row, _)| *row == position) {
+                Some((_, stream)) => self.lanes.push(entry(position, stream)),
+                None => self.lanes.vanished(position),
+            }
+        }
+        if let Some(from) = self.lanes.take_rewind() {
+            self.cursor = self.cursor.min(from - 1);
+        }
+        for (position, stream) in self.rows.clone() {
+            if position > self.cursor {
+                self.cursor = position;
+                if self.lanes.wants(position, key(stream), self.now) {
+                    self.lanes.push(entry(position, stream));
+                }
+            }
+        }
+    }
+
+    /// Reads, and starts whatever may start: the positions of each job.
+    fn jobs(&mut self) -> Vec<Job> {
+        self.read();
+        std::iter::from_fn(|| self.lanes.next_job(JOB_MAX)).collect()
+    }
+
+    fn positions(jobs: &[Job]) -> Vec<Vec<i64>> {
+        jobs.iter().map(|job| job.claims.iter().map(|claim| claim.entry.position).collect()).collect()
+    }
+
+    fn deliver(&mut self, job: Job) {
+        for claim in &job.claims {
+            self.lanes.settled(job.lane, claim.entry.position);
+        }
+        let delivered: Vec<i64> = job.claims.iter().map(|claim| claim.entry.position).collect();
+        self.lanes.finished(job.lane, vec![]);
+        self.rows.retain(|(position, _)| !delivered.contains(position));
+        delivered.iter().for_each(|_| self.lanes.committed(job.lane));
+    }
+
+    /// The first entry of the job fails, and the others are not tried.
+    fn fail(&mut self, job: Job, delay: Duration) {
+        let mut claims = job.claims.into_iter();
+        let first = claims.next().unwrap();
+        let attempts = failures(first.history.attempts + 1);
+        self.lanes.failed(job.lane, first.entry.position, self.now + delay, attempts);
+        self.lanes.finished(job.lane, claims.collect());
+        self.lanes.committed(job.lane);
+    }
+}
+
+#[test]
+fn a_lane_has_one_job_at_a_time_and_lanes_run_side_by_side() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b"), (3, "a")]);
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [vec![1, 3], vec![2]]);
+    world.rows.push((4, "a"));
+    assert!(world.jobs().is_empty());
+    for job in jobs {
+        world.deliver(job);
+    }
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[4]]);
+    world.deliver(jobs.into_iter().next().unwrap());
+    assert!(world.lanes.is_empty() && world.lanes.queued() == Load::default());
+}
+
+#[test]
+fn a_failing_entry_holds_back_its_own_lane_only_and_then_it_goes_on_in_order() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b"), (3, "a"), (4, "a")]);
+    let mut jobs = world.jobs();
+    let b = jobs.pop().unwrap();
+    world.fail(jobs.pop().unwrap(), SECOND);
+    world.deliver(b);
+    world.rows.push((5, "b"));
+    world.rows.push((6, "a"));
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[5]]);
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    assert_eq!(world.lanes.next_due(), Some(world.now + SECOND));
+    world.now += SECOND;
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[1]], "the first alone");
+    assert_eq!(jobs[0].claims[0].history, failures(1));
+    assert!(jobs[0].claims[0].tried_before);
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[3, 4, 6]]);
+    assert!(!jobs[0].claims[0].tried_before);
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    assert!(world.lanes.is_empty());
+}
+
+#[test]
+fn nothing_is_read_twice_while_its_commit_is_awaited() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b")]);
+    let mut jobs = world.jobs();
+    let (b, a) = (jobs.pop().unwrap(), jobs.pop().unwrap());
+    world.lanes.settled(b.lane, 2);
+    world.lanes.finished(b.lane, vec![]);
+    // Another lane sends the reader back to the start.
+    world.lanes.released(a.lane, 1);
+    world.lanes.finished(a.lane, vec![]);
+    assert_eq!(World::positions(&world.jobs()), [[1]]);
+}
+
+#[test]
+fn without_order_others_overtake() {
+    let mut world = World::new(Ordering::None, &[(1, "a"), (2, "a"), (3, "a")]);
+    let mut jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[1], [2], [3]]);
+    world.fail(jobs.remove(0), SECOND);
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    assert!(world.jobs().is_empty());
+    world.now += SECOND;
+    assert_eq!(World::positions(&world.jobs()), [[1]]);
+}
+
+#[test]
+fn a_parked_lane_stands_still() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "b")]);
+    let mut jobs = world.jobs();
+    let (b, a) = (jobs.pop().unwrap(), jobs.pop().unwrap());
+    let rest = a.claims[1..].to_vec();
+    world.lanes.settled(a.lane, 1);
+    world.lanes.parked(a.lane);
+    world.lanes.finished(a.lane, rest);
+    world.lanes.committed(a.lane);
+    world.deliver(b);
+    world.rows.extend([(4, "a"), (5, "b")]);
+    assert_eq!(World::positions(&world.jobs()), [[5]]);
+}
+
+#[test]
+fn what_is_released_is_read_again_in_order() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
+    let job = world.jobs().pop().unwrap();
+    world.lanes.released(job.lane, 1);
+    world.lanes.finished(job.lane, job.claims[1..].to_vec());
+    assert_eq!(World::positions(&world.jobs()), [[1, 2]]);
+    assert_eq!(world.lanes.queued(), Load::default());
+}
+
+#[test]
+fn a_waiting_entry_that_is_released_is_due_again() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
+    world.lanes.hold(key("a"), 1, world.now, failures(1));
+    let job = world.jobs().pop().unwrap();
+    world.lanes.released(job.lane, 1);
+    world.lanes.finished(job.lane, vec![]);
+    let jobs = world.jobs();
+    assert_eq!((World::positions(&jobs), jobs[0].claims[0].history), (vec![vec![1]], failures(1)));
+}
+
+#[test]
+fn suspects_are_tried_alone_and_first_in_their_lane() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "b"), (4, "c")]);
+    world.lanes.suspect(key("a"), 2, world.now);
+    world.lanes.suspect(key("b"), 3, world.now);
+    let first = world.jobs();
+    assert_eq!(World::positions(&first), [[2]], "and nothing beside it");
+    first.into_iter().for_each(|job| world.deliver(job));
+    let second = world.jobs();
+    assert_eq!(World::positions(&second), [[3]]);
+    second.into_iter().for_each(|job| world.deliver(job));
+    assert_eq!(World::positions(&world.jobs()), [[4], [1]]);
+}
+
+#[test]
+fn an_entry_in_which_the_host_died_is_tried_alone_when_it_is_due() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b")]);
+    world.lanes.hold(key("a"), 1, world.now + SECOND, History { attempts: 1, host_deaths: 1 });
+    let others = world.jobs();
+    assert_eq!(World::positions(&others), [[2]]);
+    world.now += SECOND;
+    assert!(world.jobs().is_empty(), "it waits for the others");
+    others.into_iter().for_each(|job| world.deliver(job));
+    assert_eq!(World::positions(&world.jobs()), [[1]]);
+}
+
+#[test]
+fn several_waiting_entries_of_a_lane_keep_their_order_and_their_places() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a"), (4, "a")]);
+    world.lanes.hold(key("a"), 3, world.now + 2 * SECOND, failures(5));
+    world.lanes.hold(key("a"), 1, world.now + SECOND, failures(1));
+    assert!(world.jobs().is_empty());
+    world.now += SECOND;
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[1]]);
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[2]], "2 goes before 3, which is not due");
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    assert!(world.jobs().is_empty());
+    world.now += SECOND;
+    let jobs = world.jobs();
+    assert_eq!((World::positions(&jobs), jobs[0].claims[0].history), (vec![vec![3]], failures(5)));
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[4]]);
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    assert!(world.lanes.is_empty());
+}
+
+#[test]
+fn a_waiting_entry_that_is_gone_frees_its_lane() {
+    let mut world = World::new(Ordering::Stream, &[(2, "a")]);
+    world.lanes.hold(key("a"), 1, world.now, failures(1));
+    world.read();
+    assert_eq!(World::positions(&world.jobs()), [[2]]);
+}
+
+#[test]
+fn a_batch_may_fail_in_several_places() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a")]);
+    let job = world.jobs().pop().unwrap();
+    let lane = job.lane;
+    world.lanes.failed(lane, 1, world.now + SECOND, failures(1));
+    world.lanes.failed(lane, 2, world.now, failures(1));
+    world.lanes.settled(lane, 3);
+    world.rows.retain(|(position, _)| *position != 3);
+    world.lanes.finished(lane, vec![]);
+    (0..3).for_each(|_| world.lanes.committed(lane));
+    assert!(world.jobs().is_empty(), "2 waits for 1");
+    world.now += SECOND;
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[1]]);
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[2]]);
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    assert!(world.lanes.is_empty());
+}

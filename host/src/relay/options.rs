@@ -1,0 +1,58 @@
+//! What may be set for a relay.
+
+use std::time::Duration;
+
+use crate::outbox::Retention;
+use crate::settlement::Policy;
+
+/// How a relay works. The default suits most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelayOptions {
+    /// When to try again, and when to stop.
+    pub policy: Policy,
+    /// In which order entries are published.
+    pub ordering: Ordering,
+    /// What becomes of a stream when one of its entries becomes a dead letter.
+    pub on_dead_letter: OnDeadLetter,
+    /// The most calls at once, each with entries of a stream of its own; at least 1.
+    pub concurrency: usize,
+    /// How long calls under way may take to end, once the relay is to stop.
+    pub shutdown_grace: Duration,
+    /// How long records are kept.
+    pub retention: Retention,
+}
+
+impl Default for RelayOptions {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            ordering: Ordering::Stream,
+            on_dead_letter: OnDeadLetter::Continue,
+            concurrency: 8,
+            shutdown_grace: Duration::from_secs(10),
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// In which order entries are published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ordering {
+    /// Within a stream in position order: an entry that failed holds back its own stream, and no other.
+    #[default]
+    Stream,
+    /// None: later entries overtake one that failed.
+    None,
+}
+
+/// What becomes of a stream when one of its entries becomes a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDeadLetter {
+    /// It goes on with the next entry.
+    #[default]
+    Continue,
+    /// It stands still until an operator retries or discards the dead letter.
+    Park,
+}

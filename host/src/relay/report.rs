@@ -1,0 +1,65 @@
+//! What a pass or a relay's life came to.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// How many entries that failed a [`Report`] names.
+pub const FAILURES_MAX: usize = 100;
+
+/// What was published, and what was not.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Report {
+    /// Entries that were delivered, and have left the outbox for good.
+    pub published: u64,
+    /// Attempts that failed, after which the entry waits for a retry.
+    pub to_be_retried: u64,
+    /// Entries that became dead letters.
+    pub dead_lettered: u64,
+    /// Calls that ended because the publisher is unavailable.
+    pub unavailable: u64,
+    /// Failed attempts by their outcome's name.
+    pub outcomes: BTreeMap<&'static str, u64>,
+    /// The entries that failed, the first [`FAILURES_MAX`] of them.
+    pub failures: Vec<Failure>,
+}
+
+/// An attempt that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// The entry.
+    pub position: i64,
+    /// The attempt's number.
+    pub attempt: u32,
+    /// Its outcome's name.
+    pub outcome: &'static str,
+    /// Why.
+    pub reason: String,
+    /// What becomes of the entry: `retry`, `dead-letter` or `stays`.
+    pub then: &'static str,
+}
+
+impl Report {
+    /// Adds what another session came to.
+    pub(super) fn add(&mut self, other: Self) {
+        self.published += other.published;
+        self.to_be_retried += other.to_be_retried;
+        self.dead_lettered += other.dead_lettered;
+        self.unavailable += other.unavailable;
+        other.outcomes.into_iter().for_each(|(outcome, count)| *self.outcomes.entry(outcome).or_default() += count);
+        let room = FAILURES_MAX.saturating_sub(self.failures.len());
+        self.failures.extend(other.failures.into_iter().take(room));
+    }
+
+    pub(super) fn failed(&mut self, failure: Failure) {
+        match failure.then {
+            "retry" => self.to_be_retried += 1,
+            "dead-letter" => self.dead_lettered += 1,
+            _ => self.unavailable += 1,
+        }
+        *self.outcomes.entry(failure.outcome).or_default() += 1;
+        if self.failures.len() < FAILURES_MAX {
+            self.failures.push(failure);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The end of a session: what is under way may end, what has not begun stays in the outbox, what is settled is
+//! committed.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{after, select};
+
+use super::stop::{StopLevel, Stopping};
+use super::{Links, Session};
+
+/// The least time for the last commits.
+const COMMIT_GRACE_MIN: Duration = Duration::from_secs(2);
+
+impl Session<'_> {
+    pub(super) fn wind_up(&mut self, links: &Links, stopping: &Stopping) {
+        let until = Instant::now() + self.parts.options.shutdown_grace;
+        links.jobs.close();
+        while let Ok(job) = links.taken_back.try_recv() {
+            self.lanes.finished(job.lane, Vec::new());
+        }
+        self.wait(links, stopping, until, StopLevel::Drain, |session| session.lanes.running() == 0);
+        if self.lanes.running() > 0 {
+            tracing::warn!("{} calls did not end in time: cut off, and not counted", self.lanes.running());
+        }
+        links.give_up_calls.close();
+        let until = until.max(Instant::now() + COMMIT_GRACE_MIN);
+        self.wait(links, stopping, until, StopLevel::Now, |session| session.lanes.running() == 0);
+        self.wait(links, stopping, until, StopLevel::Now, |session| {
+            session.commit_what_is_settled(links, Instant::now());
+            session.orders_out == 0 && session.group.settled.is_empty()
+        });
+        if self.lanes.unacked() > 0 {
+            let unacked = self.lanes.unacked();
+            tracing::error!("{unacked} settled entries could not be committed: what was delivered will come again");
+        }
+    }
+
+    /// Takes in what happens until `done`, at most until `until`, and not if there is more of a hurry than `level`.
+    fn wait(
+        &mut self,
+        links: &Links,
+        stopping: &Stopping,
+        until: Instant,
+        level: StopLevel,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) {
+        let time_is_up = after(until.saturating_duration_since(Instant::now()));
+        while !done(self) && stopping.level() <= level {
+            select! {
+                recv(links.inbox) -> message => match message {
+                    Ok(message) => self.take_in(message),
+                    Err(_) => return,
+                },
+                recv(stopping.woken()) -> _ => {}
+                recv(time_is_up) -> _ => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What becomes of an entry after an attempt: one pure function.
+
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::publisher::Outcome;
+
+/// When to try again, and when to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// How many attempts an entry gets before it becomes a dead letter; at least 1.
+    pub max_attempts: u32,
+    /// How many times the host may die in an entry's call, with nothing else under way, before the entry becomes a dead
+    /// letter; at least 1.
+    pub max_host_deaths: u32,
+    /// How long to wait between attempts, where the publisher does not say.
+    pub backoff: Backoff,
+    /// How long to leave a publisher alone that is unavailable, where it does not say.
+    pub pause: Backoff,
+    /// The longest wait that a publisher may ask for.
+    pub retry_after_max: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            max_attempts: 25,
+            max_host_deaths: 3,
+            backoff: Backoff::default(),
+            pause: Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) },
+            retry_after_max: Duration::from_secs(60 * 60),
+        }
+    }
+}
+
+/// What is known of an entry's earlier attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct History {
+    /// Attempts that used up one of [`Policy::max_attempts`].
+    pub attempts: u32,
+    /// Those among them in which the host died.
+    pub host_deaths: u32,
+}
+
+/// What becomes of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// It was delivered: it leaves the outbox.
+    Ack,
+    /// It stays, and is tried again after `delay`, counted from the time of the failure.
+    Retry {
+        /// How long to wait.
+        delay: Duration,
+        /// Its history, this attempt included.
+        history: History,
+    },
+    /// It is set aside, whole.
+    DeadLetter {
+        /// Its history, this attempt included.
+        history: History,
+    },
+    /// It stays as it was, and its publisher is left alone for `delay`.
+    PausePublisher {
+        /// How long to wait.
+        delay: Duration,
+    },
+}
+
+/// Settles an attempt that ended with `outcome`.
+///
+/// `history` is the entry's before this attempt. `pauses` is how many times in a row the publisher has been unavailable
+/// before. `jitter` is a random number from 0 to 1.
+///
+/// ```
+/// use outbox_host::{History, Outcome, Policy, Settlement, settle};
+///
+/// let policy = Policy { max_attempts: 3, ..Policy::default() };
+/// let failed = Outcome::Retry { reason: "busy".into(), after: None };
+/// let twice = History { attempts: 2, host_deaths: 0 };
+/// assert!(matches!(settle(History::default(), 0, &failed, &policy, 0.5), Settlement::Retry { .. }));
+/// assert!(matches!(settle(twice, 0, &failed, &policy, 0.5), Settlement::DeadLetter { .. }));
+/// ```
+pub fn settle(history: History, pauses: u32, outcome: &Outcome, policy: &Policy, jitter: f64) -> Settlement {
+    let counted = History { attempts: history.attempts.saturating_add(1), ..history };
+    match outcome {
+        Outcome::Delivered => Settlement::Ack,
+        Outcome::Rejected { .. } | Outcome::Undecodable { .. } => Settlement::DeadLetter { history: counted },
+        Outcome::Unavailable { after, .. } => {
+            let delay = wait(*after, policy.pause, pauses.saturating_add(1), policy, jitter);
+            Settlement::PausePublisher { delay }
+        }
+        Outcome::HostDied { .. } => retry_or_bury(
+            History { host_deaths: history.host_deaths.saturating_add(1), ..counted },
+            None,
+            policy,
+            jitter,
+        ),
+        Outcome::Retry { after, .. } => retry_or_bury(counted, *after, policy, jitter),
+        Outcome::Trapped { .. } | Outcome::TimedOut { .. } | Outcome::LimitExceeded { .. } => {
+            retry_or_bury(counted, None, policy, jitter)
+        }
+    }
+}
+
+fn retry_or_bury(history: History, after: Option<Duration>, policy: &Policy, jitter: f64) -> Settlement {
+    let used_up = history.attempts >= policy.max_attempts;
+    let too_deadly = history.host_deaths > 0 && history.host_deaths >= policy.max_host_deaths;
+    if used_up || too_deadly {
+        return Settlement::DeadLetter { history };
+    }
+    Settlement::Retry { delay: wait(after, policy.backoff, history.attempts, policy, jitter), history }
+}
+
+/// What the publisher asked for, within bounds, or else the backoff.
+fn wait(asked: Option<Duration>, backoff: Backoff, failures: u32, policy: &Policy, jitter: f64) -> Duration {
+    asked.map_or_else(|| backoff.delay(failures, jitter), |asked| asked.min(policy.retry_after_max))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn policy() -> Policy {
+        Policy {
+            max_attempts: 4,
+            max_host_deaths: 2,
+            backoff: Backoff { initial: SECOND, max: 8 * SECOND },
+            pause: Backoff { initial: 10 * SECOND, max: 40 * SECOND },
+            retry_after_max: 100 * SECOND,
+        }
+    }
+
+    fn history(attempts: u32, host_deaths: u32) -> History {
+        History { attempts, host_deaths }
+    }
+
+    fn reason() -> String {
+        "because".into()
+    }
+
+    fn retry_asked(seconds: u32) -> Outcome {
+        Outcome::Retry { reason: reason(), after: Some(seconds * SECOND) }
+    }
+
+    fn unavailable(after: Option<Duration>) -> Outcome {
+        Outcome::Unavailable { reason: reason(), after }
+    }
+
+    #[test]
+    fn the_table() {
+        use Settlement::{Ack, DeadLetter, PausePublisher, Retry};
+        let retry = Outcome::Retry { reason: reason(), after: None };
+        let trapped = Outcome::Trapped { reason: reason() };
+        let timed_out = Outcome::TimedOut { reason: reason() };
+        let limit = Outcome::LimitExceeded { reason: reason() };
+        let rejected = Outcome::Rejected { reason: reason() };
+        let undecodable = Outcome::Undecodable { reason: reason() };
+        let died = Outcome::HostDied { reason: reason() };
+        let again = |seconds, attempts, deaths| Retry { delay: seconds * SECOND, history: history(attempts, deaths) };
+        let dead = |attempts, deaths| DeadLetter { history: history(attempts, deaths) };
+        let pause = |seconds: u32| PausePublisher { delay: seconds * SECOND };
+        // history before (attempts, host deaths), pauses before, outcome -> settlement, all with the longest jitter
+        let table = [
+            ((0, 0), 0, Outcome::Delivered, Ack),
+            ((3, 1), 9, Outcome::Delivered, Ack),
+            ((2_000, 0), 0, Outcome::Delivered, Ack),
+            ((0, 0), 0, retry.clone(), again(1, 1, 0)),
+            ((1, 0), 0, retry.clone(), again(2, 2, 0)),
+            ((2, 0), 7, retry.clone(), again(4, 3, 0)),
+            ((3, 0), 0, retry.clone(), dead(4, 0)),
+            ((2_000, 0), 0, retry, dead(2_001, 0)),
+            ((u32::MAX, 0), 0, retry_asked(1), dead(u32::MAX, 0)),
+            ((0, 0), 0, retry_asked(30), again(30, 1, 0)),
+            ((0, 0), 0, retry_asked(0), again(0, 1, 0)),
+            ((0, 0), 0, retry_asked(101), again(100, 1, 0)),
+            ((3, 0), 0, retry_asked(30), dead(4, 0)),
+            ((1, 0), 0, trapped.clone(), again(2, 2, 0)),
+            ((3, 0), 0, trapped, dead(4, 0)),
+            ((1, 0), 0, timed_out, again(2, 2, 0)),
+            ((1, 0), 0, limit, again(2, 2, 0)),
+            ((0, 0), 0, rejected.clone(), dead(1, 0)),
+            ((2, 1), 0, rejected, dead(3, 1)),
+            ((0, 0), 0, undecodable, dead(1, 0)),
+            ((0, 0), 0, died.clone(), again(1, 1, 1)),
+            ((1, 1), 0, died.clone(), dead(2, 2)),
+            ((3, 0), 0, died, dead(4, 1)),
+            ((3, 1), 0, unavailable(None), pause(10)),
+            ((0, 0), 1, unavailable(None), pause(20)),
+            ((0, 0), 2, unavailable(None), pause(40)),
+            ((0, 0), u32::MAX, unavailable(None), pause(40)),
+            ((2_000, 0), 0, unavailable(Some(5 * SECOND)), pause(5)),
+            ((0, 0), 3, unavailable(Some(SECOND * 1_000)), pause(100)),
+        ];
+        for ((attempts, deaths), pauses, outcome, expected) in table {
+            let settled = settle(history(attempts, deaths), pauses, &outcome, &policy(), 1.0);
+            assert_eq!(settled, expected, "{attempts} attempts, {deaths} deaths, {pauses} pauses, {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn attempt_2000_of_many_does_not_overflow() {
+        let policy = Policy { max_attempts: u32::MAX, ..policy() };
+        let failed = Outcome::Trapped { reason: reason() };
+        let settled = settle(history(1_999, 0), 0, &failed, &policy, 0.5);
+        assert_eq!(settled, Settlement::Retry { delay: 4 * SECOND, history: history(2_000, 0) });
+    }
+
+    #[test]
+    fn a_policy_of_nothing_still_gives_one_attempt() {
+        let policy = Policy { max_attempts: 0, max_host_deaths: 0, ..policy() };
+        let failed = Outcome::Trapped { reason: reason() };
+        assert_eq!(settle(history(0, 0), 0, &failed, &policy, 0.5), Settlement::DeadLetter { history: history(1, 0) });
+        assert_eq!(settle(history(0, 0), 0, &Outcome::Delivered, &policy, 0.5), Settlement::Ack);
+    }
+}
