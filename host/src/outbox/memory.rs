@@ -237,9 +237,12 @@ impl Kept {
 }
 
 impl Operator for MemoryOutbox {
-    fn dead_letters(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
-        let kept = self.kept();
-        Ok(kept.dead.values().map(dead_letter).filter(|dead| matches(filter, dead)).take(limit).collect())
+    fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
+        let selected = |dead: &DeadLetter| match selection {
+            Selection::Positions(positions) => positions.contains(&dead.position),
+            Selection::Matching(filter) => matches(filter, dead),
+        };
+        Ok(self.kept().dead.values().map(dead_letter).filter(selected).take(limit).collect())
     }
 
     fn attempts(&self, position: i64) -> Result<Vec<AttemptRecord>, StorageError> {
@@ -247,12 +250,8 @@ impl Operator for MemoryOutbox {
     }
 
     fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
-        let positions = match selection {
-            Selection::Positions(positions) => positions.clone(),
-            Selection::Matching(filter) => {
-                self.dead_letters(filter, usize::MAX)?.into_iter().map(|dead| dead.position).collect()
-            }
-        };
+        let selected = self.dead_letters(selection, usize::MAX)?;
+        let positions = selected.into_iter().map(|dead| dead.position);
         Ok(self.change(|kept| {
             kept.generation += 1;
             let mut retried = Vec::new();

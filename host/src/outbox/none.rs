@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::operator::{
-    Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, Operator, Pruned, Retention, Selection,
-};
+use super::operator::{Act, AttemptRecord, AuditRecord, DeadLetter, Operator, Pruned, Retention, Selection};
 use super::{
     Held, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status, StorageError, Wanted, Watch,
 };
@@ -79,7 +77,7 @@ impl Watch for NoOutbox {
 }
 
 impl Operator for NoOutbox {
-    fn dead_letters(&self, _: &DeadLetterFilter, _: usize) -> Result<Vec<DeadLetter>, StorageError> {
+    fn dead_letters(&self, _: &Selection, _: usize) -> Result<Vec<DeadLetter>, StorageError> {
         Ok(Vec::new())
     }
 

@@ -7,12 +7,12 @@ use super::StorageError;
 
 /// The operator's side of a storage. Every act is put on record in the audit table, in the transaction that does it.
 pub trait Operator {
-    /// The dead letters that match, in position order, at most `limit`.
+    /// The dead letters that are selected, in position order, at most `limit`.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
-    fn dead_letters(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Vec<DeadLetter>, StorageError>;
+    fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError>;
 
     /// The attempts on record of an entry or a dead letter, oldest first.
     ///
@@ -91,6 +91,13 @@ pub enum Selection {
     Positions(Vec<i64>),
     /// All that match.
     Matching(DeadLetterFilter),
+}
+
+impl Selection {
+    /// All dead letters.
+    pub fn all() -> Self {
+        Self::Matching(DeadLetterFilter::default())
+    }
 }
 
 /// An entry that was set aside.

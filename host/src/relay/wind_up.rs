@@ -10,6 +10,8 @@ use super::{Links, Session};
 
 /// The least time for the last commits.
 const COMMIT_GRACE_MIN: Duration = Duration::from_secs(2);
+/// The time for what has to be done even when there is a hurry.
+const LAST_GRACE: Duration = Duration::from_millis(500);
 
 impl Session<'_> {
     pub(super) fn wind_up(&mut self, links: &Links, stopping: &Stopping) {
@@ -23,16 +25,20 @@ impl Session<'_> {
             tracing::warn!("{} calls did not end in time: cut off, and not counted", self.lanes.running());
         }
         links.give_up_calls.close();
-        let until = until.max(Instant::now() + COMMIT_GRACE_MIN);
-        self.wait(links, stopping, until, StopLevel::Now, |session| session.lanes.running() == 0);
-        self.wait(links, stopping, until, StopLevel::Now, |session| {
-            session.commit_what_is_settled(links, Instant::now());
-            session.orders_out == 0 && session.group.settled.is_empty()
-        });
+        self.wait(links, stopping, Instant::now() + LAST_GRACE, StopLevel::Now, |session| session.lanes.running() == 0);
+        self.commit_the_rest(links, stopping, until.max(Instant::now() + COMMIT_GRACE_MIN), StopLevel::Drain);
+        self.commit_the_rest(links, stopping, Instant::now() + LAST_GRACE, StopLevel::Now);
         if self.lanes.unacked() > 0 {
             let unacked = self.lanes.unacked();
             tracing::error!("{unacked} settled entries could not be committed: what was delivered will come again");
         }
+    }
+
+    fn commit_the_rest(&mut self, links: &Links, stopping: &Stopping, until: Instant, level: StopLevel) {
+        self.wait(links, stopping, until, level, |session| {
+            session.commit_what_is_settled(links, Instant::now());
+            session.orders_out == 0 && session.group.settled.is_empty()
+        });
     }
 
     /// Takes in what happens until `done`, at most until `until`, and not if there is more of a hurry than `level`.

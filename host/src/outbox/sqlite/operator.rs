@@ -43,8 +43,8 @@ const AUDIT: &str = "SELECT at_ms, who, act, position, uuid, detail FROM outbox_
 const NEXT_GENERATION: &str = "UPDATE outbox_meta SET value = value + 1 WHERE key = 'generation'";
 
 impl Operator for SqliteOutbox {
-    fn dead_letters(&self, filter: &DeadLetterFilter, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
-        dead_letters(&self.reader(), filter, limit).map_err(self.error("read the dead letters"))
+    fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
+        dead_letters(&self.reader(), selection, limit).map_err(self.error("read the dead letters"))
     }
 
     fn attempts(&self, position: i64) -> Result<Vec<AttemptRecord>, StorageError> {
@@ -54,7 +54,7 @@ impl Operator for SqliteOutbox {
     fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
         let retried = act(&mut self.writer(), |transaction| {
             let mut retried = Vec::new();
-            for position in selected(transaction, selection)? {
+            for position in selected_positions(transaction, selection)? {
                 if transaction.prepare_cached(PUT_BACK)?.execute([position])? == 1 {
                     audit(transaction, position, "retry", "", by)?;
                     transaction.prepare_cached(WAIT_FOR_NOTHING)?.execute([position, by.at.as_millisecond()])?;
@@ -130,22 +130,28 @@ fn audit(transaction: &Transaction<'_>, position: i64, act: &str, detail: &str, 
     transaction.prepare_cached(AUDIT_DEAD_LETTER)?.execute(record).map(|_| ())
 }
 
-fn dead_letters(connection: &Connection, filter: &DeadLetterFilter, limit: usize) -> rusqlite::Result<Vec<DeadLetter>> {
-    let (condition, mut values) = condition(filter);
+fn dead_letters(connection: &Connection, selection: &Selection, limit: usize) -> rusqlite::Result<Vec<DeadLetter>> {
+    let (condition, mut values) = selected(selection);
     values.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
     let mut statement = connection.prepare(&format!("{DEAD_LETTERS} {condition} ORDER BY position LIMIT ?"))?;
     let rows = statement.query_map(params_from_iter(values), dead_letter)?;
     rows.collect()
 }
 
-fn selected(transaction: &Transaction<'_>, selection: &Selection) -> rusqlite::Result<Vec<i64>> {
+fn selected_positions(transaction: &Transaction<'_>, selection: &Selection) -> rusqlite::Result<Vec<i64>> {
+    let (condition, values) = selected(selection);
+    let sql = format!("SELECT position FROM outbox_dead_letters {condition} ORDER BY position");
+    transaction.prepare(&sql)?.query_map(params_from_iter(values), |row| row.get(0))?.collect()
+}
+
+fn selected(selection: &Selection) -> (String, Vec<Value>) {
     match selection {
-        Selection::Positions(positions) => Ok(positions.clone()),
-        Selection::Matching(filter) => {
-            let (condition, values) = condition(filter);
-            let sql = format!("SELECT position FROM outbox_dead_letters {condition} ORDER BY position");
-            transaction.prepare(&sql)?.query_map(params_from_iter(values), |row| row.get(0))?.collect()
+        Selection::Positions(positions) => {
+            // As one JSON parameter: the number of parameters of a statement is limited.
+            let list = positions.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+            ("WHERE position IN (SELECT value FROM json_each(?))".into(), vec![Value::Text(format!("[{list}]"))])
         }
+        Selection::Matching(filter) => condition(filter),
     }
 }
 

@@ -1,0 +1,142 @@
+//! The commands. Each prints what it did to standard output, in words or with `--json` for machines; logs and errors go
+//! to standard error, and any error ends with exit code 1.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use outbox_host::SqliteOutbox;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+
+mod append;
+mod bench;
+mod dead;
+mod init;
+mod prune;
+mod publish;
+mod status;
+
+/// An outbox relay whose publishers are sandboxed WebAssembly components.
+#[derive(Parser)]
+#[command(name = "outbox", version, about)]
+struct Cli {
+    /// Write the log as JSON, one object a line.
+    #[arg(long, global = true)]
+    log_json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the outbox's tables in a database, or upgrade them.
+    Init(init::Init),
+    /// Append events from NDJSON, all or none.
+    Append(append::Append),
+    /// Try each entry that is due once, and say what came of it.
+    Run(publish::Run),
+    /// Publish until SIGINT or SIGTERM.
+    Relay(publish::Relay),
+    /// Show what is in the outbox.
+    Status(status::ShowStatus),
+    /// Show dead letters, and settle them.
+    #[command(subcommand)]
+    Dead(dead::Dead),
+    /// Delete old dead letters and records.
+    Prune(prune::Prune),
+    /// Measure this machine's rate beside bare SQLite's.
+    Bench(bench::Bench),
+}
+
+/// Which outbox.
+#[derive(Args, Clone)]
+pub struct Database {
+    /// The database that the outbox is in.
+    #[arg(long, env = "OUTBOX_DB", value_name = "FILE")]
+    db: Option<PathBuf>,
+    /// Settings: outbox.toml.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Database {
+    /// The settings, and the database's file.
+    fn config(&self) -> Result<(Config, PathBuf)> {
+        let config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+        let db = self.db.clone().or_else(|| config.db.clone());
+        let db =
+            db.context("no database: name it with --db FILE, OUTBOX_DB, or `db` in the file given with --config")?;
+        Ok((config, db))
+    }
+
+    fn open(&self) -> Result<SqliteOutbox> {
+        Ok(SqliteOutbox::open(&self.config()?.1)?)
+    }
+}
+
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.log_json, matches!(cli.command, Command::Relay(_)));
+    let done = match cli.command {
+        Command::Init(command) => command.run(),
+        Command::Append(command) => command.run(),
+        Command::Run(command) => command.run(),
+        Command::Relay(command) => command.run(),
+        Command::Status(command) => command.run(),
+        Command::Dead(command) => command.run(),
+        Command::Prune(command) => command.run(),
+        Command::Bench(command) => command.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", text(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error with its causes, each once.
+fn text(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{separator}{cause}");
+        }
+    }
+    text
+}
+
+/// `OUTBOX_LOG` says how much is logged, for example `warn` or `info,outbox::guest=off`.
+fn log(json: bool, with_time: bool) {
+    let filter = EnvFilter::try_from_env("OUTBOX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match (json, with_time) {
+        (true, _) => log.json().init(),
+        (false, true) => log.with_ansi(false).init(),
+        (false, false) => log.with_ansi(false).without_time().init(),
+    }
+}
+
+/// Prints a line, or a JSON document. Somebody who closes the pipe early has seen enough.
+fn print(text: impl std::fmt::Display) -> Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        printed => Ok(printed?),
+    }
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    print(serde_json::to_string_pretty(value)?)
+}
+
+/// Who acts, for the audit table.
+fn act() -> outbox_host::outbox::Act {
+    let who = ["OUTBOX_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
+    outbox_host::outbox::Act { who: who.unwrap_or_else(|| "unknown".into()), at: jiff::Timestamp::now() }
+}

@@ -1,0 +1,254 @@
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use outbox_host::outbox::{AttemptRecord, DeadLetter, DeadLetterFilter, Operator, Selection};
+use outbox_host::{JsonSerde, Payload, Serde, SqliteOutbox};
+use serde::Serialize;
+
+use super::{Database, act, print, print_json};
+use crate::config::Time;
+
+/// What may be done with dead letters. ID is the entry's position.
+#[derive(Subcommand)]
+pub enum Dead {
+    /// List them.
+    List(List),
+    /// Show one whole, with its attempts.
+    Show(Show),
+    /// Put them back into the outbox, at their old places, with the same uuid.
+    Retry(Retry),
+    /// Delete them for good.
+    Discard(Discard),
+    /// Replace the data of one.
+    Edit(Edit),
+}
+
+/// Which ones. Each condition that is given has to hold.
+#[derive(Args)]
+struct Filter {
+    /// Those with this event name; `order.*` stands for every name that starts so.
+    #[arg(long)]
+    name: Option<String>,
+    /// Those of the stream with this id or name.
+    #[arg(long)]
+    stream: Option<String>,
+    /// Those of this tenant.
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Those that died since: a time (2026-01-31T12:00:00Z), or how long ago (2h, 7d).
+    #[arg(long, value_parser = since)]
+    since: Option<Timestamp>,
+    /// Those whose reason, or outcome, has this in it.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Args)]
+pub struct List {
+    #[command(flatten)]
+    database: Database,
+    #[command(flatten)]
+    filter: Filter,
+    /// The most to list.
+    #[arg(long, default_value_t = 100)]
+    limit: usize,
+    /// Print them as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct Show {
+    #[command(flatten)]
+    database: Database,
+    id: i64,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+pub struct Retry {
+    #[command(flatten)]
+    database: Database,
+    ids: Vec<i64>,
+    /// All that match.
+    #[arg(long, conflicts_with = "ids")]
+    all: bool,
+    #[command(flatten)]
+    filter: Filter,
+    /// Only say which.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Args)]
+pub struct Discard {
+    #[command(flatten)]
+    database: Database,
+    #[arg(required = true)]
+    ids: Vec<i64>,
+}
+
+#[derive(Args)]
+pub struct Edit {
+    #[command(flatten)]
+    database: Database,
+    id: i64,
+    /// A file with the new data, JSON.
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+}
+
+fn since(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(time);
+    }
+    let ago: Time = text.parse()?;
+    Timestamp::now().checked_sub(ago.0).map_err(|error| error.to_string())
+}
+
+impl Dead {
+    pub fn run(self) -> Result<()> {
+        match self {
+            Self::List(command) => command.run(),
+            Self::Show(command) => command.run(),
+            Self::Retry(command) => command.run(),
+            Self::Discard(command) => command.run(),
+            Self::Edit(command) => command.run(),
+        }
+    }
+}
+
+impl Filter {
+    fn into_filter(self) -> DeadLetterFilter {
+        let Self { name, stream, tenant, since, reason } = self;
+        DeadLetterFilter { name, stream, tenant, since, reason }
+    }
+
+    fn is_empty(&self) -> bool {
+        let Self { name, stream, tenant, since, reason } = self;
+        name.is_none() && stream.is_none() && tenant.is_none() && since.is_none() && reason.is_none()
+    }
+}
+
+impl List {
+    fn run(self) -> Result<()> {
+        let dead = self.database.open()?.dead_letters(&Selection::Matching(self.filter.into_filter()), self.limit)?;
+        if self.json {
+            return print_json(&dead);
+        }
+        dead.iter().try_for_each(|dead| print(line(dead)))?;
+        print(format!("{} dead letters", dead.len()))
+    }
+}
+
+fn line(dead: &DeadLetter) -> String {
+    let DeadLetter { position, name, tenant_id, stream_id, attempts, outcome, .. } = dead;
+    let parks = if dead.parks_stream { ", its stream is parked" } else { "" };
+    let reason = dead.reason.lines().next().unwrap_or_default();
+    format!("{position}  {name}  {tenant_id}/{stream_id}  {outcome} after {attempts} attempts{parks}: {reason}")
+}
+
+/// A dead letter with its attempts, as `show` prints it.
+#[derive(Serialize)]
+struct Whole {
+    #[serde(flatten)]
+    dead: DeadLetter,
+    attempts_on_record: Vec<AttemptRecord>,
+}
+
+impl Show {
+    fn run(self) -> Result<()> {
+        let outbox = self.database.open()?;
+        let dead = find(&outbox, self.id)?;
+        let attempts_on_record = outbox.attempts(self.id)?;
+        if self.json {
+            return print_json(&Whole { dead, attempts_on_record });
+        }
+        let optional = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+        for (title, value) in [
+            ("id", dead.position.to_string()),
+            ("name", dead.name.clone()),
+            ("uuid", dead.uuid.clone()),
+            ("tenant", dead.tenant_id.clone()),
+            ("stream", dead.stream_id.clone()),
+            ("stream name", optional(&dead.stream_name)),
+            ("category", optional(&dead.category)),
+            ("version", dead.version.map_or_else(|| "-".into(), |version| version.to_string())),
+            ("created at", dead.created_at.clone()),
+            ("died at", dead.died_at.to_string()),
+            ("parks stream", dead.parks_stream.to_string()),
+            ("context", dead.context.clone()),
+            ("content type", optional(&dead.content_type)),
+            ("data", dead.data.clone()),
+        ] {
+            print(format!("{title:<13} {value}"))?;
+        }
+        for AttemptRecord { attempt, at, outcome, reason, digest, stderr } in attempts_on_record {
+            let digest = digest.map_or_else(String::new, |digest| format!(" by {digest}"));
+            print(format!("attempt {attempt} at {at}{digest}: {outcome}: {reason}"))?;
+            stderr.lines().try_for_each(|line| print(format!("    stderr: {line}")))?;
+        }
+        Ok(())
+    }
+}
+
+fn find(outbox: &SqliteOutbox, id: i64) -> Result<DeadLetter> {
+    let found = outbox.dead_letters(&Selection::Positions(vec![id]), 1)?;
+    found.into_iter().next().with_context(|| format!("there is no dead letter {id}"))
+}
+
+impl Retry {
+    fn run(self) -> Result<()> {
+        let outbox = self.database.open()?;
+        let selection = match (self.all, self.ids.is_empty()) {
+            (true, _) => Selection::Matching(self.filter.into_filter()),
+            (false, true) => bail!("which dead letters? Name their ids, or give --all, alone or with conditions"),
+            (false, false) if !self.filter.is_empty() => bail!("conditions go with --all, not with ids"),
+            (false, false) => Selection::Positions(self.ids),
+        };
+        if self.dry_run {
+            return would_retry(&outbox, &selection);
+        }
+        let retried = outbox.retry_dead_letters(&selection, &act())?;
+        if let Selection::Positions(asked) = &selection {
+            report_missing(asked, &retried, "put back")?;
+        }
+        print(format!("put {} dead letters back into the outbox", retried.len()))
+    }
+}
+
+fn would_retry(outbox: &SqliteOutbox, selection: &Selection) -> Result<()> {
+    let dead = outbox.dead_letters(selection, usize::MAX)?;
+    dead.iter().try_for_each(|dead| print(line(dead)))?;
+    print(format!("would put {} dead letters back into the outbox; nothing was changed", dead.len()))
+}
+
+impl Discard {
+    fn run(self) -> Result<()> {
+        let discarded = self.database.open()?.discard_dead_letters(&self.ids, &act())?;
+        report_missing(&self.ids, &discarded, "discarded")?;
+        print(format!("discarded {} dead letters", discarded.len()))
+    }
+}
+
+fn report_missing(asked: &[i64], done: &[i64], what: &str) -> Result<()> {
+    let missing: Vec<String> = asked.iter().filter(|id| !done.contains(id)).map(ToString::to_string).collect();
+    ensure!(missing.is_empty(), "{} {what}; there is no dead letter {}", done.len(), missing.join(", "));
+    Ok(())
+}
+
+impl Edit {
+    fn run(self) -> Result<()> {
+        let outbox = self.database.open()?;
+        let file = self.data.display();
+        let data = std::fs::read_to_string(&self.data).with_context(|| format!("cannot read {file}"))?;
+        let data = data.trim();
+        JsonSerde.serialize(&Payload::Json(data.to_owned())).with_context(|| file.to_string())?;
+        ensure!(outbox.edit_dead_letter(self.id, data, &act())?, "there is no dead letter {}", self.id);
+        print(format!("replaced the data of dead letter {0}; put it back with: outbox dead retry {0}", self.id))
+    }
+}

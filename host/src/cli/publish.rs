@@ -1,0 +1,148 @@
+//! `outbox run` and `outbox relay`: one pass, and passes without end.
+
+use std::path::PathBuf;
+use std::thread;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use outbox_host::publisher::component::{ComponentPublisher, HttpGrant};
+use outbox_host::{DEFAULT_LIMIT, JsonSerde, Outbox, OutboxStorageStrategy, Report, SqliteOutbox, Stop, stop};
+use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::{Database, print, print_json};
+
+/// What is published with, and how.
+#[derive(Args)]
+struct Publishing {
+    #[command(flatten)]
+    database: Database,
+    /// The publisher, a WebAssembly component.
+    #[arg(long, value_name = "FILE")]
+    publisher: Option<PathBuf>,
+    /// Let it send HTTP requests there, for example https://api.example.com; may be given again.
+    #[arg(long, value_name = "ORIGIN")]
+    allow_http: Vec<HttpGrant>,
+    /// Let the names in --allow-http resolve to loopback and private addresses.
+    #[arg(long)]
+    allow_private: bool,
+    /// Set an environment variable of the publisher's; may be given again.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<(String, String)>,
+    /// How many attempts an entry gets before it becomes a dead letter.
+    #[arg(long, value_name = "N")]
+    max_attempts: Option<u32>,
+    /// The most calls at once.
+    #[arg(long, value_name = "N")]
+    concurrency: Option<usize>,
+}
+
+/// One pass.
+#[derive(Args)]
+pub struct Run {
+    #[command(flatten)]
+    publishing: Publishing,
+    /// The most entries to try.
+    #[arg(long, default_value_t = DEFAULT_LIMIT)]
+    limit: usize,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Passes without end.
+#[derive(Args)]
+pub struct Relay {
+    #[command(flatten)]
+    publishing: Publishing,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write it as NAME=VALUE".into()),
+    }
+}
+
+impl Publishing {
+    fn prepare(self) -> Result<(Outbox<SqliteOutbox>, ComponentPublisher)> {
+        let (mut config, db) = self.database.config()?;
+        let outbox = SqliteOutbox::open(&db)?;
+        let file = self.publisher.or(config.publisher.file.take());
+        let file = file.context("no publisher: name it with --publisher FILE, or `file` in [publisher]")?;
+        config.publisher.allow_http.extend(self.allow_http);
+        config.publisher.allow_private |= self.allow_private;
+        config.publisher.env.extend(self.env);
+        config.relay.max_attempts = self.max_attempts.or(config.relay.max_attempts);
+        config.relay.concurrency = self.concurrency.or(config.relay.concurrency);
+        let publisher = ComponentPublisher::load(&file, config.publisher.settings())?;
+        Ok((Outbox::new(outbox, JsonSerde).with_options(config.options()), publisher))
+    }
+}
+
+impl Run {
+    pub fn run(self) -> Result<()> {
+        let (outbox, publisher) = self.publishing.prepare()?;
+        let report = outbox.run(&publisher, self.limit)?;
+        let remaining = outbox.strategy().status()?.pending;
+        if self.json {
+            #[derive(Serialize)]
+            struct Pass {
+                #[serde(flatten)]
+                report: Report,
+                remaining: u64,
+            }
+            return print_json(&Pass { report, remaining });
+        }
+        print_report(&report)?;
+        print(format!("remaining       {remaining}"))
+    }
+}
+
+fn print_report(report: &Report) -> Result<()> {
+    print(format!("published       {}", report.published))?;
+    print(format!("to be retried   {}", report.to_be_retried))?;
+    print(format!("dead letters    {}", report.dead_lettered))?;
+    if report.unavailable > 0 {
+        print(format!("unavailable     {}", report.unavailable))?;
+    }
+    for failure in &report.failures {
+        let (position, attempt, outcome) = (failure.position, failure.attempt, failure.outcome);
+        let reason = failure.reason.lines().next().unwrap_or_default();
+        print(format!("  entry {position}, attempt {attempt}: {outcome}: {reason} -> {}", failure.then))?;
+    }
+    Ok(())
+}
+
+impl Relay {
+    pub fn run(self) -> Result<()> {
+        let (outbox, publisher) = self.publishing.prepare()?;
+        let (stop, stopping) = stop();
+        stop_on_signals(stop)?;
+        tracing::info!(publisher = publisher.name(), digest = &**publisher.digest(), "loaded");
+        let report = outbox.relay(&publisher, &stopping)?;
+        let Report { published, to_be_retried, dead_lettered, .. } = report;
+        tracing::info!(published, to_be_retried, dead_lettered, "stopped");
+        Ok(())
+    }
+}
+
+/// The first signal asks for an end in order, the second for one at once; a third does not ask.
+fn stop_on_signals(stop: Stop) -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot listen to signals")?;
+    let wait = move || {
+        for (count, signal) in (1..).zip(signals.forever()) {
+            match count {
+                1 => {
+                    tracing::info!(signal, "stopping: calls under way may end; once more stops at once");
+                    stop.stop();
+                }
+                2 => stop.stop_now(),
+                _ => std::process::exit(128 + signal),
+            }
+        }
+    };
+    thread::Builder::new().name("outbox-signals".into()).spawn(wait).context("cannot listen to signals")?;
+    Ok(())
+}

@@ -1,0 +1,75 @@
+use anyhow::Result;
+use clap::Args;
+use jiff::Timestamp;
+use outbox_host::OutboxStorageStrategy;
+use outbox_host::outbox::Status;
+use serde::Serialize;
+
+use super::{Database, print, print_json};
+
+#[derive(Args)]
+pub struct ShowStatus {
+    #[command(flatten)]
+    database: Database,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The status as it is printed with `--json`.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    status: Status,
+    /// How long ago the oldest entry was made; none where there is none, or its time cannot be read.
+    oldest_age_ms: Option<i64>,
+}
+
+impl ShowStatus {
+    pub fn run(self) -> Result<()> {
+        let status = self.database.open()?.status()?;
+        let now = Timestamp::now();
+        let oldest = status.oldest_created_at.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
+        let oldest_age_ms = oldest.map(|oldest| now.as_millisecond() - oldest.as_millisecond());
+        if self.json {
+            return print_json(&Shown { status, oldest_age_ms });
+        }
+        print(format!("pending         {}", status.pending))?;
+        if let Some(age_ms) = oldest_age_ms {
+            print(format!("oldest          {:.1} s ago", age_ms as f64 / 1_000.0))?;
+        }
+        print(format!("waiting         {}", status.waiting))?;
+        print(format!("dead letters    {}", status.dead_letters))?;
+        print(format!("last position   {}", status.last_position))?;
+        print_relay(&status)?;
+        print_blocked(&status)
+    }
+}
+
+fn print_relay(status: &Status) -> Result<()> {
+    match &status.relay {
+        None => print("relay           none is at work"),
+        Some(relay) => {
+            let (state, pid, since) = (relay.state.name(), relay.pid, relay.since.round(jiff::Unit::Second)?);
+            let reason = if relay.reason.is_empty() { String::new() } else { format!(": {}", relay.reason) };
+            print(format!("relay           {state} (process {pid}) since {since}{reason}"))
+        }
+    }
+}
+
+fn print_blocked(status: &Status) -> Result<()> {
+    if status.blocked_streams_total > 0 {
+        print(format!("blocked streams {}", status.blocked_streams_total))?;
+    }
+    for stream in &status.blocked_streams {
+        let what = match (stream.state, stream.retry_at) {
+            ("parked", _) => "parked behind dead letter".to_owned(),
+            (_, Some(at)) => format!("until {} by entry", at.round(jiff::Unit::Second)?),
+            (state, None) => format!("{state} behind entry"),
+        };
+        let (tenant, id, position, attempts) = (&stream.tenant_id, &stream.stream_id, stream.position, stream.attempts);
+        let reason = stream.reason.lines().next().unwrap_or_default();
+        print(format!("  {tenant}/{id} {what} {position} ({attempts} attempts): {reason}"))?;
+    }
+    Ok(())
+}

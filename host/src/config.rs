@@ -1,0 +1,238 @@
+//! `outbox.toml`: what may be set, and how it is read. Unknown keys are refused.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use jiff::{SignedDuration, Span, SpanRelativeTo};
+use outbox_host::outbox::Retention;
+use outbox_host::publisher::component::{Grants, HttpGrant, Isolation, Limits, Settings};
+use outbox_host::{Backoff, OnDeadLetter, Ordering, Policy, RelayOptions};
+use serde::{Deserialize, Deserializer, de};
+
+/// The whole file. Everything in it is optional.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The database; relative to the file's folder.
+    pub db: Option<PathBuf>,
+    #[serde(default)]
+    pub publisher: PublisherConfig,
+    #[serde(default)]
+    pub relay: RelayConfig,
+    #[serde(default)]
+    pub retention: RetentionConfig,
+}
+
+/// `[publisher]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PublisherConfig {
+    /// The component; relative to the file's folder.
+    pub file: Option<PathBuf>,
+    #[serde(deserialize_with = "http_grants")]
+    pub allow_http: Vec<HttpGrant>,
+    pub allow_private: bool,
+    pub env: BTreeMap<String, String>,
+    pub config: BTreeMap<String, String>,
+    pub call_time: Option<Time>,
+    pub memory_mib: Option<usize>,
+    pub isolation: IsolationConfig,
+    pub recycle_after: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IsolationConfig {
+    #[default]
+    Reuse,
+    PerEvent,
+}
+
+/// `[relay]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RelayConfig {
+    pub ordering: Ordering,
+    pub on_dead_letter: OnDeadLetter,
+    pub concurrency: Option<usize>,
+    pub shutdown_grace: Option<Time>,
+    pub max_attempts: Option<u32>,
+    pub max_host_deaths: Option<u32>,
+    pub backoff_initial: Option<Time>,
+    pub backoff_max: Option<Time>,
+    pub pause_initial: Option<Time>,
+    pub pause_max: Option<Time>,
+    pub retry_after_max: Option<Time>,
+}
+
+/// `[retention]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetentionConfig {
+    pub dead_letters: Option<Time>,
+    pub attempts: Option<Time>,
+    pub audit: Option<Time>,
+}
+
+/// A length of time: `"500ms"`, `"1m 30s"`, `"30d"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+impl std::str::FromStr for Time {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let invalid = || format!("`{text}` is no length of time: write for example \"500ms\", \"1m 30s\" or \"30d\"");
+        let signed = text.parse::<SignedDuration>().or_else(|_| {
+            let span: Span = text.parse()?;
+            span.to_duration(SpanRelativeTo::days_are_24_hours())
+        });
+        Duration::try_from(signed.map_err(|_| invalid())?).map(Self).map_err(|_| invalid())
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+fn http_grants<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HttpGrant>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
+}
+
+impl Config {
+    /// Reads a file; paths in it are made relative to its folder.
+    ///
+    /// # Errors
+    ///
+    /// Names the file and, for what it does not understand, the line and column.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut config: Self = toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for file in [&mut config.db, &mut config.publisher.file].into_iter().flatten() {
+            *file = folder.join(&*file);
+        }
+        Ok(config)
+    }
+}
+
+impl PublisherConfig {
+    /// How the component is run.
+    pub fn settings(&self) -> Settings {
+        let defaults = Limits::default();
+        let recycle_after = self.recycle_after.map(|recycle_after| Isolation::Reuse { recycle_after });
+        Settings {
+            limits: Limits {
+                call_time: self.call_time.map_or(defaults.call_time, |time| time.0),
+                memory_bytes: self.memory_mib.map_or(defaults.memory_bytes, |mib| mib.saturating_mul(1 << 20)),
+                ..defaults
+            },
+            grants: Grants {
+                allow_http: self.allow_http.clone(),
+                allow_private: self.allow_private,
+                env: self.env.clone(),
+                config: self.config.clone(),
+            },
+            isolation: match self.isolation {
+                IsolationConfig::Reuse => recycle_after.unwrap_or_default(),
+                IsolationConfig::PerEvent => Isolation::PerEvent,
+            },
+            ..Settings::default()
+        }
+    }
+}
+
+impl Config {
+    /// How the relay works.
+    pub fn options(&self) -> RelayOptions {
+        let (relay, retention) = (&self.relay, &self.retention);
+        let (defaults, policy) = (RelayOptions::default(), Policy::default());
+        let or = |time: Option<Time>, default: Duration| time.map_or(default, |time| time.0);
+        let backoff = |initial, max, default: Backoff| Backoff {
+            initial: or(initial, default.initial),
+            max: or(max, default.max),
+        };
+        RelayOptions {
+            policy: Policy {
+                max_attempts: relay.max_attempts.unwrap_or(policy.max_attempts),
+                max_host_deaths: relay.max_host_deaths.unwrap_or(policy.max_host_deaths),
+                backoff: backoff(relay.backoff_initial, relay.backoff_max, policy.backoff),
+                pause: backoff(relay.pause_initial, relay.pause_max, policy.pause),
+                retry_after_max: or(relay.retry_after_max, policy.retry_after_max),
+            },
+            ordering: relay.ordering,
+            on_dead_letter: relay.on_dead_letter,
+            concurrency: relay.concurrency.unwrap_or(defaults.concurrency),
+            shutdown_grace: or(relay.shutdown_grace, defaults.shutdown_grace),
+            retention: Retention {
+                dead_letters: retention.dead_letters.map(|time| time.0),
+                attempts: retention.attempts.map(|time| time.0),
+                audit: retention.audit.map(|time| time.0),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn everything_may_be_left_out() {
+        let config = parse("").unwrap();
+        assert_eq!(config.options(), RelayOptions::default());
+        assert_eq!(config.publisher.settings().limits, Limits::default());
+    }
+
+    #[test]
+    fn what_is_set_is_used() {
+        let config = parse(
+            r#"
+            db = "app.db"
+            [publisher]
+            file = "webhook.wasm"
+            allow_http = ["https://hooks.example.com"]
+            env = { WEBHOOK_URL = "https://hooks.example.com/orders" }
+            call_time = "1m 30s"
+            isolation = "per-event"
+            [relay]
+            ordering = "none"
+            on_dead_letter = "park"
+            max_attempts = 3
+            backoff_initial = "250ms"
+            [retention]
+            dead_letters = "30d"
+            "#,
+        )
+        .unwrap();
+        let settings = config.publisher.settings();
+        assert_eq!(settings.limits.call_time, Duration::from_secs(90));
+        assert_eq!(settings.isolation, Isolation::PerEvent);
+        assert_eq!(settings.grants.allow_http.len(), 1);
+        let options = config.options();
+        assert_eq!((options.ordering, options.on_dead_letter), (Ordering::None, OnDeadLetter::Park));
+        assert_eq!((options.policy.max_attempts, options.policy.backoff.initial), (3, Duration::from_millis(250)));
+        assert_eq!(options.retention.dead_letters, Some(Duration::from_secs(30 * 24 * 3_600)));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_with_its_place() {
+        let error = parse("[relay]\nmax_attemps = 3\n").unwrap_err();
+        assert!(error.contains("line 2, column 1") && error.contains("max_attemps") && error.contains('^'), "{error}");
+        let error = parse("[publisher]\ncall_time = \"soon\"\n").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("`soon` is no length of time"), "{error}");
+        let error = parse("[publisher]\nallow_http = [\"example.com\"]\n").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("cannot be granted"), "{error}");
+        assert!(parse("[relay]\nshutdown_grace = \"-1s\"\n").unwrap_err().contains("no length of time"));
+        assert!(parse("[relay]\nordering = \"backwards\"\n").is_err());
+    }
+}
