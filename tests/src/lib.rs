@@ -1,6 +1,17 @@
 //! What the tests share.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "for tests only"
+)]
+
 use std::path::{Path, PathBuf};
+
+pub mod outboxes;
+pub mod publishers;
 
 /// The file of a publisher that `examples/build.sh` built, from `tests/guests/` or `examples/`.
 ///
