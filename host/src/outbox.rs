@@ -135,6 +135,8 @@ pub struct Held {
 pub enum Hold {
     /// Its first entry waits for a retry.
     Waiting {
+        /// When it failed.
+        failed_at: Timestamp,
         /// When it is due.
         retry_at: Timestamp,
         /// Its history.

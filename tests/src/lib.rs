@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub mod outboxes;
 pub mod publishers;
+pub mod relaying;
 
 /// The file of a publisher that `examples/build.sh` built, from `tests/guests/` or `examples/`.
 ///

@@ -171,7 +171,10 @@ fn what_failed_stays_and_is_held_with_its_attempts<K: Kept>(kept: &K) {
     let held = strategy.held().unwrap();
     assert_eq!(held.len(), 1);
     assert_eq!((held[0].position, held[0].stream), (p[0], StreamKey::of(b"default", b"a")));
-    assert_eq!(held[0].hold, Hold::Waiting { retry_at: at(200), history: History { attempts: 2, host_deaths: 0 } });
+    assert_eq!(
+        held[0].hold,
+        Hold::Waiting { failed_at: at(2), retry_at: at(200), history: History { attempts: 2, host_deaths: 0 } }
+    );
     let attempts = strategy.operator().attempts(p[0]).unwrap();
     assert_eq!(attempts.iter().map(|it| (it.attempt, it.at)).collect::<Vec<_>>(), [(1, at(1)), (2, at(2))]);
     assert_eq!((attempts[1].outcome.as_str(), attempts[1].reason.as_str()), ("trapped", "trap 2"));

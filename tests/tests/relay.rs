@@ -3,17 +3,17 @@
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use outbox_host::outbox::{Act, RelayCondition, Selection};
 use outbox_host::{
     Attempt, Backoff, BoxFuture, Field, JsonSerde, NewEvent, NoOutbox, OnDeadLetter, Ordering, Outbox,
-    OutboxStorageStrategy, Outcome, Policy, PublishError, Publisher, RawEntry, Recorded, RelayOptions, Report, Stop,
-    StreamId, stop,
+    OutboxStorageStrategy, Outcome, Policy, PublishError, Publisher, RawEntry, Recorded, RelayOptions, Report,
+    StreamId,
 };
 use outbox_tests::outboxes::{Kept, event, row};
 use outbox_tests::publishers::{Scripted, rejected, retry, unavailable};
+use outbox_tests::relaying::{PATIENCE, relaying, until};
 
 outbox_tests::for_each_storage! {
     an_empty_outbox_calls_nobody
@@ -330,41 +330,13 @@ impl Publisher for Told {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Runs a relay beside `while_it_runs`, and returns its report.
-fn relaying<K: Kept>(
-    kept: &K,
-    options: RelayOptions,
-    publisher: &impl Publisher,
-    while_it_runs: impl FnOnce(&Stop),
-) -> Report {
-    let outbox = with(kept, options);
-    let (stop, stopping) = stop();
-    thread::scope(|scope| {
-        let relay = scope.spawn(|| outbox.relay(publisher, &stopping));
-        while_it_runs(&stop);
-        stop.stop();
-        relay.join().unwrap().unwrap()
-    })
-}
-
-/// Waits until it is so: each storage can be asked, but not all of them tell.
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < PATIENCE, "{what}: not so in time");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
 fn position(call: &Receiver<Recorded>) -> u64 {
     call.recv_timeout(PATIENCE).expect("nothing is published").position
 }
 
 fn the_relay_publishes_what_is_appended_and_retries_by_itself<K: Kept>(kept: &K) {
     let (publisher, calls, answer) = Told::new();
-    let report = relaying(kept, options(), &publisher, |_| {
+    let report = relaying(&with(kept, options()), &publisher, |_| {
         for outcome in [retry(), retry(), Outcome::Delivered, Outcome::Delivered] {
             answer.send(outcome).unwrap();
         }
@@ -386,9 +358,7 @@ fn a_paused_publisher_is_probed_with_one_entry<K: Kept>(kept: &K) {
     append(kept, &["a", "b", "c", "d"]);
     let (publisher, calls, answer) = Told::new();
     let outbox = with(kept, options).with_clock(jiff::Timestamp::now, || 1.0);
-    let (stop, stopping) = stop();
-    thread::scope(|scope| {
-        let relay = scope.spawn(|| outbox.relay(&publisher, &stopping));
+    let report = relaying(&outbox, &publisher, |_| {
         (0..4).for_each(|_| answer.send(unavailable()).unwrap());
         position(&calls);
         until("it is shown", || {
@@ -411,16 +381,14 @@ fn a_paused_publisher_is_probed_with_one_entry<K: Kept>(kept: &K) {
         until("it is shown", || {
             kept.open().status().unwrap().relay.is_some_and(|relay| relay.state == RelayCondition::Running)
         });
-        stop.stop();
-        let report = relay.join().unwrap().unwrap();
-        assert_eq!((report.published, report.dead_lettered, report.to_be_retried), (4, 0, 0));
     });
+    assert_eq!((report.published, report.dead_lettered, report.to_be_retried), (4, 0, 0));
 }
 
 fn an_operators_act_reaches_a_relay_at_work<K: Kept>(kept: &K) {
     let options = RelayOptions { on_dead_letter: OnDeadLetter::Park, ..options() };
     let (publisher, calls, answer) = Told::new();
-    relaying(kept, options, &publisher, |_| {
+    relaying(&with(kept, options), &publisher, |_| {
         let p = append(kept, &["a", "a"]);
         answer.send(rejected()).unwrap();
         assert_eq!(position(&calls), p[0]);
@@ -514,12 +482,12 @@ fn stopping_cuts_off_what_does_not_end_and_counts_it_for_nothing<K: Kept>(kept: 
     let (call, calls) = channel();
     let publisher = Endless(Mutex::new(call));
     let options = RelayOptions { shutdown_grace: Duration::from_millis(50), ..options() };
-    relaying(kept, options, &publisher, |_| {
+    relaying(&with(kept, options), &publisher, |_| {
         calls.recv_timeout(PATIENCE).unwrap();
         calls.recv_timeout(PATIENCE).unwrap();
     });
     let long = RelayOptions { shutdown_grace: PATIENCE * 10, ..self::options() };
-    relaying(kept, long, &publisher, |stop| {
+    relaying(&with(kept, long), &publisher, |stop| {
         calls.recv_timeout(PATIENCE).unwrap();
         stop.stop_now();
     });
@@ -531,7 +499,7 @@ fn stopping_cuts_off_what_does_not_end_and_counts_it_for_nothing<K: Kept>(kept: 
 fn what_ends_within_the_grace_is_settled<K: Kept>(kept: &K) {
     append(kept, &["a", "a"]);
     let (publisher, calls, answer) = Told::new();
-    let report = relaying(kept, options(), &publisher, |stop| {
+    let report = relaying(&with(kept, options()), &publisher, |stop| {
         position(&calls);
         stop.stop();
         // The second may have begun before the news of the end arrived.

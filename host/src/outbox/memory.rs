@@ -33,7 +33,7 @@ struct Shared {
 struct Kept {
     entries: BTreeMap<i64, RawEntry>,
     last_position: i64,
-    waiting: BTreeMap<i64, (Timestamp, History, String)>,
+    waiting: BTreeMap<i64, Waiting>,
     attempts: BTreeMap<i64, Vec<AttemptRecord>>,
     dead: BTreeMap<i64, Dead>,
     audit: Vec<AuditRecord>,
@@ -43,6 +43,13 @@ struct Kept {
     leased: bool,
     calls: HashMap<usize, Vec<i64>>,
     state: Option<RelayState>,
+}
+
+struct Waiting {
+    failed_at: Timestamp,
+    retry_at: Timestamp,
+    history: History,
+    reason: String,
 }
 
 struct Dead {
@@ -114,8 +121,9 @@ impl OutboxStorageStrategy for MemoryOutbox {
     fn held(&self) -> Result<Vec<Held>, StorageError> {
         let kept = self.kept();
         let stream = |position: &i64| kept.entries.get(position).map(RawEntry::stream_key);
-        let waiting = kept.waiting.iter().filter_map(|(position, (retry_at, history, _))| {
-            let hold = Hold::Waiting { retry_at: *retry_at, history: *history };
+        let waiting = kept.waiting.iter().filter_map(|(position, waiting)| {
+            let Waiting { failed_at, retry_at, history, .. } = *waiting;
+            let hold = Hold::Waiting { failed_at, retry_at, history };
             stream(position).map(|stream| Held { stream, position: *position, hold })
         });
         let parked = kept.dead.iter().filter(|(_, dead)| dead.parks_stream);
@@ -190,8 +198,8 @@ impl Kept {
             stderr: attempt.stderr.clone(),
         });
         match *fate {
-            Fate::Retry { at } => {
-                self.waiting.insert(*position, (at, *history, reason));
+            Fate::Retry { at: retry_at } => {
+                self.waiting.insert(*position, Waiting { failed_at: *at, retry_at, history: *history, reason });
             }
             Fate::DeadLetter { park } => {
                 self.waiting.remove(position);
@@ -216,8 +224,9 @@ impl Kept {
                 reason: reason.to_owned(),
             });
         };
-        for (position, (retry_at, history, reason)) in &self.waiting {
+        for (position, waiting) in &self.waiting {
             if let Some(entry) = self.entries.get(position) {
+                let Waiting { retry_at, history, reason, .. } = waiting;
                 add(*position, entry, "waiting", history.attempts, Some(*retry_at), reason);
             }
         }
@@ -261,7 +270,9 @@ impl Operator for MemoryOutbox {
                 }
                 if let Some(dead) = kept.dead.remove(&position) {
                     kept.entries.insert(position, dead.entry);
-                    kept.waiting.insert(position, (by.at, History::default(), "retried by hand".into()));
+                    let (at, reason) = (by.at, "retried by hand".into());
+                    let waiting = Waiting { failed_at: at, retry_at: at, history: History::default(), reason };
+                    kept.waiting.insert(position, waiting);
                     retried.push(position);
                 }
             }

@@ -81,21 +81,14 @@ impl Session<'_> {
         let wall_clock = (self.parts.clock)();
         for Held { stream, position, hold } in self.parts.strategy.held()? {
             match hold {
-                Hold::Waiting { retry_at, history } => {
-                    let due = now + self.remaining(retry_at, wall_clock);
+                Hold::Waiting { failed_at, retry_at, history } => {
+                    let due = now + remaining(failed_at, retry_at, wall_clock);
                     self.lanes.hold(stream, position, due, history);
                 }
                 Hold::Parked => self.lanes.park(stream),
             }
         }
         Ok(())
-    }
-
-    /// How long until a time that was set earlier, maybe by another clock: never longer than any wait can be.
-    fn remaining(&self, until: Timestamp, now: Timestamp) -> Duration {
-        let policy = &self.parts.options.policy;
-        let longest = policy.backoff.max.max(policy.retry_after_max);
-        Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO).min(longest)
     }
 
     /// After an operator's act everything that was known of what is held back is read again, once nothing is under way.
@@ -109,4 +102,10 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+/// How long until an entry is due. Its times may be those of another clock: it never waits longer than it was to wait.
+fn remaining(failed_at: Timestamp, retry_at: Timestamp, now: Timestamp) -> Duration {
+    let positive = |duration| Duration::try_from(duration).unwrap_or(Duration::ZERO);
+    positive(retry_at.duration_since(now)).min(positive(retry_at.duration_since(failed_at)))
 }

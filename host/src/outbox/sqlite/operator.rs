@@ -28,8 +28,8 @@ const PUT_BACK: &str = "
     ON CONFLICT (position) DO NOTHING";
 /// It is due at once, and what is on record of its attempts stays with it.
 const WAIT_FOR_NOTHING: &str = "
-    INSERT INTO outbox_waiting (position, tenant_id, stream_id, attempts, host_deaths, retry_at_ms, reason)
-    SELECT position, tenant_id, stream_id, 0, 0, ?2, 'retried by hand' FROM outbox WHERE position = ?1
+    INSERT INTO outbox_waiting (position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms, reason)
+    SELECT position, tenant_id, stream_id, 0, 0, ?2, ?2, 'retried by hand' FROM outbox WHERE position = ?1
     ON CONFLICT (position) DO NOTHING";
 const REMOVE_DEAD_LETTER: &str = "DELETE FROM outbox_dead_letters WHERE position = ?1";
 const FORGET_ATTEMPTS: &str = "DELETE FROM outbox_attempts WHERE position = ?1";

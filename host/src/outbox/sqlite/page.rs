@@ -15,7 +15,8 @@ const ENTRIES: &str = "
            octet_length(data), data
     FROM outbox WHERE position > ?1 ORDER BY position LIMIT ?2";
 
-const WAITING: &str = "SELECT position, tenant_id, stream_id, attempts, host_deaths, retry_at_ms FROM outbox_waiting";
+const WAITING: &str =
+    "SELECT position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms FROM outbox_waiting";
 const PARKED: &str = "SELECT position, tenant_id, stream_id FROM outbox_dead_letters WHERE parks_stream";
 
 /// The most bytes of `data` that are read; no guest could be given more.
@@ -57,8 +58,9 @@ pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<Held>> {
     let mut rows = waiting.query([])?;
     while let Some(row) = rows.next()? {
         let history = History { attempts: row.get(3)?, host_deaths: row.get(4)? };
-        let retry_at = Timestamp::from_millisecond(row.get(5)?).unwrap_or(Timestamp::UNIX_EPOCH);
-        held.push(Held { stream: key(row, 1)?, position: row.get(0)?, hold: Hold::Waiting { retry_at, history } });
+        let time = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        let hold = Hold::Waiting { failed_at: time(row.get(5)?), retry_at: time(row.get(6)?), history };
+        held.push(Held { stream: key(row, 1)?, position: row.get(0)?, hold });
     }
     let mut parked = connection.prepare_cached(PARKED)?;
     let mut rows = parked.query([])?;

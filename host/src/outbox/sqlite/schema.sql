@@ -28,6 +28,7 @@ CREATE TABLE outbox_waiting (
   stream_id,
   attempts    INTEGER NOT NULL,
   host_deaths INTEGER NOT NULL,
+  failed_at_ms INTEGER NOT NULL,
   retry_at_ms INTEGER NOT NULL,
   reason      TEXT NOT NULL
 );

@@ -14,9 +14,10 @@ const RECORD_ATTEMPT: &str = "
     SELECT position, ?2, ?3, ?4, ?5, ?6, ?7 FROM outbox WHERE position = ?1";
 
 const WAIT: &str = "
-    INSERT INTO outbox_waiting (position, tenant_id, stream_id, attempts, host_deaths, retry_at_ms, reason)
-    SELECT position, tenant_id, stream_id, ?2, ?3, ?4, ?5 FROM outbox WHERE position = ?1
+    INSERT INTO outbox_waiting (position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms, reason)
+    SELECT position, tenant_id, stream_id, ?2, ?3, ?4, ?5, ?6 FROM outbox WHERE position = ?1
     ON CONFLICT (position) DO UPDATE SET attempts = excluded.attempts, host_deaths = excluded.host_deaths,
+                                         failed_at_ms = excluded.failed_at_ms,
                                          retry_at_ms = excluded.retry_at_ms, reason = excluded.reason";
 
 const BURY: &str = "
@@ -62,7 +63,8 @@ fn settle_failed(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Re
     transaction.prepare_cached(RECORD_ATTEMPT)?.execute(record)?;
     match failed.fate {
         Fate::Retry { at } => {
-            let wait = params![position, attempts, failed.history.host_deaths, up_to_a_millisecond(at), reason];
+            let (deaths, retry_at_ms) = (failed.history.host_deaths, up_to_a_millisecond(at));
+            let wait = params![position, attempts, deaths, at_ms, retry_at_ms, reason];
             transaction.prepare_cached(WAIT)?.execute(wait)?;
         }
         Fate::DeadLetter { park } => {

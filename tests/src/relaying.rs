@@ -1,0 +1,42 @@
+//! A relay at work beside a test.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use outbox_host::{Outbox, OutboxStorageStrategy, Publisher, Report, Stop, stop};
+
+/// How long a test waits for what has to come.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs a relay beside `meanwhile`, stops it after that (and when that fails), and returns its report.
+pub fn relaying<S: OutboxStorageStrategy>(
+    outbox: &Outbox<S>,
+    publisher: &impl Publisher,
+    meanwhile: impl FnOnce(&Stop),
+) -> Report {
+    let (stop, stopping) = stop();
+    thread::scope(|scope| {
+        let relay = scope.spawn(|| outbox.relay(publisher, &stopping));
+        let stop = StopAtEnd(stop);
+        meanwhile(&stop.0);
+        drop(stop);
+        relay.join().unwrap().unwrap()
+    })
+}
+
+struct StopAtEnd(Stop);
+
+impl Drop for StopAtEnd {
+    fn drop(&mut self) {
+        if thread::panicking() { self.0.stop_now() } else { self.0.stop() }
+    }
+}
+
+/// Waits until it is so: not all that a test waits for can tell.
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "{what}: not so in time");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
