@@ -34,6 +34,6 @@ check:
 
 # Licences, banned crates and sources of all dependencies.
 deny:
-	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked --version 0.18.3
+	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked --version 0.20.2
 	$(CARGO) deny --locked check licenses bans sources
 	$(CARGO) deny --locked --manifest-path examples/Cargo.toml check licenses bans sources
