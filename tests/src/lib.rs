@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub mod sink;
+pub mod workplace;
 
 /// The file of a publisher that `examples/build.sh` built, from `tests/guests/` or `examples/`.
 ///
