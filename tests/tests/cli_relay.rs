@@ -57,7 +57,7 @@ fn either_signal_ends_it_in_order_while_it_idles_waits_or_is_paused() {
 #[test]
 fn a_call_under_way_may_end_and_is_settled() {
     let place = Workplace::new();
-    place.append(&(event("order-1", &json!({"do": "sleep", "ms": 1_000})) + &event("order-1", &json!({}))));
+    place.append(&(event("order-1", &json!({"do": "sleep", "ms": 2_000})) + &event("order-1", &json!({}))));
     let mut relay = place.start_logged(RELAY);
     relay.wait_for_log("sleeping");
     relay.signal(Signal::TERM);
