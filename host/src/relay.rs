@@ -84,6 +84,7 @@ enum Message {
     NotCommitted(StorageError),
     GaveUp,
     Lost(StorageError),
+    Broken(StorageError),
     Pruned(Result<Pruned, StorageError>),
 }
 
@@ -419,6 +420,7 @@ impl<'a> Session<'a> {
                 self.orders_out -= 1;
                 self.lost = Some(error);
             }
+            Message::Broken(error) => self.lost = Some(error),
             Message::Pruned(pruned) => self.pruned(pruned),
         }
     }

@@ -1,7 +1,7 @@
 //! The calls: each caller takes a job, decodes its entries and has them published, one after the other.
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_channel::Receiver as Jobs;
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::Message;
 use super::lanes::{Claim, Job, LaneId};
-use crate::outbox::Lease;
+use crate::outbox::{Lease, StorageError};
 use crate::publisher::{Attempt, Outcome, Publisher};
 use crate::recorded::Recorded;
 use crate::serde::Serde;
@@ -70,12 +70,18 @@ pub(super) fn shares(callers: usize) -> Vec<(usize, usize)> {
 
 /// Runs `callers` callers on this thread, the first of which has the slot `first_slot`, until there are no more jobs.
 pub(super) fn run(calls: Calls<'_>, first_slot: usize, callers: usize) {
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => {
-            runtime.block_on(join_all((first_slot..first_slot + callers).map(|slot| calls.call(slot))));
-        }
-        Err(error) => tracing::error!("cannot call the publisher: {error}"),
-    }
+    let called = catch_unwind(AssertUnwindSafe(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(join_all((first_slot..first_slot + callers).map(|slot| calls.call(slot))));
+        std::io::Result::Ok(())
+    }));
+    let source = match called {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.into(),
+        Err(panic) => panic_text(panic.as_ref()).into(),
+    };
+    // Nobody would hear of the jobs that this thread had: the session begins anew.
+    let _ = calls.results.send(Message::Broken(StorageError::Other { doing: "call the publisher", source }));
 }
 
 impl Calls<'_> {
@@ -132,7 +138,7 @@ impl Calls<'_> {
             let attempt = match claim.decode(self.serde) {
                 Ok(event) => {
                     self.lease.mark(slot, &[position]);
-                    self.unless_given_up(self.publisher.publish(&event)).await
+                    self.unless_given_up(async { self.publisher.publish(&event).await }).await
                 }
                 Err(undecodable) => Some(undecodable.into()),
             };
@@ -168,11 +174,11 @@ impl Calls<'_> {
             [] => Some(Vec::new()),
             [event] => {
                 self.lease.mark(slot, &positions);
-                self.unless_given_up(self.publisher.publish(event)).await.map(|attempt| vec![attempt])
+                self.unless_given_up(async { self.publisher.publish(event).await }).await.map(|attempt| vec![attempt])
             }
             events => {
                 self.lease.mark(slot, &positions);
-                self.unless_given_up(self.publisher.publish_batch(events)).await
+                self.unless_given_up(async { self.publisher.publish_batch(events).await }).await
             }
         };
         let at = (self.clock)();

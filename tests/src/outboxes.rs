@@ -1,0 +1,165 @@
+//! Outboxes for tests: each storage that keeps entries, behind one trait, so that one suite holds for all.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
+use outbox_host::{Field, MemoryOutbox, NewEvent, OutboxStorageStrategy, RawEntry, SqliteOutbox, StreamId};
+
+/// Runs each of these functions, `fn name<K: Kept>(kept: &K)`, as a test of each storage. A new storage is a line here.
+#[macro_export]
+macro_rules! for_each_storage {
+    ($($name:ident)*) => {
+        $crate::for_each_storage!(@storage sqlite Sqlite $($name)*);
+        $crate::for_each_storage!(@storage memory Memory $($name)*);
+    };
+    (@storage $module:ident $storage:ident $($name:ident)*) => {
+        mod $module {
+            use $crate::outboxes::{Kept, $storage};
+            $(
+                #[test]
+                fn $name() {
+                    super::$name(&$storage::new());
+                }
+            )*
+        }
+    };
+}
+
+/// A storage under test.
+pub trait Kept {
+    /// Its strategy.
+    type Strategy: OutboxStorageStrategy + 'static;
+
+    /// An empty one.
+    fn new() -> Self;
+
+    /// The outbox, opened once more: as another process would, where that is possible.
+    fn open(&self) -> Self::Strategy;
+
+    /// Inserts a row as a foreign program might, with anything in it.
+    fn insert(&self, row: RawEntry) -> i64;
+}
+
+/// A SQLite outbox in a folder of its own.
+pub struct Sqlite {
+    folder: Arc<tempfile::TempDir>,
+}
+
+impl Sqlite {
+    /// The database's file.
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("app.db")
+    }
+
+    /// A connection of the application's.
+    pub fn connection(&self) -> Connection {
+        Connection::open(self.file()).unwrap()
+    }
+}
+
+impl Kept for Sqlite {
+    type Strategy = SqliteOutbox;
+
+    fn new() -> Self {
+        let new = Self { folder: Arc::new(tempfile::tempdir().unwrap()) };
+        SqliteOutbox::init(&new.file()).unwrap();
+        new
+    }
+
+    fn open(&self) -> SqliteOutbox {
+        SqliteOutbox::open(&self.file()).unwrap()
+    }
+
+    /// Into a table without constraints, where the row needs it: an application may have made the table itself.
+    fn insert(&self, row: RawEntry) -> i64 {
+        let connection = self.connection();
+        let insert = |connection: &Connection| {
+            connection.execute(
+                "INSERT INTO outbox (tenant_id, stream_id, stream_name, category, uuid, name, version, created_at,
+                                     content_type, context, data)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                params![
+                    value(&row.tenant_id),
+                    value(&row.stream_id),
+                    value(&row.stream_name),
+                    value(&row.category),
+                    value(&row.uuid),
+                    value(&row.name),
+                    value(&row.version),
+                    value(&row.created_at),
+                    value(&row.content_type),
+                    value(&row.context),
+                    value(&row.data)
+                ],
+            )
+        };
+        if insert(&connection).is_err() {
+            connection
+                .execute_batch(
+                    "ALTER TABLE outbox RENAME TO strict_outbox;
+                     CREATE TABLE outbox (position INTEGER PRIMARY KEY AUTOINCREMENT, tenant_id, stream_id, stream_name,
+                                          category, uuid, name, version, created_at, content_type, context, data);
+                     INSERT INTO outbox SELECT * FROM strict_outbox;
+                     DROP TABLE strict_outbox;",
+                )
+                .unwrap();
+            insert(&connection).unwrap();
+        }
+        connection.last_insert_rowid()
+    }
+}
+
+fn value(field: &Field) -> outbox_host::outbox::sqlite::rusqlite::types::Value {
+    use outbox_host::outbox::sqlite::rusqlite::types::Value;
+    match field {
+        Field::Null => Value::Null,
+        Field::Integer(number) => Value::Integer(*number),
+        Field::Real(number) => Value::Real(*number),
+        Field::Text(text) => Value::Text(text.clone()),
+        Field::Bytes(bytes) => Value::Blob(bytes.clone()),
+        Field::TooLong(_) => unreachable!("it is what is read, never what is written"),
+    }
+}
+
+/// An outbox in memory.
+pub struct Memory(MemoryOutbox);
+
+impl Kept for Memory {
+    type Strategy = MemoryOutbox;
+
+    fn new() -> Self {
+        Self(MemoryOutbox::default())
+    }
+
+    fn open(&self) -> MemoryOutbox {
+        self.0.clone()
+    }
+
+    fn insert(&self, row: RawEntry) -> i64 {
+        self.0.append_raw(row)
+    }
+}
+
+/// An event of a stream, with this data.
+pub fn event(stream: &str, data: &str) -> NewEvent {
+    NewEvent::json(StreamId::new(stream), "order.placed", data)
+}
+
+/// A row as an application's plain INSERT makes it.
+pub fn row(stream: &str) -> RawEntry {
+    RawEntry {
+        position: 0,
+        tenant_id: "default".into(),
+        stream_id: stream.into(),
+        stream_name: Field::Null,
+        category: Field::Null,
+        uuid: uuid::Uuid::new_v4().to_string().as_str().into(),
+        name: "order.placed".into(),
+        version: Field::Null,
+        created_at: "2026-01-31T12:00:00.000Z".into(),
+        content_type: Field::Null,
+        context: "{}".into(),
+        data: "{}".into(),
+    }
+}

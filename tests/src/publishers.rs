@@ -1,0 +1,64 @@
+//! Publishers for tests: native ones that do as they are told, and remember what they were called with.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use outbox_host::{BoxFuture, Outcome, Publisher, Recorded};
+
+/// What a publisher is told to answer, by the event's stream; every other one is delivered.
+type Answers = HashMap<String, Box<dyn Fn(&Recorded) -> Outcome + Send + Sync>>;
+
+/// A publisher that remembers its calls.
+#[derive(Default)]
+pub struct Scripted {
+    answers: Mutex<Answers>,
+    calls: Mutex<Vec<Recorded>>,
+}
+
+impl Scripted {
+    /// Answers so for events of this stream, from now on.
+    pub fn answer(&self, stream: &str, answer: impl Fn(&Recorded) -> Outcome + Send + Sync + 'static) {
+        self.answers.lock().unwrap().insert(stream.to_owned(), Box::new(answer));
+    }
+
+    /// A publisher that answers so for events of this stream.
+    pub fn answering(stream: &str, answer: impl Fn(&Recorded) -> Outcome + Send + Sync + 'static) -> Self {
+        let scripted = Self::default();
+        scripted.answer(stream, answer);
+        scripted
+    }
+
+    /// What it was called with since the last time this was asked.
+    pub fn take_calls(&self) -> Vec<Recorded> {
+        std::mem::take(&mut self.calls.lock().unwrap())
+    }
+
+    /// The same, as positions.
+    pub fn take_positions(&self) -> Vec<u64> {
+        self.take_calls().iter().map(|event| event.position).collect()
+    }
+}
+
+impl Publisher for Scripted {
+    fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, outbox_host::Attempt> {
+        self.calls.lock().unwrap().push(event.clone());
+        let answers = self.answers.lock().unwrap();
+        let outcome = answers.get(&event.stream_id.id).map_or(Outcome::Delivered, |answer| answer(event));
+        Box::pin(std::future::ready(outcome.into()))
+    }
+}
+
+/// Asks for another try.
+pub fn retry() -> Outcome {
+    Outcome::Retry { reason: "busy".into(), after: None }
+}
+
+/// Says that it never will succeed.
+pub fn rejected() -> Outcome {
+    Outcome::Rejected { reason: "no such order".into() }
+}
+
+/// Says that the destination is down.
+pub fn unavailable() -> Outcome {
+    Outcome::Unavailable { reason: "closed".into(), after: None }
+}
