@@ -5,6 +5,8 @@
 //! of each comes back here to be *settled*, and the *acker* ([`acker`]) makes that durable, a group at a time. Nothing
 //! is published while a transaction is open, and nothing is reported before its commit.
 
+use std::sync::Arc;
+use std::sync::atomic::{self, AtomicBool};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -135,6 +137,8 @@ struct Session<'a> {
     lease: &'a dyn Lease,
     lanes: Lanes,
     gate: Gate,
+    /// The callers' own side of the gate, which a caller shuts at once and only a probe opens.
+    left_alone: Arc<AtomicBool>,
     /// Everything up to here was read, or passed over.
     cursor: i64,
     /// Nothing is behind the cursor, as far as is known.
@@ -185,6 +189,7 @@ impl<'a> Session<'a> {
             lease,
             lanes: Lanes::new(parts.options.ordering),
             gate: Gate::Open,
+            left_alone: Arc::default(),
             cursor: i64::MIN,
             at_end: false,
             read_again_at: None,
@@ -210,13 +215,13 @@ impl<'a> Session<'a> {
         let (jobs, taken) = async_channel::bounded(QUEUED_MAX);
         let (order, orders) = bounded(ORDERS_MAX);
         let (give_up_calls, calls_given_up) = async_channel::bounded(1);
-        let (give_up, given_up) = bounded(0);
+        let (give_up, all_given_up) = bounded(0);
         let links = Links { inbox, jobs, taken_back: taken.clone(), orders: order, give_up_calls, _give_up: give_up };
         let Parts { publisher, serde, strategy, clock, .. } = self.parts;
         let lease = self.lease;
-        let results = &message;
-        let calls = Calls { publisher, serde, lease, jobs: &taken, given_up: &calls_given_up, results, clock };
-        let (orders, given_up) = (&orders, &given_up);
+        let (results, given_up, left_alone) = (&message, &calls_given_up, &*self.left_alone.clone());
+        let calls = Calls { publisher, serde, lease, jobs: &taken, given_up, left_alone, results, clock };
+        let (orders, given_up) = (&orders, &all_given_up);
         let session = &mut self;
         let ended = thread::scope(move |scope| {
             // Whatever way this ends, the links end with it, and with them the threads.
@@ -390,10 +395,13 @@ impl<'a> Session<'a> {
         while !links.jobs.is_full()
             && let Some(job) = self.lanes.next_job(entries_max)
         {
+            if entries_max == 1 {
+                self.gate.probe();
+                self.left_alone.store(false, atomic::Ordering::Release);
+            }
             // The channel is as long as all that can be queued, and only closed at the end.
             let _ = links.jobs.try_send(job);
             if entries_max == 1 {
-                self.gate.probe();
                 return;
             }
         }

@@ -78,6 +78,8 @@ impl Append {
 }
 
 fn event(line: &str) -> Result<NewEvent> {
+    // An array would else be taken for the values of all keys, in their order.
+    ensure!(line.trim_start().starts_with('{'), "it is not a JSON object");
     // The position within the line is told; that it is line 1 of one line is not worth telling.
     let line: Line = serde_json::from_str(line)
         .map_err(|error| anyhow::anyhow!("{}", error.to_string().replace(" at line 1 column", " at column")))?;

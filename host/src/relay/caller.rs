@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_channel::Receiver as Jobs;
 use crossbeam_channel::Sender;
@@ -31,6 +32,8 @@ pub(super) struct Calls<'a> {
     pub(super) jobs: &'a Jobs<Job>,
     /// Closed when the calls under way are to be given up.
     pub(super) given_up: &'a Jobs<()>,
+    /// Set by the call that finds the publisher unavailable: no job that is queued behind it is begun.
+    pub(super) left_alone: &'a AtomicBool,
     pub(super) results: &'a Sender<Message>,
     pub(super) clock: fn() -> Timestamp,
 }
@@ -115,8 +118,15 @@ impl Calls<'_> {
     }
 
     async fn publish(&self, slot: usize, job: Job) -> Finished {
+        if self.left_alone.load(Ordering::Acquire) {
+            return Finished { lane: job.lane, calls: Vec::new(), rest: job.claims };
+        }
         let batch = self.publisher.max_batch() > 1 && job.claims.len() > 1;
-        if batch { self.publish_batch(slot, job).await } else { self.publish_in_turn(slot, job).await }
+        let finished = if batch { self.publish_batch(slot, job).await } else { self.publish_in_turn(slot, job).await };
+        if finished.calls.iter().any(Called::was_unavailable) {
+            self.left_alone.store(true, Ordering::Release);
+        }
+        finished
     }
 
     /// Publishes the entries of a job in turn, up to the first that fails.
@@ -198,6 +208,12 @@ impl Calls<'_> {
             done = call => Some(done.unwrap_or_else(|panic| T::from_panic(&panic_text(panic.as_ref())))),
             _ = self.given_up.recv() => None,
         }
+    }
+}
+
+impl Called {
+    fn was_unavailable(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| matches!(attempt.outcome, Outcome::Unavailable { .. }))
     }
 }
 

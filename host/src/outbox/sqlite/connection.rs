@@ -65,6 +65,14 @@ pub(super) fn error(
         Some(ErrorCode::NotADatabase) => StorageError::NotADatabase(path.clone()),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StorageError::Busy(busy_patience),
         Some(ErrorCode::DiskFull) => StorageError::Full,
-        _ => StorageError::Other { doing, source: Box::new(error) },
+        _ => StorageError::Other { doing, source: Box::new(without_statement(error)) },
+    }
+}
+
+/// A whole script may be quoted in an error, which says nothing to the user.
+fn without_statement(error: rusqlite::Error) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqlInputError { error, msg, .. } => rusqlite::Error::SqliteFailure(error, Some(msg)),
+        error => error,
     }
 }

@@ -57,8 +57,6 @@ fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) ->
     if found == 0 {
         check_foreign(connection, path, &failed)?;
     }
-    // Kept in the file: every program that opens it from now on uses the WAL.
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(&failed)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
     // Once more, now that nobody else can write.
     let before = version(&transaction).map_err(&failed)?;
@@ -70,6 +68,8 @@ fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) ->
             .map_err(&failed)?;
     }
     transaction.commit().map_err(&failed)?;
+    // Kept in the file: every program that opens it from now on uses the WAL. It comes last, since no rollback undoes it.
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(&failed)?;
     Ok(Initialised { before, now: SCHEMA_VERSION })
 }
 
@@ -79,7 +79,10 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StorageE
     let found = version(connection).map_err(&failed)?;
     check_not_newer(found, path)?;
     match found {
-        0 => Err(StorageError::NotInitialised(path.to_owned())),
+        0 => {
+            check_foreign(connection, path, &failed)?;
+            Err(StorageError::NotInitialised(path.to_owned()))
+        }
         SCHEMA_VERSION => {
             check_foreign(connection, path, &failed)?;
             check_wal(connection, path, &failed)
