@@ -515,7 +515,7 @@ fn streams_stay_in_order_at_any_concurrency<K: Kept>(kept: &K) {
     append(kept, &streams.iter().map(String::as_str).collect::<Vec<_>>());
     let seen: Mutex<Vec<(String, u64)>> = Mutex::default();
     let publisher = |event: &Recorded| {
-        let fails = event.position % 7 == 0 && event.attempt == 1;
+        let fails = event.position.is_multiple_of(7) && event.attempt == 1;
         if fails {
             return Err(PublishError::retryable("once"));
         }
