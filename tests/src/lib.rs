@@ -1,6 +1,9 @@
 //! What the tests share.
 
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub mod sink;
 
 /// The file of a publisher that `examples/build.sh` built, from `tests/guests/` or `examples/`.
 ///
@@ -11,4 +14,23 @@ pub fn guest(name: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests").join(format!("{name}.wasm"));
     assert!(file.exists(), "{} is missing: examples/build.sh builds it", file.display());
     file
+}
+
+/// The program `outbox`, as it was built beside the test that asks.
+///
+/// # Panics
+///
+/// When it is not there: Cargo tells a test only about the programs of its own package.
+pub fn outbox_program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    // A test is in the folder `deps`, the programs are beside that.
+    let file = test.parent().and_then(Path::parent).unwrap().join("outbox");
+    assert!(file.exists(), "{} is missing: `cargo build --release -p outbox-host` makes it", file.display());
+    file
+}
+
+/// The time in nanoseconds since 1970: the same clock in every process.
+pub fn now_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_nanos().try_into().unwrap()
 }

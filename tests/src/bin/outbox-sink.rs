@@ -1,0 +1,118 @@
+//! A destination for tests: an HTTP/1.1 server in a process of its own, which keeps a ledger of what it got.
+//!
+//! Each POST becomes one line of the ledger before it is answered, so that whatever the client knows to be delivered is
+//! in the ledger, however either process ends. The server ends when its standard input closes: with its test.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use outbox_tests::now_ns;
+use serde_json::json;
+
+#[derive(Parser)]
+struct Options {
+    /// Where each request is noted, one a line; appended to.
+    #[arg(long)]
+    ledger: PathBuf,
+    /// What each request is answered.
+    #[arg(long, default_value_t = 200)]
+    status: u16,
+    /// How long each answer is held back, after the request was noted.
+    #[arg(long, default_value_t = 0)]
+    delay_ms: u64,
+}
+
+struct Server {
+    ledger: Mutex<File>,
+    status: u16,
+    delay: Duration,
+}
+
+fn main() -> Result<()> {
+    let Options { ledger, status, delay_ms } = Options::parse();
+    let file = OpenOptions::new().create(true).append(true).open(&ledger);
+    let ledger = Mutex::new(file.with_context(|| format!("cannot open {}", ledger.display()))?);
+    let server = Arc::new(Server { ledger, status, delay: Duration::from_millis(delay_ms) });
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    println!("listening on {}", listener.local_addr()?);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let server = server.clone();
+            // A client that dies leaves its connection in any state: that is what these tests are about.
+            thread::spawn(move || server.serve(&stream));
+        }
+    });
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    Ok(())
+}
+
+impl Server {
+    /// Answers the requests of one connection, one after the other, until the client closes it.
+    fn serve(&self, stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut reader = BufReader::new(stream);
+        while let Some(request) = Request::read(&mut reader)? {
+            let status = if request.method == "POST" {
+                self.note(&request)?;
+                thread::sleep(self.delay);
+                self.status
+            } else {
+                405
+            };
+            let answer = format!("HTTP/1.1 {status} Noted\r\ncontent-length: 0\r\n\r\n");
+            (&mut &*stream).write_all(answer.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// One line in one write, which a reader sees whole or not at all. Lines are in the order of their times.
+    fn note(&self, request: &Request) -> io::Result<()> {
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let line = json!({ "at_ns": now_ns(), "idempotency_key": request.idempotency_key, "body": request.body });
+        let line = format!("{line}\n");
+        match ledger.write(line.as_bytes())? {
+            written if written == line.len() => Ok(()),
+            written => Err(io::Error::other(format!("only {written} bytes of a line were written"))),
+        }
+    }
+}
+
+struct Request {
+    method: String,
+    idempotency_key: Option<String>,
+    body: String,
+}
+
+impl Request {
+    /// None when the client has closed the connection.
+    fn read(reader: &mut impl BufRead) -> io::Result<Option<Self>> {
+        let Some(first) = line(reader)? else { return Ok(None) };
+        let method = first.split(' ').next().unwrap_or_default().to_owned();
+        let (mut length, mut idempotency_key) = (0, None);
+        while let Some(header) = line(reader)?.filter(|line| !line.is_empty()) {
+            let (name, value) = header.split_once(':').unwrap_or((&header, ""));
+            match name.to_ascii_lowercase().as_str() {
+                "content-length" => length = value.trim().parse().map_err(io::Error::other)?,
+                "transfer-encoding" => return Err(io::Error::other("only bodies with a content-length are read")),
+                "idempotency-key" => idempotency_key = Some(value.trim().to_owned()),
+                _ => {}
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        Ok(Some(Self { method, idempotency_key, body: String::from_utf8_lossy(&body).into_owned() }))
+    }
+}
+
+fn line(reader: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut line = String::new();
+    let read = reader.read_line(&mut line)?;
+    Ok((read > 0).then(|| line.trim_end().to_owned()))
+}
