@@ -427,7 +427,9 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        self.lanes.finished(job.lane, job.rest);
+        if let Some(rest) = job.rest {
+            self.lanes.finished(job.lane, rest);
+        }
     }
 
     /// What becomes of an entry after an attempt.
