@@ -357,13 +357,13 @@ impl<'a> Session<'a> {
         let bounds = PageBounds { read_max: PAGE.read_max.min(room), ..PAGE };
         let (cursor, lanes) = (self.cursor, &mut self.lanes);
         let mut wanted = |position, stream| lanes.wants(position, stream, now);
-        let page = self.parts.strategy.entries(cursor, bounds, &mut wanted)?;
-        self.cursor = page.last.unwrap_or(self.cursor);
-        self.at_end = page.end;
-        for entry in page.entries {
-            self.push(entry);
-        }
-        Ok(true)
+        let page = self.parts.strategy.entries(cursor, bounds, &mut wanted).map(|page| {
+            self.cursor = page.last.unwrap_or(self.cursor);
+            self.at_end = page.end;
+            page.entries.into_iter().for_each(|entry| self.push(entry));
+        });
+        self.lanes.page_ended();
+        page.map(|()| true)
     }
 
     fn push(&mut self, entry: RawEntry) {
@@ -437,7 +437,9 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        self.lanes.finished(job.lane, job.rest);
+        if let Some(rest) = job.rest {
+            self.lanes.finished(job.lane, rest);
+        }
     }
 
     /// What becomes of an entry after an attempt.

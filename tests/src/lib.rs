@@ -9,14 +9,14 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-pub mod sink;
-pub mod workplace;
-
+pub mod crash;
 pub mod outboxes;
 pub mod publishers;
 pub mod relaying;
+pub mod sink;
+pub mod workplace;
 
 /// The file of a publisher that `examples/build.sh` built, from `tests/guests/` or `examples/`.
 ///
@@ -33,13 +33,31 @@ pub fn guest(name: &str) -> PathBuf {
 ///
 /// # Panics
 ///
-/// When it is not there: Cargo tells a test only about the programs of its own package.
+/// When it is not there: Cargo makes sure only of the programs of a test's own package.
 pub fn outbox_program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    // A test is in the folder `deps`, the programs are beside that.
-    let file = test.parent().and_then(Path::parent).unwrap().join("outbox");
+    let file = program("outbox");
     assert!(file.exists(), "{} is missing: `cargo build --release -p outbox-host` makes it", file.display());
     file
+}
+
+/// A program that was built beside the test that asks.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    // A test is in the folder `deps`, the programs are beside that.
+    test.parent().and_then(Path::parent).unwrap().join(name)
+}
+
+/// Waits for what other processes do.
+///
+/// # Panics
+///
+/// When it has not come about in time: `what` says what has not.
+pub fn wait_until(what: &str, patience: Duration, mut come_about: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !come_about() {
+        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// The time in nanoseconds since 1970: the same clock in every process.

@@ -1,7 +1,7 @@
 //! A relay at work beside a test.
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outbox_host::{Outbox, OutboxStorageStrategy, Publisher, Report, Stop, stop};
 
@@ -33,10 +33,6 @@ impl Drop for StopAtEnd {
 }
 
 /// Waits until it is so: not all that a test waits for can tell.
-pub fn until(what: &str, is_so: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < PATIENCE, "{what}: not so in time");
-        thread::sleep(Duration::from_millis(1));
-    }
+pub fn until(what: &str, is_so: impl FnMut() -> bool) {
+    crate::wait_until(what, PATIENCE, is_so);
 }

@@ -1,7 +1,8 @@
 //! Starts the server `outbox-sink` and reads its ledger.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -51,6 +52,17 @@ impl Sink {
     /// Where it listens, without a path.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// How many connections are open, this question's own not counted. What came over those that are closed is noted.
+    pub fn connections(&self) -> usize {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let number = answer.lines().last().and_then(|line| line.parse::<usize>().ok());
+        number.unwrap_or_else(|| panic!("sink said {answer:?}")) - 1
     }
 
     /// What it got so far, in the order in which it came.

@@ -38,13 +38,13 @@ pub(super) struct Calls<'a> {
     pub(super) clock: fn() -> Timestamp,
 }
 
-/// What became of a job.
+/// What became of a job, or of the first part of it.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) lane: LaneId,
     pub(super) calls: Vec<Called>,
-    /// What was not tried, since an entry before it failed.
-    pub(super) rest: Vec<Claim>,
+    /// What was not tried, since an entry before it failed. None while the job goes on.
+    pub(super) rest: Option<Vec<Claim>>,
 }
 
 /// What became of an entry that was tried.
@@ -99,7 +99,8 @@ impl Calls<'_> {
                 }
             };
             published += job.claims.len();
-            told.push(self.publish(slot, job).await);
+            let finished = self.publish(slot, job, &mut told).await;
+            told.push(finished);
             if told.len() >= TELL_MAX || published >= TURN {
                 self.tell(&mut told);
             }
@@ -117,12 +118,15 @@ impl Calls<'_> {
         }
     }
 
-    async fn publish(&self, slot: usize, job: Job) -> Finished {
+    async fn publish(&self, slot: usize, job: Job, told: &mut Vec<Finished>) -> Finished {
         if self.left_alone.load(Ordering::Acquire) {
-            return Finished { lane: job.lane, calls: Vec::new(), rest: job.claims };
+            return Finished { lane: job.lane, calls: Vec::new(), rest: Some(job.claims) };
         }
         let batch = self.publisher.max_batch() > 1 && job.claims.len() > 1;
-        let finished = if batch { self.publish_batch(slot, job).await } else { self.publish_in_turn(slot, job).await };
+        let finished = match batch {
+            true => self.publish_batch(slot, job, told).await,
+            false => self.publish_in_turn(slot, job, told).await,
+        };
         if finished.calls.iter().any(Called::was_unavailable) {
             self.left_alone.store(true, Ordering::Release);
         }
@@ -130,7 +134,7 @@ impl Calls<'_> {
     }
 
     /// Publishes the entries of a job in turn, up to the first that fails.
-    async fn publish_in_turn(&self, slot: usize, job: Job) -> Finished {
+    async fn publish_in_turn(&self, slot: usize, job: Job, told: &mut Vec<Finished>) -> Finished {
         let mut calls = Vec::with_capacity(job.claims.len());
         let mut claims = job.claims.into_iter();
         for claim in claims.by_ref() {
@@ -138,7 +142,13 @@ impl Calls<'_> {
             let attempt = match claim.decode(self.serde) {
                 Ok(event) => {
                     self.lease.mark(slot, &[position]);
-                    self.unless_given_up(async { self.publisher.publish(&event).await }).await
+                    let waits = || {
+                        if !calls.is_empty() {
+                            told.push(Finished { lane: job.lane, calls: std::mem::take(&mut calls), rest: None });
+                        }
+                        self.tell(told);
+                    };
+                    self.unless_given_up(async { self.publisher.publish(&event).await }, waits).await
                 }
                 Err(undecodable) => Some(undecodable.into()),
             };
@@ -149,11 +159,11 @@ impl Calls<'_> {
                 break;
             }
         }
-        Finished { lane: job.lane, calls, rest: claims.collect() }
+        Finished { lane: job.lane, calls, rest: Some(claims.collect()) }
     }
 
     /// Publishes the entries of a job with one call. An entry that cannot be decoded ends the batch before it.
-    async fn publish_batch(&self, slot: usize, job: Job) -> Finished {
+    async fn publish_batch(&self, slot: usize, job: Job, told: &mut Vec<Finished>) -> Finished {
         let mut claims = job.claims.into_iter();
         let (mut known, mut events, mut undecodable) = (Vec::new(), Vec::new(), None);
         for claim in claims.by_ref().take(self.publisher.max_batch()) {
@@ -170,15 +180,17 @@ impl Calls<'_> {
             }
         }
         let positions: Vec<i64> = known.iter().map(|(position, ..)| *position).collect();
+        let waits = || self.tell(told);
         let attempts = match events.as_slice() {
             [] => Some(Vec::new()),
             [event] => {
                 self.lease.mark(slot, &positions);
-                self.unless_given_up(async { self.publisher.publish(event).await }).await.map(|attempt| vec![attempt])
+                let call = async { self.publisher.publish(event).await };
+                self.unless_given_up(call, waits).await.map(|attempt| vec![attempt])
             }
             events => {
                 self.lease.mark(slot, &positions);
-                self.unless_given_up(async { self.publisher.publish_batch(events).await }).await
+                self.unless_given_up(async { self.publisher.publish_batch(events).await }, waits).await
             }
         };
         let at = (self.clock)();
@@ -194,16 +206,20 @@ impl Calls<'_> {
             let attempt = Some(attempt);
             calls.push(Called { position, history, tried_before, attempt, at });
         }
-        Finished { lane: job.lane, calls, rest: claims.collect() }
+        Finished { lane: job.lane, calls, rest: Some(claims.collect()) }
     }
 
     /// What the call comes to; none when it is given up. A panic of a native publisher's is an outcome like others.
-    async fn unless_given_up<T: FromPanic>(&self, call: impl Future<Output = T>) -> Option<T> {
+    ///
+    /// `waits` is called when the call is not done at once. Whatever was delivered by then has to be told first: it would
+    /// be committed, and its lane go on, only after a call that may take long, and a crash would bring it again.
+    async fn unless_given_up<T: FromPanic>(&self, call: impl Future<Output = T>, waits: impl FnOnce()) -> Option<T> {
         let mut call = std::pin::pin!(AssertUnwindSafe(call).catch_unwind());
         // Most calls are done at once.
         if let Some(done) = call.as_mut().now_or_never() {
             return Some(done.unwrap_or_else(|panic| T::from_panic(&panic_text(panic.as_ref()))));
         }
+        waits();
         tokio::select! {
             done = call => Some(done.unwrap_or_else(|panic| T::from_panic(&panic_text(panic.as_ref())))),
             _ = self.given_up.recv() => None,

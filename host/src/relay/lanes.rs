@@ -43,6 +43,8 @@ pub(super) struct Lanes {
     /// Lanes whose next entry is to be published with nothing beside it.
     ready_alone: VecDeque<LaneId>,
     timers: BinaryHeap<Reverse<(Instant, i64, LaneId)>>,
+    /// Lanes with waiting entries, of which entries are wanted that were not pushed yet.
+    coming: Vec<LaneId>,
     /// Where the reader has to go back to.
     rewind: Option<i64>,
     queued: Load,
@@ -73,6 +75,8 @@ impl Load {
 #[derive(Debug, Default)]
 struct Lane {
     queue: VecDeque<Claim>,
+    /// Entries of it are wanted, and were not pushed yet.
+    coming: bool,
     running: bool,
     /// Settled entries whose commit is awaited.
     unacked: usize,
@@ -104,6 +108,7 @@ impl Lanes {
             ready: VecDeque::new(),
             ready_alone: VecDeque::new(),
             timers: BinaryHeap::new(),
+            coming: Vec::new(),
             rewind: None,
             queued: Load::default(),
             running: 0,
@@ -116,16 +121,23 @@ impl Lanes {
 
     /// An entry waits until `due`.
     pub(super) fn hold(&mut self, stream: StreamKey, position: i64, due: Instant, history: History) {
-        let alone = history.host_deaths > 0;
-        self.wait(self.id(stream, position), position, Waiting { due, history, on_record: true, alone });
+        let (id, alone) = (self.id(stream, position), history.host_deaths > 0);
+        let waiting = Waiting { due, history, on_record: true, alone };
+        if alone { self.wait_in_turn(id, position, waiting) } else { self.wait(id, position, waiting) }
     }
 
-    /// The host may have died of this entry: it is tried with nothing beside it, before the rest of its stream.
+    /// The host may have died of this entry: it is tried with nothing beside it.
     pub(super) fn suspect(&mut self, stream: StreamKey, position: i64, now: Instant) {
         let id = self.id(stream, position);
         let known = self.lanes.get(&id).and_then(|lane| lane.waiting.get(&position)).copied();
         let new = Waiting { due: now, history: History::default(), on_record: false, alone: true };
-        self.wait(id, position, Waiting { alone: true, ..known.unwrap_or(new) });
+        self.wait_in_turn(id, position, Waiting { alone: true, ..known.unwrap_or(new) });
+    }
+
+    /// When the host died in an entry's call, those before it in its stream were delivered, and maybe never removed. They
+    /// come again, and before it: it holds its lane from where the reader meets it.
+    fn wait_in_turn(&mut self, id: LaneId, position: i64, waiting: Waiting) {
+        self.lanes.entry(id).or_default().waiting.insert(position, waiting);
     }
 
     /// A dead letter parks this stream.
@@ -209,7 +221,22 @@ impl Lanes {
                 }
                 false
             }
-            _ => true,
+            _ => {
+                if !lane.waiting.is_empty() && !std::mem::replace(&mut lane.coming, true) {
+                    self.coming.push(id);
+                }
+                true
+            }
+        }
+    }
+
+    /// The wanted entries of a page were pushed, or could not be read.
+    pub(super) fn page_ended(&mut self) {
+        for id in std::mem::take(&mut self.coming) {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.coming = false;
+            }
+            self.retire(id);
         }
     }
 
@@ -373,7 +400,7 @@ impl Lanes {
 
 impl Lane {
     fn is_active(&self) -> bool {
-        self.running || self.unacked > 0 || !self.queue.is_empty()
+        self.running || self.unacked > 0 || !self.queue.is_empty() || self.coming
     }
 
     fn miss(&mut self, position: i64) {

@@ -1,12 +1,14 @@
 //! A destination for tests: an HTTP/1.1 server in a process of its own, which keeps a ledger of what it got.
 //!
 //! Each POST becomes one line of the ledger before it is answered, so that whatever the client knows to be delivered is
-//! in the ledger, however either process ends. The server ends when its standard input closes: with its test.
+//! in the ledger, however either process ends. A GET is answered with the number of open connections, its own among
+//! them. The server ends when its standard input closes: with its test.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -33,20 +35,26 @@ struct Server {
     ledger: Mutex<File>,
     status: u16,
     delay: Duration,
+    open: AtomicUsize,
 }
 
 fn main() -> Result<()> {
     let Options { ledger, status, delay_ms } = Options::parse();
     let file = OpenOptions::new().create(true).append(true).open(&ledger);
     let ledger = Mutex::new(file.with_context(|| format!("cannot open {}", ledger.display()))?);
-    let server = Arc::new(Server { ledger, status, delay: Duration::from_millis(delay_ms) });
+    let server = Arc::new(Server { ledger, status, delay: Duration::from_millis(delay_ms), open: AtomicUsize::new(0) });
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("listening on {}", listener.local_addr()?);
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let server = server.clone();
-            // A client that dies leaves its connection in any state: that is what these tests are about.
-            thread::spawn(move || server.serve(&stream));
+            // Counted here, so that a connection counts for everybody who connects after it.
+            server.open.fetch_add(1, Ordering::SeqCst);
+            thread::spawn(move || {
+                // A client that dies leaves its connection in any state: that is what these tests are about.
+                let _ = server.serve(&stream);
+                server.open.fetch_sub(1, Ordering::SeqCst);
+            });
         }
     });
     io::copy(&mut io::stdin(), &mut io::sink())?;
@@ -59,17 +67,23 @@ impl Server {
         stream.set_nodelay(true)?;
         let mut reader = BufReader::new(stream);
         while let Some(request) = Request::read(&mut reader)? {
-            let status = if request.method == "POST" {
-                self.note(&request)?;
-                thread::sleep(self.delay);
-                self.status
-            } else {
-                405
-            };
-            let answer = format!("HTTP/1.1 {status} Noted\r\ncontent-length: 0\r\n\r\n");
+            let (status, body) = self.answer(&request)?;
+            let answer = format!("HTTP/1.1 {status} Noted\r\ncontent-length: {}\r\n\r\n{body}", body.len());
             (&mut &*stream).write_all(answer.as_bytes())?;
         }
         Ok(())
+    }
+
+    fn answer(&self, request: &Request) -> io::Result<(u16, String)> {
+        match request.method.as_str() {
+            "POST" => {
+                self.note(request)?;
+                thread::sleep(self.delay);
+                Ok((self.status, String::new()))
+            }
+            "GET" => Ok((200, self.open.load(Ordering::SeqCst).to_string())),
+            _ => Ok((405, String::new())),
+        }
     }
 
     /// One line in one write, which a reader sees whole or not at all. Lines are in the order of their times.

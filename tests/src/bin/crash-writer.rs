@@ -1,0 +1,108 @@
+//! An application that appends events in its own transactions, and keeps a journal of what became of them.
+//!
+//! It goes on while relays come and die, and holds back while there is much in the outbox already. It ends, between two
+//! transactions, when its standard input closes.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::Parser;
+use fastrand::Rng;
+use outbox_tests::crash::journal::{Journal, Transaction, Written};
+use rusqlite::{Connection, TransactionBehavior, params};
+use uuid::Builder;
+
+const STREAMS: usize = 20;
+const TRANSACTION_MAX: usize = 40;
+const FILLER_MAX: usize = 400;
+const PAUSE_MAX_MS: u64 = 12;
+/// One transaction of so many is rolled back.
+const ROLLED_BACK: u8 = 8;
+
+#[derive(Parser)]
+struct Options {
+    #[arg(long)]
+    db: PathBuf,
+    #[arg(long)]
+    journal: PathBuf,
+    #[arg(long)]
+    seed: u64,
+    /// No more is appended while the outbox has so many entries.
+    #[arg(long, default_value_t = 1_500)]
+    backlog: i64,
+}
+
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    thread::spawn(|| {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        ENDING.store(true, Ordering::SeqCst);
+    });
+    let mut writer = Writer {
+        db: Connection::open(&options.db)?,
+        journal: Journal::open(&options.journal)?,
+        rng: Rng::with_seed(options.seed),
+        sequences: [0; STREAMS],
+    };
+    writer
+        .db
+        .execute_batch("CREATE TABLE IF NOT EXISTS changes (id TEXT PRIMARY KEY, stream TEXT, sequence INTEGER)")?;
+    while !ENDING.load(Ordering::SeqCst) {
+        if writer.backlog()? < options.backlog {
+            writer.transact()?;
+        }
+        thread::sleep(Duration::from_millis(writer.rng.u64(..PAUSE_MAX_MS)));
+    }
+    Ok(())
+}
+
+struct Writer {
+    db: Connection,
+    journal: Journal,
+    rng: Rng,
+    /// The last committed sequence number of each stream.
+    sequences: [i64; STREAMS],
+}
+
+impl Writer {
+    fn backlog(&self) -> Result<i64> {
+        Ok(self.db.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))?)
+    }
+
+    /// The application's data and its events are in one transaction: both are committed, or neither is.
+    fn transact(&mut self) -> Result<()> {
+        let mut sequences = self.sequences;
+        let mut events = Vec::new();
+        let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for _ in 0..self.rng.usize(1..=TRANSACTION_MAX) {
+            let stream = self.rng.usize(..STREAMS);
+            sequences[stream] += 1;
+            let uuid = Builder::from_random_bytes(self.rng.u128(..).to_be_bytes()).into_uuid();
+            let event = Written { uuid, stream: format!("stream-{stream}"), sequence: sequences[stream] };
+            let change = params![event.uuid.to_string(), event.stream, event.sequence];
+            transaction.execute("INSERT INTO changes (id, stream, sequence) VALUES (?1, ?2, ?3)", change)?;
+            let filler = "x".repeat(self.rng.usize(..FILLER_MAX));
+            let data = serde_json::json!({ "sequence": event.sequence, "filler": filler }).to_string();
+            transaction.execute(
+                "INSERT INTO outbox (stream_id, uuid, name, data) VALUES (?1, ?2, 'thing.changed', ?3)",
+                params![event.stream, event.uuid.to_string(), data],
+            )?;
+            events.push(event);
+        }
+        let committed = self.rng.u8(..ROLLED_BACK) > 0;
+        if committed {
+            transaction.commit()?;
+            self.sequences = sequences;
+        } else {
+            transaction.rollback()?;
+        }
+        self.journal.note(&Transaction { committed, events })?;
+        Ok(())
+    }
+}

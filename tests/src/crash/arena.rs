@@ -1,0 +1,200 @@
+//! The place of a test: a folder with a database, the sink, its ledger, the relays' log, and all the processes.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rusqlite::{Connection, params};
+use rustix::process::Signal;
+use serde_json::json;
+use uuid::Uuid;
+
+use super::journal::{self, Transaction};
+use super::ledger::Ledger;
+use super::point::Point;
+use super::process::{PATIENCE, Process};
+use crate::sink::Sink;
+use crate::{guest, outbox_program, program, wait_until};
+
+/// Nothing that the test itself does to an event ends it: it is killed far too often for that.
+const RELAY: &str = r#"
+max_host_deaths = 1000000
+max_attempts = 1000000
+backoff_initial = "10ms"
+backoff_max = "50ms"
+"#;
+
+pub struct Arena {
+    pub sink: Sink,
+    pub ledger: Ledger,
+    /// Connection of the test's own.
+    pub db: Connection,
+    relays: usize,
+    folder: Folder,
+}
+
+impl Arena {
+    pub fn new() -> Self {
+        Self::with(&[], "")
+    }
+
+    /// `sink` are options of the sink's, `relay` is more in the section `[relay]` of the settings.
+    pub fn with(sink: &[&str], relay: &str) -> Self {
+        let folder = Folder::new();
+        let database = folder.path().join("app.db");
+        let init = Command::new(outbox_program()).args(["init", "--db"]).arg(&database).output().unwrap();
+        assert!(init.status.success(), "{init:?}");
+        fs::write(folder.path().join("outbox.toml"), format!("db = \"app.db\"\n[relay]\n{relay}\n{RELAY}")).unwrap();
+        let ledger = folder.path().join("ledger");
+        let sink = Sink::start_with(&ledger, program("outbox-sink").to_str().unwrap(), sink);
+        Self { sink, ledger: Ledger::new(ledger), db: Connection::open(database).unwrap(), relays: 0, folder }
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("app.db")
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.folder.path().join("journal")
+    }
+
+    /// Starts the writer.
+    pub fn writer(&self, seed: u64) -> Process {
+        let mut command = Command::new(program("crash-writer"));
+        command.arg("--db").arg(self.database()).arg("--journal").arg(self.journal());
+        Process::start("the writer", command.args(["--seed", &seed.to_string()]))
+    }
+
+    /// Appends so many events to each of so many streams, in turn, in one transaction.
+    pub fn append(&mut self, streams: usize, events: i64) {
+        let transaction = self.db.transaction().unwrap();
+        for (sequence, stream) in (1..=events).flat_map(|sequence| (0..streams).map(move |stream| (sequence, stream))) {
+            let row = params![format!("stream-{stream}"), json!({ "sequence": sequence }).to_string()];
+            let insert = "INSERT INTO outbox (stream_id, name, data) VALUES (?1, 'thing.changed', ?2)";
+            transaction.prepare_cached(insert).unwrap().execute(row).unwrap();
+        }
+        transaction.commit().unwrap();
+    }
+
+    /// What the writer, which has ended, did.
+    pub fn truth(&self) -> Vec<Transaction> {
+        journal::read(&self.journal())
+    }
+
+    /// Starts the program under test. Its log says `what` of it.
+    pub fn relay(&mut self, what: &str) -> Process {
+        let name = self.next_relay();
+        let url = self.sink.url();
+        let mut command = Command::new(outbox_program());
+        command.arg("relay").arg("--config").arg(self.folder.path().join("outbox.toml"));
+        command.arg("--publisher").arg(guest("rust-webhook")).args(["--allow-http", &url]);
+        command.args(["--env", &format!("WEBHOOK_URL={url}/hook"), "--env", &format!("WEBHOOK_SOURCE={name}")]);
+        self.start(&name, what, &mut command)
+    }
+
+    /// Starts the relay that kills itself at the `pass`th time it comes to this point.
+    pub fn relay_that_dies_at(&mut self, point: Point, pass: u64) -> Process {
+        self.crash_relay(&["--die-at", &point.name(), "--pass", &pass.to_string()])
+    }
+
+    pub fn crash_relay(&mut self, options: &[&str]) -> Process {
+        let name = self.next_relay();
+        let mut command = Command::new(program("crash-relay"));
+        command.arg("--db").arg(self.database()).arg("--publisher").arg(guest("rust-webhook"));
+        command.args(["--sink", &self.sink.url(), "--source", &name]).args(options);
+        self.start(&name, &options.join(" "), &mut command)
+    }
+
+    fn next_relay(&mut self) -> String {
+        self.relays += 1;
+        format!("/relay-{}", self.relays)
+    }
+
+    fn start(&self, name: &str, what: &str, command: &mut Command) -> Process {
+        let mut log = self.open_log();
+        writeln!(log, "--- {name} {what}").unwrap();
+        Process::start(name, command.stderr(log))
+    }
+
+    fn open_log(&self) -> File {
+        OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).unwrap()
+    }
+
+    /// What the relays logged, from the start of the relay of this name on.
+    pub fn log_from(&self, relay: &Process) -> String {
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap();
+        let begin = log.find(&format!("--- {} ", relay.name)).unwrap();
+        log[begin..].to_owned()
+    }
+
+    /// Waits until everything that dead relays sent is in the ledger, and reads it.
+    pub fn settle_down(&mut self) {
+        wait_until("the end of all connections to the sink", PATIENCE, || self.sink.connections() == 0);
+        self.ledger.read_on();
+    }
+
+    /// The events that are in the outbox.
+    pub fn pending(&self) -> HashSet<Uuid> {
+        self.uuids("SELECT uuid FROM outbox")
+    }
+
+    /// The events that are dead letters.
+    pub fn dead_letters(&self) -> HashSet<Uuid> {
+        self.uuids("SELECT uuid FROM outbox_dead_letters")
+    }
+
+    fn uuids(&self, query: &str) -> HashSet<Uuid> {
+        let mut statement = self.db.prepare_cached(query).unwrap();
+        let uuids = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        uuids.map(|uuid| uuid.unwrap().parse().unwrap()).collect()
+    }
+
+    /// How many rows a table has.
+    pub fn count(&self, table: &str) -> i64 {
+        self.db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    }
+
+    /// Lets this relay, or another one, deliver what is there, and ends it in order.
+    pub fn drain(&mut self, relay: Option<Process>) {
+        let mut relay = relay.unwrap_or_else(|| self.relay("to drain what is left"));
+        wait_until("an empty outbox", PATIENCE, || {
+            assert!(relay.is_alive(), "{} ended by itself", relay.name);
+            self.count("outbox") == 0
+        });
+        relay.signal(Signal::TERM);
+        let status = relay.wait(PATIENCE);
+        assert!(status.success(), "{}: {status}", relay.name);
+        self.settle_down();
+    }
+}
+
+impl Default for Arena {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A temporary folder that stays when its test has failed.
+struct Folder(Option<tempfile::TempDir>);
+
+impl Folder {
+    fn new() -> Self {
+        Self(Some(tempfile::tempdir().unwrap()))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.as_ref().unwrap().path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(folder) = self.0.take()
+        {
+            eprintln!("the database, ledger, journal and log are in {}", folder.keep().display());
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The ways in which a relay is made to die.
+
+use std::fmt;
+use std::thread;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use fastrand::Rng;
+
+use super::arena::Arena;
+use super::point::Point;
+use super::process::PATIENCE;
+use crate::wait_until;
+
+/// When a relay is to die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// So long after its start, whatever it does then.
+    AfterStart(Duration),
+    /// So long after its first delivery.
+    AtWork(Duration),
+    /// At the so manieth pass of a point.
+    At(Point, u64),
+}
+
+impl Death {
+    /// Half of them come to the program under test, from outside, at a random instant. The others come to the same relay
+    /// in a process that dies by itself: at each point in turn, each third time at the first pass.
+    pub fn draw(turn: usize, rng: &mut Rng) -> Self {
+        match turn % 2 {
+            0 => match rng.u8(..4) {
+                0 => Self::AfterStart(Duration::from_millis(rng.u64(..400))),
+                _ => Self::AtWork(Duration::from_micros(rng.u64(..100_000))),
+            },
+            _ => {
+                let points = Point::value_variants();
+                let point = points[turn / 2 % points.len()];
+                let first = (turn / 2 / points.len()).is_multiple_of(3);
+                Self::At(point, if first { 1 } else { rng.u64(1..=point.passes()) })
+            }
+        }
+    }
+
+    /// Starts a relay, and has it die; returns its name.
+    pub fn befall(self, arena: &mut Arena) -> String {
+        let mut relay = match self {
+            Self::At(point, pass) => arena.relay_that_dies_at(point, pass),
+            Self::AfterStart(_) | Self::AtWork(_) => arena.relay(&self.to_string()),
+        };
+        match self {
+            Self::At(..) => relay.wait_for_its_death(),
+            Self::AfterStart(time) => {
+                thread::sleep(time);
+                relay.kill();
+            }
+            Self::AtWork(time) => {
+                let before = arena.ledger.seen.len();
+                wait_until(&format!("a delivery by {}", relay.name), PATIENCE, || {
+                    arena.ledger.read_on();
+                    arena.ledger.seen.len() > before
+                });
+                thread::sleep(time);
+                relay.kill();
+            }
+        }
+        relay.name.clone()
+    }
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AfterStart(time) => write!(f, "killed {time:?} after its start"),
+            Self::AtWork(time) => write!(f, "killed {time:?} after its first delivery"),
+            Self::At(point, pass) => write!(f, "dies at {}, pass {pass}", point.name()),
+        }
+    }
+}
