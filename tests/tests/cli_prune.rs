@@ -3,8 +3,8 @@
 use outbox_tests::workplace::Workplace;
 use serde_json::json;
 
-/// Two dead letters (1 and 2), one of which is parked (3) in a stream of its own, an entry that waits (4), a record of an
-/// operator's act, and a twin of each that is 40 days old (the odd ones: 1, 3, 4).
+/// Dead letters that are 40 days old (1), young (2), and old but with a parked stream behind them (3); an entry that waits
+/// (4) with an old attempt and a young one; an old record of an operator's act (1) and a young one (2).
 fn old_and_young() -> Workplace {
     let place = Workplace::new();
     place.write("outbox.toml", "db = \"app.db\"\n[retention]\ndead_letters = \"30d\"\n");

@@ -3,7 +3,7 @@
 use outbox_tests::workplace::Workplace;
 use serde_json::{Value, json};
 
-/// An event of a stream of its own, unless it is named.
+/// A line that tells the guest `scripted` what to do.
 fn event(stream: &str, script: &Value) -> String {
     json!({"name": "order.placed", "stream_id": stream, "data": script}).to_string() + "\n"
 }
