@@ -79,9 +79,25 @@ impl Database {
 }
 
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    log(cli.log_json, matches!(cli.command, Command::Relay(_)));
-    let done = match cli.command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // Help that was asked for is no error.
+            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        }
+    };
+    match log(cli.log_json, matches!(cli.command, Command::Relay(_))).and_then(|()| run(cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", text(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
         Command::Init(command) => command.run(),
         Command::Append(command) => command.run(),
         Command::Run(command) => command.run(),
@@ -90,13 +106,6 @@ pub fn main() -> ExitCode {
         Command::Dead(command) => command.run(),
         Command::Prune(command) => command.run(),
         Command::Bench(command) => command.run(),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", text(&error));
-            ExitCode::FAILURE
-        }
     }
 }
 
@@ -113,14 +122,16 @@ fn text(error: &anyhow::Error) -> String {
 }
 
 /// `OUTBOX_LOG` says how much is logged, for example `warn` or `info,outbox::guest=off`.
-fn log(json: bool, with_time: bool) {
-    let filter = EnvFilter::try_from_env("OUTBOX_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+fn log(json: bool, with_time: bool) -> Result<()> {
+    let directives = std::env::var("OUTBOX_LOG").unwrap_or_else(|_| "info".into());
+    let filter = EnvFilter::try_new(&directives).with_context(|| format!("OUTBOX_LOG is `{directives}`"))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match (json, with_time) {
         (true, _) => log.json().init(),
         (false, true) => log.with_ansi(false).init(),
         (false, false) => log.with_ansi(false).without_time().init(),
     }
+    Ok(())
 }
 
 /// Prints a line, or a JSON document. Somebody who closes the pipe early has seen enough.

@@ -107,6 +107,7 @@ impl RawEntry {
                 Field::Text(text) => StoredValue::Text(text),
                 Field::Bytes(bytes) => StoredValue::Bytes(bytes),
                 Field::Integer(number) => StoredValue::Text(number.to_string()),
+                Field::TooLong(bytes) => return Err(too_long("data", bytes)),
                 other => return Err(undecodable("data", format!("JSON text is expected, not {}", other.kind()))),
             },
         };
@@ -180,13 +181,20 @@ impl Field {
             Self::Real(_) => "a floating point number".into(),
             Self::Text(_) => "text".into(),
             Self::Bytes(_) => "a blob".into(),
-            Self::TooLong(bytes) => format!("{bytes} bytes, which is too long"),
+            Self::TooLong(bytes) => format!("{bytes} bytes"),
         }
     }
 }
 
 fn undecodable(column: &'static str, reason: impl Into<String>) -> Undecodable {
     Undecodable { column, reason: reason.into() }
+}
+
+fn too_long(column: &'static str, bytes: u64) -> Undecodable {
+    undecodable(
+        column,
+        format!("{bytes} bytes are too many: a publisher is given at most 32 MiB of data, and 1 MiB of anything else"),
+    )
 }
 
 fn required(column: &'static str, field: Field) -> Result<String, Undecodable> {
@@ -202,6 +210,7 @@ fn optional(column: &'static str, field: Field) -> Result<Option<String>, Undeco
         Field::Text(text) => Ok(Some(text)),
         Field::Integer(number) => Ok(Some(number.to_string())),
         Field::Null => Ok(None),
+        Field::TooLong(bytes) => Err(too_long(column, bytes)),
         other => Err(undecodable(column, format!("text in UTF-8 is expected, not {}", other.kind()))),
     }
 }

@@ -382,12 +382,12 @@ pub enum StorageError {
         reason: String,
     },
     /// Anything else.
-    #[error("cannot {doing}: {source}")]
+    #[error("cannot {doing}: {cause}")]
     Other {
         /// What was being done.
         doing: &'static str,
         /// Why it failed.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        cause: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 

@@ -15,13 +15,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::entry::RawEntry;
 use crate::outbox::{
-    Failed, Fate, Lease, OutboxStorageStrategy, PageBounds, Pruned, RelayCondition, RelayState, Settled, StorageError,
+    Act, Failed, Fate, Lease, OutboxStorageStrategy, PageBounds, Pruned, RelayCondition, RelayState, Settled,
+    StorageError,
 };
 use crate::publisher::{Attempt, Publisher};
 use crate::serde::Serde;
 use crate::settlement::{Settlement, settle};
 
-use self::acker::{Group, Order, logged};
+use self::acker::{Group, Order};
 use self::caller::{Called, Calls, Finished};
 use self::gate::{Admits, Gate};
 use self::lanes::{Job, LaneId, Lanes};
@@ -122,7 +123,7 @@ pub(crate) fn relay(parts: Parts<'_>, stopping: &Stopping) -> Result<Report, Sto
             }
             // What was there before will come back, or be put back.
             Err(error) if worked || error.is_passing() => {
-                tracing::error!("{}: waiting for it to be mended", logged(&error));
+                tracing::error!("{}: waiting for it to be mended", error);
                 stopping.wait(LOOK_AGAIN * 5);
             }
             Err(error) => return Err(error),
@@ -535,7 +536,8 @@ impl<'a> Session<'a> {
         if self.prune_at.is_some_and(|at| now >= at) && self.orders_out < ORDERS_MAX {
             self.prune_at = None;
             self.orders_out += 1;
-            let _ = links.orders.try_send(Order::Prune { retention, now: (self.parts.clock)() });
+            let by = Act { who: "relay".into(), at: (self.parts.clock)() };
+            let _ = links.orders.try_send(Order::Prune { retention, by });
         }
     }
 
@@ -549,7 +551,7 @@ impl<'a> Session<'a> {
             }
             Ok(_) => PRUNE_PAUSE,
             Err(error) => {
-                tracing::warn!("cannot prune old records: {}", logged(&error));
+                tracing::warn!("cannot prune old records: {}", error);
                 PRUNE_PAUSE
             }
         };
@@ -567,6 +569,6 @@ fn spawn<'scope, 'env>(
     work: impl FnOnce() + Send + 'scope,
 ) -> Result<(), StorageError> {
     let spawned = thread::Builder::new().name(name.into()).spawn_scoped(scope, work);
-    let failed = |error| StorageError::Other { doing: "start a thread", source: Box::new(error) };
+    let failed = |error| StorageError::Other { doing: "start a thread", cause: Box::new(error) };
     spawned.map(|_| ()).map_err(failed)
 }

@@ -152,7 +152,7 @@ fn cases() -> Vec<Case> {
             "40 MB",
             COLUMNS,
             row("bigger", text(&"x".repeat(40_000_000))),
-            "data: JSON text is expected, not 40000000 bytes, which is too long",
+            "data: 40000000 bytes are too many: a publisher is given at most 32 MiB of data",
         ),
         dead("an empty name", COLUMNS, vec![text("no-name"), text(""), text("1")], "name: it is empty"),
         dead("an empty stream", COLUMNS, vec![text(""), text("a"), text("1")], "stream_id: it is empty"),

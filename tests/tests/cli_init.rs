@@ -128,3 +128,14 @@ fn a_table_of_the_right_shape_is_taken_as_it_is() {
     let report = place.outbox("run --db app.db --publisher guests/noop.wasm --json").json();
     assert_eq!((&report["published"], &report["remaining"]), (&1.into(), &0.into()));
 }
+
+/// Somebody may have dropped it: a relay says so, and `init` mends it.
+#[test]
+fn a_table_that_was_dropped_is_made_again() {
+    let place = Workplace::new();
+    place.outbox("init --db app.db").ok();
+    place.sql().execute_batch("DROP TABLE outbox").unwrap();
+    assert!(place.outbox("status --db app.db").refused().contains("has no outbox: run `outbox init"));
+    place.outbox("init --db app.db").ok();
+    assert!(place.outbox("status --db app.db").ok().starts_with("pending         0\n"));
+}

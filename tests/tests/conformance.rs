@@ -352,23 +352,23 @@ fn old_records_are_pruned_in_batches<K: Kept>(kept: &K) {
     operator.edit_dead_letter(p[2], "1", &Act { at: at(1), ..by() }).unwrap();
     let keep = |seconds| Some(Duration::from_secs(seconds));
     let retention = Retention { dead_letters: keep(98), attempts: keep(95), audit: keep(50) };
-    let now = at(101);
+    let now = Act { at: at(101), ..by() };
     let everything_old = Pruned { dead_letters: 2, attempts: 1, audit: 1 };
-    assert_eq!(operator.prune(&retention, now, 1, true).unwrap(), everything_old, "a dry run counts all");
+    assert_eq!(operator.prune(&retention, &now, 1, true).unwrap(), everything_old, "a dry run counts all");
     assert_eq!(operator.dead_letters(&Selection::all(), 10).unwrap().len(), 4, "and deletes none");
-    assert_eq!(operator.prune(&Retention::default(), now, 1, false).unwrap(), Pruned::default());
-    assert_eq!(operator.prune(&retention, now, 1, false).unwrap(), Pruned { dead_letters: 1, ..everything_old });
-    assert_eq!(operator.prune(&retention, now, 1, false).unwrap(), Pruned { dead_letters: 1, ..Pruned::default() });
-    assert_eq!(operator.prune(&retention, now, 1, false).unwrap(), Pruned::default());
+    assert_eq!(operator.prune(&Retention::default(), &now, 1, false).unwrap(), Pruned::default());
+    assert_eq!(operator.prune(&retention, &now, 1, false).unwrap(), Pruned { dead_letters: 1, ..everything_old });
+    assert_eq!(operator.prune(&retention, &now, 1, false).unwrap(), Pruned { dead_letters: 1, ..Pruned::default() });
+    assert_eq!(operator.prune(&retention, &now, 1, false).unwrap(), Pruned::default());
     let left = operator.dead_letters(&Selection::all(), 10).unwrap();
     assert_eq!(left.iter().map(|dead| dead.position).collect::<Vec<_>>(), [p[2], p[3]]);
     assert_eq!(operator.attempts(p[0]).unwrap(), [], "they went with their dead letter");
     assert_eq!(operator.attempts(p[2]).unwrap().len(), 1);
     assert_eq!(operator.attempts(p[4]).unwrap().iter().map(|it| it.attempt).collect::<Vec<_>>(), [7]);
-    let acts: Vec<String> = operator.audit(10).unwrap().into_iter().map(|record| record.act).collect();
-    assert_eq!(acts, ["prune", "prune"]);
+    let acts: Vec<_> = operator.audit(10).unwrap().into_iter().map(|record| (record.act, record.who)).collect();
+    assert_eq!(acts, [("prune".into(), "ada".into()), ("prune".into(), "ada".into())]);
     let parked = Retention { dead_letters: Some(Duration::ZERO), ..Retention::default() };
-    operator.prune(&parked, at(1_000_000), 100, false).unwrap();
+    operator.prune(&parked, &Act { at: at(1_000_000), ..by() }, 100, false).unwrap();
     assert_eq!(operator.dead_letters(&Selection::all(), 10).unwrap()[0].position, p[3], "it parks a stream");
 }
 

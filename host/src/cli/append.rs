@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use jiff::Timestamp;
 use outbox_host::{DEFAULT_TENANT, JsonSerde, NewEvent, Outbox, Payload, StorageError, StreamId};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use uuid::Uuid;
 
 use super::{Database, print};
 
@@ -20,20 +19,31 @@ pub struct Append {
     file: Option<PathBuf>,
 }
 
-/// One line of the input.
+/// One line of the input. The values are kept as they are written: data has to arrive so, and what is wrong with the
+/// others is told with their keys.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
-    name: String,
-    stream_id: Option<String>,
-    stream_name: Option<String>,
-    data: Box<RawValue>,
-    category: Option<String>,
-    tenant_id: Option<String>,
-    version: Option<u64>,
-    context: Option<Box<RawValue>>,
-    uuid: Option<Uuid>,
-    created_at: Option<Timestamp>,
+struct Line<'a> {
+    #[serde(borrow)]
+    name: &'a RawValue,
+    #[serde(borrow)]
+    data: &'a RawValue,
+    #[serde(borrow)]
+    stream_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stream_name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    category: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tenant_id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    version: Option<&'a RawValue>,
+    #[serde(borrow)]
+    context: Option<&'a RawValue>,
+    #[serde(borrow)]
+    uuid: Option<&'a RawValue>,
+    #[serde(borrow)]
+    created_at: Option<&'a RawValue>,
 }
 
 impl Append {
@@ -65,9 +75,11 @@ impl Append {
         };
         let (mut numbers, mut events) = (Vec::new(), Vec::new());
         for (number, line) in (1..).zip(input.lines()) {
-            let line = line.with_context(|| format!("line {number}: cannot be read; nothing was appended"))?;
+            let line = line.map_err(|error| anyhow::anyhow!("line {number}: {error}; nothing was appended"))?;
+            // Some editors begin a file with a byte-order mark.
+            let line = if number == 1 { line.trim_start_matches('\u{feff}') } else { &line };
             if !line.trim().is_empty() {
-                events.push(event(&line).map_err(|error| {
+                events.push(event(line).map_err(|error| {
                     anyhow::anyhow!("line {number}: {}; nothing was appended", super::text(&error))
                 })?);
                 numbers.push(number);
@@ -80,11 +92,11 @@ impl Append {
 fn event(line: &str) -> Result<NewEvent> {
     // An array would else be taken for the values of all keys, in their order.
     ensure!(line.trim_start().starts_with('{'), "it is not a JSON object");
-    // The position within the line is told; that it is line 1 of one line is not worth telling.
-    let line: Line = serde_json::from_str(line)
-        .map_err(|error| anyhow::anyhow!("{}", error.to_string().replace(" at line 1 column", " at column")))?;
-    let stream_id = match (line.stream_id, line.stream_name) {
-        (Some(id), name) => StreamId { id, name, category: None },
+    let line: Line = serde_json::from_str(line).map_err(|error| anyhow::anyhow!("{}", column_only(&error)))?;
+    let name = text("name", line.name)?;
+    let stream_name = line.stream_name.map(|raw| text("stream_name", raw)).transpose()?;
+    let stream_id = match (line.stream_id, stream_name) {
+        (Some(id), name) => StreamId { id: text("stream_id", id)?, name, category: None },
         (None, Some(name)) => {
             ensure!(!name.is_empty(), "stream_name is empty");
             StreamId::from_name(name)
@@ -92,13 +104,31 @@ fn event(line: &str) -> Result<NewEvent> {
         (None, None) => bail!("stream_id or stream_name is missing"),
     };
     Ok(NewEvent {
-        uuid: line.uuid,
-        name: line.name,
-        version: line.version,
-        created_at: line.created_at,
+        uuid: value("uuid", line.uuid)?,
+        name,
+        version: value("version", line.version)?,
+        created_at: value("created_at", line.created_at)?,
         data: Payload::Json(line.data.get().to_owned()),
         context: line.context.map_or_else(|| "{}".into(), |context| context.get().to_owned()),
-        stream_id: StreamId { category: line.category, ..stream_id },
-        tenant_id: line.tenant_id.unwrap_or_else(|| DEFAULT_TENANT.into()),
+        stream_id: StreamId { category: value("category", line.category)?, ..stream_id },
+        tenant_id: value("tenant_id", line.tenant_id)?.unwrap_or_else(|| DEFAULT_TENANT.into()),
     })
+}
+
+fn text(key: &str, raw: &RawValue) -> Result<String> {
+    value(key, Some(raw))?.with_context(|| format!("{key}: it is null"))
+}
+
+/// The value of a key; none where it is left out, or null.
+fn value<T: DeserializeOwned>(key: &str, raw: Option<&RawValue>) -> Result<Option<T>> {
+    let Some(raw) = raw else { return Ok(None) };
+    serde_json::from_str(raw.get()).map_err(|error| {
+        let error = error.to_string();
+        anyhow::anyhow!("{key}: {}", error.split(" at line ").next().unwrap_or(&error))
+    })
+}
+
+/// That it is line 1 of one line is not worth telling.
+fn column_only(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column", " at column")
 }

@@ -1,9 +1,8 @@
 use anyhow::{Result, ensure};
 use clap::Args;
-use jiff::Timestamp;
 use outbox_host::outbox::{Operator, Pruned, Retention};
 
-use super::{Database, print};
+use super::{Database, act, print};
 use crate::config::Time;
 
 /// How many records are deleted in one transaction.
@@ -43,11 +42,11 @@ impl Prune {
             retention != Retention::default(),
             "nothing says how long records are kept: give --dead-letters, --attempts or --audit, or [retention] in the config"
         );
-        let now = Timestamp::now();
-        let mut pruned = outbox.prune(&retention, now, BATCH, self.dry_run)?;
+        let by = act();
+        let mut pruned = outbox.prune(&retention, &by, BATCH, self.dry_run)?;
         let mut last = pruned;
         while !self.dry_run && last.total() > 0 {
-            last = outbox.prune(&retention, now, BATCH, false)?;
+            last = outbox.prune(&retention, &by, BATCH, false)?;
             pruned += last;
         }
         let Pruned { dead_letters, attempts, audit } = pruned;

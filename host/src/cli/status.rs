@@ -36,7 +36,8 @@ impl ShowStatus {
         }
         print(format!("pending         {}", status.pending))?;
         if let Some(age_ms) = oldest_age_ms {
-            print(format!("oldest          {:.1} s ago", age_ms as f64 / 1_000.0))?;
+            let age = jiff::SignedDuration::from_millis(age_ms).round(jiff::Unit::Second)?;
+            print(format!("oldest          {age:#} ago"))?;
         }
         print(format!("waiting         {}", status.waiting))?;
         print(format!("dead letters    {}", status.dead_letters))?;

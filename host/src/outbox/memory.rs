@@ -308,16 +308,10 @@ impl Operator for MemoryOutbox {
         Ok(self.kept().audit.iter().rev().take(limit).cloned().collect())
     }
 
-    fn prune(
-        &self,
-        retention: &Retention,
-        now: Timestamp,
-        limit: usize,
-        dry_run: bool,
-    ) -> Result<Pruned, StorageError> {
+    fn prune(&self, retention: &Retention, by: &Act, limit: usize, dry_run: bool) -> Result<Pruned, StorageError> {
         let mut kept = self.kept();
         let old = |keep: Option<Duration>, at: Timestamp| {
-            keep.is_some_and(|keep| Duration::try_from(now.duration_since(at)).is_ok_and(|age| age > keep))
+            keep.is_some_and(|keep| Duration::try_from(by.at.duration_since(at)).is_ok_and(|age| age > keep))
         };
         let dead: Vec<i64> = (kept.dead.iter())
             .filter(|(_, dead)| !dead.parks_stream && old(retention.dead_letters, dead.died_at))
@@ -349,8 +343,8 @@ impl Operator for MemoryOutbox {
             kept.attempts.remove(&position);
         }
         if pruned.dead_letters > 0 {
-            let (who, act, detail) = ("relay".into(), "prune".into(), format!("{} dead letters", pruned.dead_letters));
-            kept.audit.push(AuditRecord { at: now, who, act, position: None, uuid: None, detail });
+            let (who, act, detail) = (by.who.clone(), "prune".into(), format!("{} dead letters", pruned.dead_letters));
+            kept.audit.push(AuditRecord { at: by.at, who, act, position: None, uuid: None, detail });
         }
         Ok(pruned)
     }

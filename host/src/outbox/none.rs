@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::operator::{Act, AttemptRecord, AuditRecord, DeadLetter, Operator, Pruned, Retention, Selection};
 use super::{
     Held, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status, StorageError, Wanted, Watch,
@@ -101,7 +99,7 @@ impl Operator for NoOutbox {
         Ok(Vec::new())
     }
 
-    fn prune(&self, _: &Retention, _: Timestamp, _: usize, _: bool) -> Result<Pruned, StorageError> {
+    fn prune(&self, _: &Retention, _: &Act, _: usize, _: bool) -> Result<Pruned, StorageError> {
         Ok(Pruned::default())
     }
 }

@@ -56,8 +56,7 @@ pub trait Operator {
     /// # Errors
     ///
     /// [`StorageError`].
-    fn prune(&self, retention: &Retention, now: Timestamp, limit: usize, dry_run: bool)
-    -> Result<Pruned, StorageError>;
+    fn prune(&self, retention: &Retention, by: &Act, limit: usize, dry_run: bool) -> Result<Pruned, StorageError>;
 }
 
 /// Who acts, and when.

@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use jiff::Timestamp;
 
 use super::Message;
 use super::lanes::LaneId;
-use crate::outbox::{Lease, OutboxStorageStrategy, Retention, Settled, StorageError};
+use crate::outbox::{Act, Lease, OutboxStorageStrategy, Retention, Settled};
 
 /// The pause before a commit that failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -27,7 +26,7 @@ pub(super) struct Group {
 #[derive(Debug)]
 pub(super) enum Order {
     Commit(Group),
-    Prune { retention: Retention, now: Timestamp },
+    Prune { retention: Retention, by: Act },
 }
 
 /// Carries out orders until there are no more. What cannot be committed is tried again until it can be, or until the
@@ -42,8 +41,8 @@ pub(super) fn run(
     for order in orders {
         let result = match order {
             Order::Commit(group) => commit(strategy, lease, group, give_up, results),
-            Order::Prune { retention, now } => {
-                Message::Pruned(strategy.operator().prune(&retention, now, PRUNE_MAX, false))
+            Order::Prune { retention, by } => {
+                Message::Pruned(strategy.operator().prune(&retention, &by, PRUNE_MAX, false))
             }
         };
         if results.send(result).is_err() {
@@ -72,19 +71,4 @@ fn commit(
             _ => return Message::GaveUp,
         }
     }
-}
-
-/// What an error of the storage's looks like in the log.
-pub(super) fn logged(error: &StorageError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -75,13 +75,13 @@ pub(super) fn run(calls: Calls<'_>, first_slot: usize, callers: usize) {
         runtime.block_on(join_all((first_slot..first_slot + callers).map(|slot| calls.call(slot))));
         std::io::Result::Ok(())
     }));
-    let source = match called {
+    let cause = match called {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.into(),
         Err(panic) => panic_text(panic.as_ref()).into(),
     };
     // Nobody would hear of the jobs that this thread had: the session begins anew.
-    let _ = calls.results.send(Message::Broken(StorageError::Other { doing: "call the publisher", source }));
+    let _ = calls.results.send(Message::Broken(StorageError::Other { doing: "call the publisher", cause }));
 }
 
 impl Calls<'_> {

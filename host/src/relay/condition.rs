@@ -1,7 +1,7 @@
 //! What the relay says about itself: in the log when it changes, and to whoever asks for the status.
 
+use super::Session;
 use super::gate::Gate;
-use super::{Session, logged};
 use crate::outbox::{RelayCondition, StorageError};
 
 impl Session<'_> {
@@ -12,7 +12,7 @@ impl Session<'_> {
 
     /// The database cannot be read or written. What is settled stays settled, and is committed when it can be.
     pub(super) fn degraded(&mut self, error: &StorageError) {
-        self.set_condition(RelayCondition::Degraded, &logged(error));
+        self.set_condition(RelayCondition::Degraded, &error.to_string());
     }
 
     /// The database can be read and written.

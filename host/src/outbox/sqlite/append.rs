@@ -45,7 +45,7 @@ pub fn append(transaction: &Connection, event: &NewEvent) -> Result<i64, Storage
     let data = JsonSerde.serialize(&event.data).map_err(|error| invalid(error.to_string()))?;
     event.check().map_err(invalid)?;
     insert(transaction, event, &data)
-        .map_err(|error| StorageError::Other { doing: "append an event", source: Box::new(error) })
+        .map_err(|error| StorageError::Other { doing: "append an event", cause: Box::new(error) })
 }
 
 /// Appends an event, as [`append`] does, if the filterer wants it in the outbox; returns its position then.

@@ -65,7 +65,7 @@ pub(super) fn error(
         Some(ErrorCode::NotADatabase) => StorageError::NotADatabase(path.clone()),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StorageError::Busy(busy_patience),
         Some(ErrorCode::DiskFull) => StorageError::Full,
-        _ => StorageError::Other { doing, source: Box::new(without_statement(error)) },
+        _ => StorageError::Other { doing, cause: Box::new(without_statement(error)) },
     }
 }
 

@@ -39,7 +39,7 @@ fn open(path: &Path) -> Result<File, StorageError> {
 }
 
 fn failed(doing: &'static str, error: io::Error) -> StorageError {
-    StorageError::Other { doing, source: Box::new(error) }
+    StorageError::Other { doing, cause: Box::new(error) }
 }
 
 impl FileLease {

@@ -38,7 +38,7 @@ const EDIT: &str = "UPDATE outbox_dead_letters SET data = ?2, content_type = NUL
 const AUDIT_DEAD_LETTER: &str = "
     INSERT INTO outbox_audit (at_ms, who, act, position, uuid, detail)
     SELECT ?2, ?3, ?4, position, CAST(uuid AS TEXT), ?5 FROM outbox_dead_letters WHERE position = ?1";
-const AUDIT_PRUNE: &str = "INSERT INTO outbox_audit (at_ms, who, act, detail) VALUES (?1, 'relay', 'prune', ?2)";
+const AUDIT_PRUNE: &str = "INSERT INTO outbox_audit (at_ms, who, act, detail) VALUES (?1, ?2, 'prune', ?3)";
 const AUDIT: &str = "SELECT at_ms, who, act, position, uuid, detail FROM outbox_audit ORDER BY id DESC LIMIT ?1";
 const NEXT_GENERATION: &str = "UPDATE outbox_meta SET value = value + 1 WHERE key = 'generation'";
 
@@ -97,17 +97,11 @@ impl Operator for SqliteOutbox {
         audit_records(&self.reader(), limit).map_err(self.error("read the audit table"))
     }
 
-    fn prune(
-        &self,
-        retention: &Retention,
-        now: Timestamp,
-        limit: usize,
-        dry_run: bool,
-    ) -> Result<Pruned, StorageError> {
+    fn prune(&self, retention: &Retention, by: &Act, limit: usize, dry_run: bool) -> Result<Pruned, StorageError> {
         let pruned = if dry_run {
-            prunable(&self.reader(), retention, now)
+            prunable(&self.reader(), retention, by.at)
         } else {
-            prune(&mut self.writer(), retention, now, limit)
+            prune(&mut self.writer(), retention, by, limit)
         };
         pruned.map_err(self.error("prune old records"))
     }
@@ -288,30 +282,30 @@ fn prunable(connection: &Connection, retention: &Retention, now: Timestamp) -> r
     })
 }
 
-fn prune(connection: &mut Connection, retention: &Retention, now: Timestamp, limit: usize) -> rusqlite::Result<Pruned> {
+fn prune(connection: &mut Connection, retention: &Retention, by: &Act, limit: usize) -> rusqlite::Result<Pruned> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut pruned = Pruned::default();
-    if let Some(before) = cutoff(retention.dead_letters, now) {
+    if let Some(before) = cutoff(retention.dead_letters, by.at) {
         for position in old_ones(&transaction, "position", OLD_DEAD_LETTERS, before, limit)? {
             transaction.prepare_cached(REMOVE_DEAD_LETTER)?.execute([position])?;
             transaction.prepare_cached(FORGET_ATTEMPTS)?.execute([position])?;
             pruned.dead_letters += 1;
         }
     }
-    if let Some(before) = cutoff(retention.attempts, now) {
+    if let Some(before) = cutoff(retention.attempts, by.at) {
         for id in old_ones(&transaction, "id", OLD_ATTEMPTS, before, limit)? {
             pruned.attempts +=
                 transaction.prepare_cached("DELETE FROM outbox_attempts WHERE id = ?1")?.execute([id])? as u64;
         }
     }
-    if let Some(before) = cutoff(retention.audit, now) {
+    if let Some(before) = cutoff(retention.audit, by.at) {
         for id in old_ones(&transaction, "id", OLD_AUDIT, before, limit)? {
             pruned.audit += transaction.prepare_cached("DELETE FROM outbox_audit WHERE id = ?1")?.execute([id])? as u64;
         }
     }
     if pruned.dead_letters > 0 {
         let detail = format!("{} dead letters", pruned.dead_letters);
-        transaction.execute(AUDIT_PRUNE, params![now.as_millisecond(), detail])?;
+        transaction.execute(AUDIT_PRUNE, params![by.at.as_millisecond(), by.who, detail])?;
     }
     transaction.commit()?;
     Ok(pruned)

@@ -11,6 +11,9 @@ use crate::outbox::StorageError;
 /// The version of the tables that this program works with.
 pub const SCHEMA_VERSION: i64 = 1;
 
+/// The table that applications append to. It is made where there is none: somebody may have dropped it.
+const OUTBOX: &str = include_str!("outbox.sql");
+
 /// What makes version n of version n - 1, from n = 1 on.
 const STEPS: [&str; 1] = [include_str!("schema.sql")];
 
@@ -54,13 +57,12 @@ fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) ->
     let failed = connection::error("make the outbox's tables", path.to_owned(), busy_patience);
     let found = version(connection).map_err(&failed)?;
     check_not_newer(found, path)?;
-    if found == 0 {
-        check_foreign(connection, path, &failed)?;
-    }
+    check_foreign(connection, path, &failed)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
     // Once more, now that nobody else can write.
     let before = version(&transaction).map_err(&failed)?;
     check_not_newer(before, path)?;
+    transaction.execute_batch(OUTBOX).map_err(&failed)?;
     for (step, sql) in (1..).zip(STEPS).filter(|(step, _)| *step > before) {
         transaction.execute_batch(sql).map_err(&failed)?;
         transaction
@@ -78,15 +80,10 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StorageE
     let failed = connection::error("read the outbox's version", path.to_owned(), Duration::ZERO);
     let found = version(connection).map_err(&failed)?;
     check_not_newer(found, path)?;
+    let has_table = check_foreign(connection, path, &failed)?;
     match found {
-        0 => {
-            check_foreign(connection, path, &failed)?;
-            Err(StorageError::NotInitialised(path.to_owned()))
-        }
-        SCHEMA_VERSION => {
-            check_foreign(connection, path, &failed)?;
-            check_wal(connection, path, &failed)
-        }
+        SCHEMA_VERSION if has_table => check_wal(connection, path, &failed),
+        0 | SCHEMA_VERSION => Err(StorageError::NotInitialised(path.to_owned())),
         found => Err(StorageError::Older { path: path.to_owned(), found, supported: SCHEMA_VERSION }),
     }
 }
@@ -113,15 +110,15 @@ fn check_not_newer(found: i64, path: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// A table `outbox` that is there already has to be one that can be worked with.
+/// A table `outbox` that is there already has to be one that can be worked with; says whether there is one.
 fn check_foreign(
     connection: &Connection,
     path: &Path,
     failed: &dyn Fn(rusqlite::Error) -> StorageError,
-) -> Result<(), StorageError> {
+) -> Result<bool, StorageError> {
     let columns = columns(connection).map_err(failed)?;
     if columns.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let foreign = |reason: String| StorageError::ForeignTable { path: path.to_owned(), reason };
     for expected in COLUMNS {
@@ -132,7 +129,7 @@ fn check_foreign(
     if !columns.iter().any(|(name, is_rowid)| name == "position" && *is_rowid) {
         return Err(foreign("`position` is not its INTEGER PRIMARY KEY".into()));
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The columns of the table `outbox`, and whether each is its integer primary key.
