@@ -128,6 +128,19 @@ async fn connections_are_used_again_across_calls_and_instances() {
     assert_eq!(server.connections.load(Ordering::SeqCst), 1);
 }
 
+/// Nothing of a request stays behind in its instance.
+#[tokio::test]
+async fn an_instance_may_make_more_requests_than_it_may_hold_resources() {
+    let server = Server::start(OK);
+    let url = server.url("http://127.0.0.1");
+    let limits = Limits { resources: 40, ..Limits::default() };
+    let publisher = webhook(Settings { limits, ..settings(&url, &[&url]) });
+    for request in 0..200 {
+        assert_eq!(publish(&publisher).await.outcome, Outcome::Delivered, "request {request}");
+    }
+    assert_eq!(publisher.instances_started(), 1);
+}
+
 #[test]
 fn connections_outlive_the_runtime_that_asked_for_them() {
     let server = Server::start(OK);

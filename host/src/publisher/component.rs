@@ -41,6 +41,7 @@ mod http_pool;
 mod instance;
 mod limits;
 mod load;
+mod outgoing;
 mod output;
 mod settings;
 mod state;
