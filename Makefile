@@ -2,13 +2,14 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: demo test guests bench check deny
+.PHONY: demo test guests bench soak check deny
 
 # An application's orders, from its own transaction through a sandboxed publisher: see examples/demo.sh.
 demo:
 	examples/need.sh cc python3
 	examples/demo.sh
 
+# Tests start the program itself, and Cargo builds a program only for the tests of its own package.
 test: guests
 	examples/need.sh cc python3 npm
 	$(CARGO) build --release --workspace --locked
@@ -26,6 +27,12 @@ bench:
 	examples/build.sh noop
 	$(CARGO) build --release --locked -p outbox-host
 	target/release/outbox bench --publisher target/guests/noop.wasm
+
+# The crash tests for as long as you like: OUTBOX_CRASH_KILLS=10000 make soak. Repeat a run with OUTBOX_CRASH_SEED.
+soak: export OUTBOX_CRASH_KILLS ?= 2000
+soak: guests
+	$(CARGO) build --release --workspace --locked
+	$(CARGO) test --release --workspace --locked --test crash
 
 check:
 	$(CARGO) fmt --all --check

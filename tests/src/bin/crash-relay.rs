@@ -39,6 +39,9 @@ struct Options {
     /// How many deaths in its call an event may cause.
     #[arg(long, default_value_t = 1_000_000)]
     max_host_deaths: u32,
+    /// The most calls at once.
+    #[arg(long, default_value_t = 8)]
+    concurrency: usize,
 }
 
 fn main() -> Result<()> {
@@ -57,7 +60,8 @@ fn main() -> Result<()> {
         ..Policy::default()
     };
     let strategy = DoomedOutbox { inner: SqliteOutbox::open(&options.db)?, doom };
-    let outbox = Outbox::new(strategy, JsonSerde).with_options(RelayOptions { policy, ..RelayOptions::default() });
+    let relay_options = RelayOptions { policy, concurrency: options.concurrency, ..RelayOptions::default() };
+    let outbox = Outbox::new(strategy, JsonSerde).with_options(relay_options);
     let (stop, stopping) = stop();
     std::thread::spawn(move || {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());

@@ -6,14 +6,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 use rustix::process::Signal;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::journal::{self, Transaction};
 use super::ledger::Ledger;
-use super::point::Point;
 use super::process::{PATIENCE, Process};
 use crate::sink::Sink;
 use crate::{guest, outbox_program, program, wait_until};
@@ -25,6 +24,12 @@ max_attempts = 1000000
 backoff_initial = "10ms"
 backoff_max = "50ms"
 "#;
+
+/// An entry of the outbox.
+pub struct Entry {
+    pub position: i64,
+    pub uuid: Uuid,
+}
 
 pub struct Arena {
     pub sink: Sink,
@@ -78,6 +83,14 @@ impl Arena {
         transaction.commit().unwrap();
     }
 
+    /// Gives the `index`th event in the outbox another name.
+    pub fn rename_one(&mut self, name: &str, index: usize) -> Entry {
+        let query = "UPDATE outbox SET name = ?1 WHERE position = (SELECT position FROM outbox LIMIT 1 OFFSET ?2)
+                     RETURNING position, uuid";
+        let entry = |row: &Row<'_>| Ok(Entry { position: row.get(0)?, uuid: uuid(row.get(1)?) });
+        self.db.query_row(query, params![name, index as i64], entry).unwrap()
+    }
+
     /// What the writer, which has ended, did.
     pub fn truth(&self) -> Vec<Transaction> {
         journal::read(&self.journal())
@@ -85,20 +98,21 @@ impl Arena {
 
     /// Starts the program under test. Its log says `what` of it.
     pub fn relay(&mut self, what: &str) -> Process {
+        self.relay_with(what, &[])
+    }
+
+    pub fn relay_with(&mut self, what: &str, options: &[&str]) -> Process {
         let name = self.next_relay();
         let url = self.sink.url();
         let mut command = Command::new(outbox_program());
         command.arg("relay").arg("--config").arg(self.folder.path().join("outbox.toml"));
         command.arg("--publisher").arg(guest("rust-webhook")).args(["--allow-http", &url]);
         command.args(["--env", &format!("WEBHOOK_URL={url}/hook"), "--env", &format!("WEBHOOK_SOURCE={name}")]);
+        command.args(options);
         self.start(&name, what, &mut command)
     }
 
-    /// Starts the relay that kills itself at the `pass`th time it comes to this point.
-    pub fn relay_that_dies_at(&mut self, point: Point, pass: u64) -> Process {
-        self.crash_relay(&["--die-at", &point.name(), "--pass", &pass.to_string()])
-    }
-
+    /// Starts the relay that kills itself.
     pub fn crash_relay(&mut self, options: &[&str]) -> Process {
         let name = self.next_relay();
         let mut command = Command::new(program("crash-relay"));
@@ -109,7 +123,12 @@ impl Arena {
 
     fn next_relay(&mut self) -> String {
         self.relays += 1;
-        format!("/relay-{}", self.relays)
+        relay_name(self.relays)
+    }
+
+    /// The names of all relays so far.
+    pub fn relays(&self) -> impl Iterator<Item = String> {
+        (1..=self.relays).map(relay_name)
     }
 
     fn start(&self, name: &str, what: &str, command: &mut Command) -> Process {
@@ -127,6 +146,19 @@ impl Arena {
         let log = fs::read_to_string(self.folder.path().join("log")).unwrap();
         let begin = log.find(&format!("--- {} ", relay.name)).unwrap();
         log[begin..].to_owned()
+    }
+
+    /// Waits for the first delivery by this relay; says when it came.
+    pub fn first_delivery(&mut self, relay: &Process) -> u64 {
+        let (mut first, mut looked_at) = (None, 0);
+        wait_until(&format!("a delivery by {}", relay.name), PATIENCE, || {
+            self.ledger.read_on();
+            let new = &self.ledger.seen[looked_at..];
+            first = new.iter().find(|seen| seen.relay == relay.name).map(|seen| seen.at_ns);
+            looked_at += new.len();
+            first.is_some()
+        });
+        first.unwrap()
     }
 
     /// Waits until everything that dead relays sent is in the ledger, and reads it.
@@ -147,8 +179,21 @@ impl Arena {
 
     fn uuids(&self, query: &str) -> HashSet<Uuid> {
         let mut statement = self.db.prepare_cached(query).unwrap();
-        let uuids = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
-        uuids.map(|uuid| uuid.unwrap().parse().unwrap()).collect()
+        let uuids = statement.query_map([], |row| Ok(uuid(row.get(0)?))).unwrap();
+        uuids.map(Result::unwrap).collect()
+    }
+
+    /// The attempts that are on record: of which entry, and with which outcome.
+    pub fn blamed(&self) -> Vec<(i64, String)> {
+        let mut statement = self.db.prepare("SELECT position, outcome FROM outbox_attempts ORDER BY id").unwrap();
+        let attempts = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        attempts.map(Result::unwrap).collect()
+    }
+
+    /// The database has survived it all.
+    pub fn check_integrity(&self) {
+        let found: String = self.db.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+        assert_eq!(found, "ok");
     }
 
     /// How many rows a table has.
@@ -168,6 +213,14 @@ impl Arena {
         assert!(status.success(), "{}: {status}", relay.name);
         self.settle_down();
     }
+}
+
+fn relay_name(number: usize) -> String {
+    format!("/relay-{number}")
+}
+
+fn uuid(text: String) -> Uuid {
+    text.parse().unwrap()
 }
 
 impl Default for Arena {

@@ -9,8 +9,6 @@ use fastrand::Rng;
 
 use super::arena::Arena;
 use super::point::Point;
-use super::process::PATIENCE;
-use crate::wait_until;
 
 /// When a relay is to die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +17,7 @@ pub enum Death {
     AfterStart(Duration),
     /// So long after its first delivery.
     AtWork(Duration),
-    /// At the so manieth pass of a point.
+    /// At a point, when it is passed for this time, counted from 1.
     At(Point, u64),
 }
 
@@ -33,19 +31,23 @@ impl Death {
                 _ => Self::AtWork(Duration::from_micros(rng.u64(..100_000))),
             },
             _ => {
-                let points = Point::value_variants();
-                let point = points[turn / 2 % points.len()];
-                let first = (turn / 2 / points.len()).is_multiple_of(3);
+                let (points, round) = (Point::value_variants(), turn / 2);
+                let point = points[round % points.len()];
+                let first = (round / points.len()).is_multiple_of(3);
                 Self::At(point, if first { 1 } else { rng.u64(1..=point.passes()) })
             }
         }
     }
 
-    /// Starts a relay, and has it die; returns its name.
-    pub fn befall(self, arena: &mut Arena) -> String {
+    /// Starts a relay, with so many calls at once, and has it die.
+    pub fn befall(self, arena: &mut Arena, concurrency: usize) {
+        let concurrency = ["--concurrency", &concurrency.to_string()];
         let mut relay = match self {
-            Self::At(point, pass) => arena.relay_that_dies_at(point, pass),
-            Self::AfterStart(_) | Self::AtWork(_) => arena.relay(&self.to_string()),
+            Self::At(point, pass) => {
+                let at = ["--die-at", &point.name(), "--pass", &pass.to_string()];
+                arena.crash_relay(&[at.as_slice(), &concurrency].concat())
+            }
+            Self::AfterStart(_) | Self::AtWork(_) => arena.relay_with(&self.to_string(), &concurrency),
         };
         match self {
             Self::At(..) => relay.wait_for_its_death(),
@@ -54,16 +56,11 @@ impl Death {
                 relay.kill();
             }
             Self::AtWork(time) => {
-                let before = arena.ledger.seen.len();
-                wait_until(&format!("a delivery by {}", relay.name), PATIENCE, || {
-                    arena.ledger.read_on();
-                    arena.ledger.seen.len() > before
-                });
+                arena.first_delivery(&relay);
                 thread::sleep(time);
                 relay.kill();
             }
         }
-        relay.name.clone()
     }
 }
 

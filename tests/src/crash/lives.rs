@@ -1,6 +1,7 @@
 //! What is checked after each death of a relay: which events it may have made come again.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use uuid::Uuid;
 
@@ -18,38 +19,47 @@ pub struct Lives {
     delivered: HashSet<Uuid>,
     /// The events that were delivered, and were still in the outbox when the last relay died: only these may come again.
     may_come_again: HashSet<Uuid>,
-    pub deaths: usize,
-    pub duplicates: usize,
-    /// For each death, how many events were delivered by that relay, and not removed.
-    pub unremoved: Vec<usize>,
-    pub list: Vec<String>,
+    duplicates: usize,
+    /// For each death, how many events that relay had delivered, and not removed.
+    unremoved: Vec<usize>,
 }
 
 impl Lives {
     /// A relay has died, which made these deliveries. `pending` are the events that are in the outbox now.
     pub fn ended(&mut self, death: Death, life: &[Seen], pending: &HashSet<Uuid>) {
-        check_life(life);
-        let (again, first): (Vec<&Seen>, Vec<&Seen>) =
-            life.iter().partition(|seen| self.delivered.contains(&seen.uuid));
-        for seen in &again {
-            let removed = !self.may_come_again.contains(&seen.uuid);
-            assert!(!removed, "came again, although it had been removed from the outbox: {seen:?}");
-        }
-        self.duplicates += again.len();
-        self.delivered.extend(first.iter().map(|seen| seen.uuid));
+        self.deliveries(life);
         self.may_come_again = pending.intersection(&self.delivered).copied().collect();
-
         let unremoved = life.iter().filter(|seen| pending.contains(&seen.uuid)).count();
         assert!(unremoved <= UNREMOVED_MAX, "{unremoved} delivered events are still in the outbox: {death}");
         check_death(death, life.len(), unremoved);
-        self.deaths += 1;
         self.unremoved.push(unremoved);
-        self.list.push(format!("{death}: {unremoved} of {}", life.len()));
     }
 
-    /// The events that may still come again.
-    pub fn may_come_again(&self) -> &HashSet<Uuid> {
-        &self.may_come_again
+    /// The last relay has ended in order, after these deliveries.
+    pub fn ended_in_order(&mut self, life: &[Seen]) {
+        self.deliveries(life);
+    }
+
+    /// What comes again was in the outbox at the last death: it had been delivered, and its removal not committed.
+    fn deliveries(&mut self, life: &[Seen]) {
+        check_life(life);
+        for seen in life.iter().filter(|seen| self.delivered.contains(&seen.uuid)) {
+            let removed = !self.may_come_again.contains(&seen.uuid);
+            assert!(!removed, "came again, although it had been removed from the outbox: {seen:?}");
+            self.duplicates += 1;
+        }
+        self.delivered.extend(life.iter().map(|seen| seen.uuid));
+    }
+}
+
+impl fmt::Display for Lives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut unremoved = self.unremoved.clone();
+        unremoved.sort_unstable();
+        let (deaths, duplicates) = (unremoved.len(), self.duplicates);
+        let (median, most) = (unremoved.get(deaths / 2).copied(), unremoved.last().copied());
+        write!(f, "{deaths} kills, {duplicates} duplicates, of one kill {} at most", most.unwrap_or_default())?;
+        write!(f, ", {} in the median", median.unwrap_or_default())
     }
 }
 
