@@ -133,6 +133,25 @@ impl Outcome {
         }
     }
 
+    /// The same outcome with a reason of at most `chars_max` characters; the rest is cut.
+    #[must_use]
+    pub fn with_bounded_reason(mut self, chars_max: usize) -> Self {
+        if let Self::Retry { reason, .. }
+        | Self::Rejected { reason }
+        | Self::Unavailable { reason, .. }
+        | Self::Trapped { reason }
+        | Self::TimedOut { reason }
+        | Self::LimitExceeded { reason }
+        | Self::Undecodable { reason }
+        | Self::HostDied { reason } = &mut self
+            && let Some((at, _)) = reason.char_indices().nth(chars_max)
+        {
+            reason.truncate(at);
+            reason.push('…');
+        }
+        self
+    }
+
     /// Why it ended so; empty for [`Outcome::Delivered`].
     pub fn reason(&self) -> &str {
         match self {

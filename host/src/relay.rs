@@ -55,6 +55,8 @@ const GROUP_MAX: usize = 1_000;
 const GROUP_AGE_MAX: Duration = Duration::from_millis(5);
 /// Orders that the acker has, so that it never waits for the next.
 const ORDERS_MAX: usize = 2;
+/// The most characters of a reason that are kept, whoever gave it; what a guest says is cut to less.
+const REASON_CHARS_MAX: usize = 4_000;
 /// How many due retries are read at once.
 const DUE_MAX: usize = 64;
 /// How long to wait after a read that failed, and how often to look whether the database is still there.
@@ -430,7 +432,10 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         for mut called in job.calls {
             match called.attempt.take() {
-                Some(attempt) => self.settle_call(job.lane, &called, attempt, now),
+                Some(attempt) => {
+                    let outcome = attempt.outcome.with_bounded_reason(REASON_CHARS_MAX);
+                    self.settle_call(job.lane, &called, Attempt { outcome, ..attempt }, now);
+                }
                 // It was cut off by the relay itself: that counts for nothing.
                 None => {
                     self.lanes.released(job.lane, called.position);

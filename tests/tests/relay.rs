@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use outbox_host::outbox::{Act, RelayCondition, Selection};
+use outbox_host::outbox::{Act, RelayCondition, Retention, Selection};
 use outbox_host::{
     Attempt, Backoff, BoxFuture, Field, JsonSerde, NewEvent, NoOutbox, OnDeadLetter, Ordering, Outbox,
     OutboxStorageStrategy, Outcome, Policy, PublishError, Publisher, RawEntry, Recorded, RelayOptions, Report,
@@ -32,6 +32,8 @@ outbox_tests::for_each_storage! {
     an_unavailable_publisher_ends_the_pass_and_uses_up_nothing
     attempts_are_numbered_and_a_later_success_clears_them
     a_panic_is_a_trap
+    a_long_reason_is_cut
+    the_relay_prunes_what_is_old
     a_batch_is_answered_event_by_event
     a_batch_with_too_few_answers_fails_as_a_whole
     the_relay_publishes_what_is_appended_and_retries_by_itself
@@ -260,6 +262,25 @@ fn a_panic_is_a_trap<K: Kept>(kept: &K) {
     let report = run(kept, &publisher);
     assert_eq!((report.published, report.outcomes["trapped"]), (1, 1));
     assert!(report.failures[0].reason.contains("no luck"), "{:?}", report.failures);
+}
+
+fn a_long_reason_is_cut<K: Kept>(kept: &K) {
+    append(kept, &["a"]);
+    let report = run(kept, &Scripted::answering("a", |_| Outcome::Rejected { reason: "é".repeat(100_000) }));
+    assert_eq!(report.failures[0].reason.chars().count(), 4_001);
+    let dead = kept.open().operator().dead_letters(&Selection::all(), 1).unwrap();
+    assert_eq!(dead[0].reason, report.failures[0].reason);
+}
+
+/// In batches: more than are deleted with one transaction.
+fn the_relay_prunes_what_is_old<K: Kept>(kept: &K) {
+    append(kept, &vec!["a"; 1_200]);
+    outbox(kept).run(&Scripted::answering("a", |_| rejected()), 10_000).unwrap();
+    assert_eq!(kept.open().status().unwrap().dead_letters, 1_200);
+    let retention = Retention { dead_letters: Some(Duration::ZERO), ..Retention::default() };
+    relaying(&with(kept, RelayOptions { retention, ..options() }), &Scripted::default(), |_| {
+        until("they are pruned", || kept.open().status().unwrap().dead_letters == 0);
+    });
 }
 
 // --- batches -------------------------------------------------------------------------------------------------------------
