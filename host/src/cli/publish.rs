@@ -21,7 +21,7 @@ struct Publishing {
     /// The publisher, a WebAssembly component.
     #[arg(long, value_name = "FILE")]
     publisher: Option<PathBuf>,
-    /// Let it send HTTP requests there, for example https://api.example.com; may be given again.
+    /// Let it send HTTP requests there, for example `https://api.example.com`; may be given again.
     #[arg(long, value_name = "ORIGIN")]
     allow_http: Vec<HttpGrant>,
     /// Let the names in --allow-http resolve to loopback and private addresses.
