@@ -1,13 +1,15 @@
 //! `outbox.toml`: what may be set, and how it is read. Unknown keys are refused.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use outbox_host::outbox::Retention;
-use outbox_host::publisher::component::{Grants, HttpGrant, Isolation, Limits, Settings};
+use outbox_host::publisher::component::{Grants, HttpGrant, Isolation, Limits, Settings, TcpGrant};
 use outbox_host::{Backoff, OnDeadLetter, Ordering, Policy, RelayOptions};
 use serde::{Deserialize, Deserializer, de};
 
@@ -31,8 +33,10 @@ pub struct Config {
 pub struct PublisherConfig {
     /// The component; relative to the file's folder.
     pub file: Option<PathBuf>,
-    #[serde(deserialize_with = "http_grants")]
+    #[serde(deserialize_with = "parsed")]
     pub allow_http: Vec<HttpGrant>,
+    #[serde(deserialize_with = "parsed")]
+    pub allow_tcp: Vec<TcpGrant>,
     pub allow_private: bool,
     pub env: BTreeMap<String, String>,
     pub config: BTreeMap<String, String>,
@@ -80,7 +84,7 @@ pub struct RetentionConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time(pub Duration);
 
-impl std::str::FromStr for Time {
+impl FromStr for Time {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -99,7 +103,12 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-fn http_grants<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HttpGrant>, D::Error> {
+/// A list of texts, each of which is parsed.
+fn parsed<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: FromStr<Err: Display>,
+    D: Deserializer<'de>,
+{
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
 }
@@ -134,6 +143,7 @@ impl PublisherConfig {
             },
             grants: Grants {
                 allow_http: self.allow_http.clone(),
+                allow_tcp: self.allow_tcp.clone(),
                 allow_private: self.allow_private,
                 env: self.env.clone(),
                 config: self.config.clone(),
@@ -232,6 +242,8 @@ mod tests {
         assert!(error.contains("line 2") && error.contains("`soon` is no length of time"), "{error}");
         let error = parse("[publisher]\nallow_http = [\"example.com\"]\n").unwrap_err();
         assert!(error.contains("line 2") && error.contains("cannot be granted"), "{error}");
+        let error = parse("[publisher]\nallow_tcp = [\"db.example.com\"]\n").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("it has no port"), "{error}");
         assert!(parse("[relay]\nshutdown_grace = \"-1s\"\n").unwrap_err().contains("no length of time"));
         assert!(parse("[relay]\nordering = \"backwards\"\n").is_err());
     }

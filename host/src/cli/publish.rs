@@ -5,7 +5,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use outbox_host::publisher::component::{ComponentPublisher, HttpGrant};
+use outbox_host::publisher::component::{ComponentPublisher, HttpGrant, TcpGrant};
 use outbox_host::{DEFAULT_LIMIT, JsonSerde, Outbox, OutboxStorageStrategy, Report, SqliteOutbox, Stop, stop};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -24,7 +24,10 @@ struct Publishing {
     /// Let it send HTTP requests there, for example https://api.example.com; may be given again.
     #[arg(long, value_name = "ORIGIN")]
     allow_http: Vec<HttpGrant>,
-    /// Let the names in --allow-http resolve to loopback and private addresses.
+    /// Let it open TCP connections there, for example db.example.com:5432; may be given again.
+    #[arg(long, value_name = "HOST:PORT")]
+    allow_tcp: Vec<TcpGrant>,
+    /// Let the names in --allow-http and --allow-tcp resolve to loopback and private addresses.
     #[arg(long)]
     allow_private: bool,
     /// Set an environment variable of the publisher's; may be given again.
@@ -72,6 +75,7 @@ impl Publishing {
         let file = self.publisher.or(config.publisher.file.take());
         let file = file.context("no publisher: name it with --publisher FILE, or `file` in [publisher]")?;
         config.publisher.allow_http.extend(self.allow_http);
+        config.publisher.allow_tcp.extend(self.allow_tcp);
         config.publisher.allow_private |= self.allow_private;
         config.publisher.env.extend(self.env);
         config.relay.max_attempts = self.max_attempts.or(config.relay.max_attempts);

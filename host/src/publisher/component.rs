@@ -43,10 +43,11 @@ mod limits;
 mod load;
 mod output;
 mod settings;
+mod sockets;
 mod state;
 mod text;
 
-pub use self::grants::{Grants, HttpGrant, InvalidHttpGrant};
+pub use self::grants::{Grants, HttpGrant, InvalidHttpGrant, InvalidTcpGrant, TcpGrant};
 pub use self::load::LoadError;
 pub use self::output::{GuestLine, GuestStream, OutputSink};
 pub use self::settings::{Isolation, Limits, Settings};

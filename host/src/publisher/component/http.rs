@@ -1,4 +1,5 @@
-//! The gate that every HTTP request of a guest passes: is it granted, and within the limits of its call?
+//! The gate that every HTTP request of a guest passes: is it granted, and within the limits of its call? The gate for
+//! its sockets is in `sockets.rs`.
 
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
@@ -18,6 +19,7 @@ use super::destination::Destination;
 use super::grants::{AddressRule, Grants};
 use super::http_client::{Exchange, HttpClient, SendError, Timeouts};
 use super::settings::Limits;
+use super::sockets::SocketGate;
 use super::text::bounded;
 
 /// How many denials of one call are reported; more say nothing new.
@@ -49,6 +51,12 @@ type Sent = Result<(Response<WasiBody>, IoFuture), Error>;
 impl Gate {
     pub(super) fn new(publisher: Arc<str>, grants: Arc<Grants>, limits: Arc<Limits>, client: Arc<HttpClient>) -> Self {
         Self { publisher, grants, limits, client, call: Arc::default() }
+    }
+
+    /// The gate of the same instance's sockets, whose denials are noted with those of its requests.
+    pub(super) fn sockets(&self) -> Arc<SocketGate> {
+        let (publisher, grants, client) = (self.publisher.clone(), self.grants.clone(), self.client.clone());
+        Arc::new(SocketGate::new(publisher, grants, self.call.clone(), client))
     }
 
     /// Starts the accounts of a new call.
@@ -88,16 +96,18 @@ impl Gate {
 }
 
 impl HttpCall {
-    fn note(&self, publisher: &str, note: String) {
+    /// Notes a denial for the operator, in the log and for the attempt's reason. A guest that tries many things is
+    /// noted with the first few of them.
+    pub(super) fn note(&self, publisher: &str, note: String) {
         let note = bounded(note, NOTE_CHARS_MAX);
-        tracing::warn!(target: "outbox::guest", publisher, "{note}");
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if notes.len() < NOTES_MAX && !notes.contains(&note) {
+            tracing::warn!(target: "outbox::guest", publisher, "{note}");
             notes.push(note);
         }
     }
 
-    fn note_address(&self, publisher: &str, request: &str, class: AddressClass) {
+    pub(super) fn note_address(&self, publisher: &str, request: &str, class: AddressClass) {
         let remedy = "allow_private = true";
         self.note(publisher, format!("denied: {request}, which resolves to {class} — to allow it: {remedy}"));
     }

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use wasmtime::component::Instance as WasmInstance;
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
@@ -20,6 +21,7 @@ pub(super) struct Instance {
     store: Store<State>,
     publisher: bindings::publisher::Guest,
     batch: Option<bindings::batch_publisher::Guest>,
+    runtime: Option<Handle>,
     call_time: Duration,
     events_left: u32,
 }
@@ -46,8 +48,10 @@ impl Instance {
         events_max: u32,
     ) -> Result<Self, (Outcome, Notes)> {
         let mut store = store(program, state, limits);
+        let runtime = store.data().sockets.runtime();
         begin_call(&mut store, limits.call_time);
-        let started = within(limits.call_time, instantiate(program, &mut store)).await;
+        let instantiated = on(runtime.as_ref(), instantiate(program, &mut store));
+        let started = within(limits.call_time, instantiated).await;
         let (instance, configured) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -61,14 +65,15 @@ impl Instance {
         }
         end_call(&store);
         let (publisher, batch) = instance;
-        Ok(Self { store, publisher, batch, call_time: limits.call_time, events_left: events_max })
+        Ok(Self { store, publisher, batch, runtime, call_time: limits.call_time, events_left: events_max })
     }
 
     /// Calls `publish`.
     pub(super) async fn publish(&mut self, event: types::Recorded<'_>) -> wasmtime::Result<Answer> {
         begin_call(&mut self.store, self.call_time);
         self.events_left = self.events_left.saturating_sub(1);
-        within(self.call_time, self.publisher.call_publish(&mut self.store, event)).await
+        let call = self.publisher.call_publish(&mut self.store, event);
+        within(self.call_time, on(self.runtime.as_ref(), call)).await
     }
 
     /// Calls `publish-batch`, and holds the guest to an answer for each event.
@@ -76,7 +81,8 @@ impl Instance {
         let batch = self.batch.as_ref().ok_or_else(|| wasmtime::Error::msg("it takes no batches"))?;
         begin_call(&mut self.store, self.call_time);
         self.events_left = self.events_left.saturating_sub(u32::try_from(events.len()).unwrap_or(u32::MAX));
-        let answers = within(self.call_time, batch.call_publish_batch(&mut self.store, events)).await?;
+        let call = batch.call_publish_batch(&mut self.store, events);
+        let answers = within(self.call_time, on(self.runtime.as_ref(), call)).await?;
         if answers.len() != events.len() {
             let (got, expected) = (answers.len(), events.len());
             return Err(wasmtime::Error::msg(format!("publish-batch gave {got} answers for {expected} events")));
@@ -170,4 +176,16 @@ async fn within<T>(call_time: Duration, call: impl Future<Output = wasmtime::Res
         Ok(done) => done,
         Err(_) => Err(TimedOut { limit: call_time }.into()),
     }
+}
+
+/// Polls `call` as a part of the runtime that the publisher's sockets live on, where it may have sockets: they belong to
+/// the runtime in whose name they are polled, and outlive that of the caller.
+async fn on<T>(runtime: Option<&Handle>, call: impl Future<Output = T>) -> T {
+    let Some(runtime) = runtime else { return call.await };
+    let mut call = pin!(call);
+    poll_fn(|context| {
+        let _entered = runtime.enter();
+        call.as_mut().poll(context)
+    })
+    .await
 }

@@ -11,6 +11,7 @@ use wasmtime::component::{Component, ComponentNamedList, InstancePre, Lift, Link
 
 use super::bindings::{self, BATCH_PUBLISHER, LIFECYCLE, PUBLISHER, types};
 use super::engine::{EngineKind, TickingEngine};
+use super::sockets;
 use super::state::State;
 
 /// Why a file cannot be loaded as a publisher.
@@ -187,6 +188,7 @@ fn link(name: &str, engine: &TickingEngine, component: &Component) -> Result<Ins
 fn linker(engine: &TickingEngine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine.engine());
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    sockets::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, State::config)?;
     Ok(linker)
