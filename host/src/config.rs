@@ -9,9 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use outbox_host::outbox::Retention;
-use outbox_host::publisher::component::{Grants, HttpGrant, Isolation, Limits, Settings, TcpGrant};
+use outbox_host::publisher::component::{Grants, HeaderSecret, HttpGrant, Isolation, Limits, Settings, TcpGrant};
 use outbox_host::{Backoff, OnDeadLetter, Ordering, Policy, RelayOptions};
 use serde::{Deserialize, Deserializer, de};
+
+mod secrets;
+
+use self::secrets::SecretConfig;
 
 /// The whole file. Everything in it is optional.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -40,6 +44,7 @@ pub struct PublisherConfig {
     pub allow_private: bool,
     pub env: BTreeMap<String, String>,
     pub config: BTreeMap<String, String>,
+    pub secrets: BTreeMap<String, SecretConfig>,
     pub call_time: Option<Time>,
     pub memory_mib: Option<usize>,
     pub isolation: IsolationConfig,
@@ -123,7 +128,8 @@ impl Config {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut config: Self = toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        for file in [&mut config.db, &mut config.publisher.file].into_iter().flatten() {
+        let secrets = config.publisher.secrets.values_mut().map(|secret| &mut secret.file);
+        for file in [&mut config.db, &mut config.publisher.file].into_iter().chain(secrets).flatten() {
             *file = folder.join(&*file);
         }
         Ok(config)
@@ -131,7 +137,16 @@ impl Config {
 }
 
 impl PublisherConfig {
-    /// How the component is run.
+    /// Reads the secrets; none of them is read before.
+    ///
+    /// # Errors
+    ///
+    /// Names the secret that is missing or cannot be used, and never what it is.
+    pub fn secrets(&self) -> Result<Vec<HeaderSecret>> {
+        self.secrets.iter().map(|(name, secret)| secret.read(name)).collect()
+    }
+
+    /// How the component is run, without its secrets.
     pub fn settings(&self) -> Settings {
         let defaults = Limits::default();
         let recycle_after = self.recycle_after.map(|recycle_after| Isolation::Reuse { recycle_after });
@@ -147,6 +162,7 @@ impl PublisherConfig {
                 allow_private: self.allow_private,
                 env: self.env.clone(),
                 config: self.config.clone(),
+                secrets: Vec::new(),
             },
             isolation: match self.isolation {
                 IsolationConfig::Reuse => recycle_after.unwrap_or_default(),

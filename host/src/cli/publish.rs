@@ -80,7 +80,10 @@ impl Publishing {
         config.publisher.env.extend(self.env);
         config.relay.max_attempts = self.max_attempts.or(config.relay.max_attempts);
         config.relay.concurrency = self.concurrency.or(config.relay.concurrency);
-        let publisher = ComponentPublisher::load(&file, config.publisher.settings())?;
+        let mut settings = config.publisher.settings();
+        settings.grants.secrets = config.publisher.secrets()?;
+        settings.grants.check_secrets()?;
+        let publisher = ComponentPublisher::load(&file, settings)?;
         Ok((Outbox::new(outbox, JsonSerde).with_options(config.options()), publisher))
     }
 }

@@ -27,7 +27,9 @@ use self::http_client::HttpClient;
 use self::instance::{Instance, Notes};
 use self::load::Program;
 use self::output::Capture;
+use self::secrets::Redactor;
 use self::state::State;
+use self::text::bounded;
 
 mod address;
 mod bindings;
@@ -42,6 +44,7 @@ mod instance;
 mod limits;
 mod load;
 mod output;
+mod secrets;
 mod settings;
 mod sockets;
 mod state;
@@ -50,6 +53,7 @@ mod text;
 pub use self::grants::{Grants, HttpGrant, InvalidHttpGrant, InvalidTcpGrant, TcpGrant};
 pub use self::load::LoadError;
 pub use self::output::{GuestLine, GuestStream, OutputSink};
+pub use self::secrets::{HeaderSecret, InvalidSecret};
 pub use self::settings::{Isolation, Limits, Settings};
 
 /// The most events that a component is handed with one call, where it takes several.
@@ -66,6 +70,7 @@ pub struct ComponentPublisher {
     grants: Arc<Grants>,
     limits: Arc<Limits>,
     program: Program,
+    redactor: Redactor,
     client: Arc<HttpClient>,
     idle: Mutex<Vec<Instance>>,
     started: AtomicU64,
@@ -101,6 +106,7 @@ impl ComponentPublisher {
             digest: hex(&Sha256::digest(bytes)).into(),
             grants: Arc::new(settings.grants.clone()),
             limits: Arc::new(settings.limits.clone()),
+            redactor: Redactor::of(&settings.grants.secrets),
             settings,
             program,
             client: Arc::default(),
@@ -157,7 +163,7 @@ impl ComponentPublisher {
             Ok(answer) => {
                 let (notes, again) = instance.answered();
                 again.into_iter().for_each(|instance| self.keep(instance));
-                self.attempt(bindings::outcome(answer, self.limits.reason_chars), &notes)
+                self.attempt(bindings::outcome(answer, |reason| self.reason(reason)), &notes)
             }
             Err(error) => self.failed(instance, &error),
         }
@@ -174,7 +180,8 @@ impl ComponentPublisher {
             Ok(answers) => {
                 let (notes, again) = instance.answered();
                 again.into_iter().for_each(|instance| self.keep(instance));
-                let outcomes = answers.into_iter().map(|answer| bindings::outcome(answer, self.limits.reason_chars));
+                let outcomes =
+                    answers.into_iter().map(|answer| bindings::outcome(answer, |reason| self.reason(reason)));
                 outcomes.map(|outcome| self.attempt(outcome, &notes)).collect()
             }
             Err(error) => vec![self.failed(instance, &error); events.len()],
@@ -193,9 +200,11 @@ impl ComponentPublisher {
 
     async fn start(&self) -> Result<Instance, Attempt> {
         let serial = self.started.fetch_add(1, Ordering::Relaxed);
-        let gate = Gate::new(self.name.clone(), self.grants.clone(), self.limits.clone(), self.client.clone());
-        let capture = Capture::new(self.name.clone(), self.settings.output.clone(), &self.limits);
-        let state = State::new(&self.settings, gate, capture);
+        let (name, redactor) = (&self.name, &self.redactor);
+        let (grants, limits, client) = (self.grants.clone(), self.limits.clone(), self.client.clone());
+        let gate = Gate::new(name.clone(), grants, limits, client, redactor.clone());
+        let capture = Capture::new(name.clone(), self.settings.output.clone(), redactor.clone(), &self.limits);
+        let state = State::new(&self.settings, gate, capture, redactor.clone());
         let events_max = self.settings.isolation.events_max(serial);
         let started = Instance::start(&self.program, state, &self.limits, events_max).await;
         started.map_err(|(outcome, notes)| self.attempt(outcome, &notes))
@@ -210,12 +219,25 @@ impl ComponentPublisher {
         self.attempt(outcome, &notes)
     }
 
+    /// A reason as it is kept: without secrets, and not too long.
+    fn reason(&self, reason: String) -> String {
+        bounded(self.redactor.redacted(reason), self.limits.reason_chars)
+    }
+
     fn attempt(&self, outcome: Outcome, notes: &Notes) -> Attempt {
         let digest = Some(self.digest.clone());
         if outcome == Outcome::Delivered {
             return Attempt { outcome, digest, stderr: String::new() };
         }
-        Attempt { outcome: with_denials(outcome, &notes.denied), digest, stderr: notes.stderr.clone() }
+        // What the guest was denied is mostly what it failed from.
+        let outcome = with_reason(outcome, |reason| {
+            *reason = self.redactor.redacted(std::mem::take(reason));
+            for note in &notes.denied {
+                reason.push_str(" · ");
+                reason.push_str(note);
+            }
+        });
+        Attempt { outcome, digest, stderr: notes.stderr.clone() }
     }
 }
 
@@ -248,8 +270,8 @@ impl fmt::Debug for ComponentPublisher {
     }
 }
 
-/// The outcome with what the guest was denied added to its reason: mostly that is what it failed from.
-fn with_denials(mut outcome: Outcome, denied: &[String]) -> Outcome {
+/// The outcome with its reason changed, where it has one.
+fn with_reason(mut outcome: Outcome, change: impl FnOnce(&mut String)) -> Outcome {
     if let Outcome::Retry { reason, .. }
     | Outcome::Rejected { reason }
     | Outcome::Unavailable { reason, .. }
@@ -257,10 +279,7 @@ fn with_denials(mut outcome: Outcome, denied: &[String]) -> Outcome {
     | Outcome::TimedOut { reason }
     | Outcome::LimitExceeded { reason } = &mut outcome
     {
-        for note in denied {
-            reason.push_str(" · ");
-            reason.push_str(note);
-        }
+        change(reason);
     }
     outcome
 }

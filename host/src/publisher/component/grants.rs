@@ -9,6 +9,7 @@ use hyper::Uri;
 
 use super::address::{self, AddressClass};
 use super::destination::{Destination, Host, Scheme, split_port, write_origin};
+use super::secrets::{HeaderSecret, InvalidSecret};
 
 /// What a publisher may reach outside the sandbox. The default grants nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Grants {
     pub env: BTreeMap<String, String>,
     /// What it reads through `wasi:config/store`.
     pub config: BTreeMap<String, String>,
+    /// What is added to its HTTP requests, and never shown to it.
+    pub secrets: Vec<HeaderSecret>,
 }
 
 impl Grants {
@@ -43,6 +46,19 @@ impl Grants {
     pub(super) fn lookup(&self, host: &Host) -> Option<AddressRule> {
         let granted = self.allow_tcp.iter().any(|grant| grant.host == *host);
         granted.then(|| self.address_rule(host))
+    }
+
+    /// Checks that each secret is for a destination that `allow_http` grants.
+    ///
+    /// # Errors
+    ///
+    /// Names the first one that could never be used.
+    pub fn check_secrets(&self) -> Result<(), InvalidSecret> {
+        let granted = |to: &HttpGrant| self.allow_http.iter().any(|grant| grant.covers(to));
+        match self.secrets.iter().find(|secret| !granted(secret.destination())) {
+            None => Ok(()),
+            Some(secret) => Err(InvalidSecret::not_granted(secret)),
+        }
     }
 
     /// Which addresses a host that was granted may have.
@@ -106,16 +122,31 @@ enum HostPattern {
 }
 
 impl HttpGrant {
-    fn allows(&self, destination: &Destination) -> bool {
-        self.scheme == destination.scheme
-            && self.port == destination.port
-            && match (&self.host, &destination.host) {
-                (HostPattern::Exactly(granted), host) => granted == host,
-                (HostPattern::SubdomainsOf(suffix), Host::Name(name)) => {
-                    name.len() > suffix.len() && name.ends_with(suffix.as_str())
-                }
-                (HostPattern::SubdomainsOf(_), Host::Ip(_)) => false,
+    /// Whether all that `other` grants is granted by this one.
+    fn covers(&self, other: &Self) -> bool {
+        self.scheme == other.scheme
+            && self.port == other.port
+            && match (&self.host, &other.host) {
+                (granted, HostPattern::Exactly(host)) => granted.includes(host),
+                (HostPattern::Exactly(_), HostPattern::SubdomainsOf(_)) => false,
+                (HostPattern::SubdomainsOf(granted), HostPattern::SubdomainsOf(suffix)) => suffix.ends_with(granted),
             }
+    }
+
+    pub(super) fn allows(&self, destination: &Destination) -> bool {
+        self.scheme == destination.scheme && self.port == destination.port && self.host.includes(&destination.host)
+    }
+}
+
+impl HostPattern {
+    fn includes(&self, host: &Host) -> bool {
+        match (self, host) {
+            (Self::Exactly(granted), host) => granted == host,
+            (Self::SubdomainsOf(suffix), Host::Name(name)) => {
+                name.len() > suffix.len() && name.ends_with(suffix.as_str())
+            }
+            (Self::SubdomainsOf(_), Host::Ip(_)) => false,
+        }
     }
 }
 
@@ -271,6 +302,24 @@ mod tests {
         let open = Grants { allow_private: true, ..grants(&["http://db.internal"]) };
         let destination = Destination::of(&"http://db.internal/".parse().unwrap()).unwrap();
         assert_eq!(open.http(&destination), Some(AddressRule::Any));
+    }
+
+    #[test]
+    fn a_secret_has_to_be_for_a_granted_destination() {
+        let check = |allow_http: &[&str], to: &str| {
+            let secret = HeaderSecret::new("token", "s3cr3t-value", "authorization", "", to.parse().unwrap()).unwrap();
+            Grants { secrets: vec![secret], ..grants(allow_http) }.check_secrets()
+        };
+        let granted = ["https://api.example.com", "https://*.example.org"];
+        for to in
+            ["https://api.example.com", "https://a.example.org", "https://*.example.org", "https://*.a.example.org"]
+        {
+            assert_eq!(check(&granted, to), Ok(()), "{to}");
+        }
+        for to in ["http://api.example.com", "https://*.example.com", "https://example.org", "https://*.org"] {
+            let error = check(&granted, to).unwrap_err().to_string();
+            assert!(error.contains("`token`") && error.contains(&format!("allow_http = [\"{to}\"]")), "{error}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::failure::{self, TimedOut};
 use super::load::Program;
 use super::settings::Limits;
 use super::state::State;
+use super::text::bounded;
 use crate::publisher::Outcome;
 
 /// A store with one instantiated component in it. Dropping it ends whatever the guest has under way.
@@ -60,7 +61,7 @@ impl Instance {
             }
         };
         if let Err(reason) = configured {
-            let reason = super::text::bounded(reason, limits.reason_chars);
+            let reason = bounded(store.data().redactor.redacted(reason), limits.reason_chars);
             return Err(refused(&store, format!("the publisher's configure failed: {reason}")));
         }
         end_call(&store);

@@ -10,6 +10,7 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use super::secrets::Redactor;
 use super::settings::Limits;
 use super::text::tail;
 
@@ -83,6 +84,7 @@ pub(super) struct Capture(Arc<Mutex<Captured>>);
 struct Captured {
     publisher: Arc<str>,
     sink: OutputSink,
+    redactor: Redactor,
     line_bytes_max: usize,
     lines_max: usize,
     lines: usize,
@@ -93,10 +95,11 @@ struct Captured {
 }
 
 impl Capture {
-    pub(super) fn new(publisher: Arc<str>, sink: OutputSink, limits: &Limits) -> Self {
+    pub(super) fn new(publisher: Arc<str>, sink: OutputSink, redactor: Redactor, limits: &Limits) -> Self {
         Self(Arc::new(Mutex::new(Captured {
             publisher,
             sink,
+            redactor,
             line_bytes_max: limits.line_bytes,
             lines_max: limits.lines,
             lines: 0,
@@ -150,7 +153,8 @@ impl Captured {
             return;
         }
         self.lines += 1;
-        let line = self.line(stream).take();
+        let redactor = self.redactor.clone();
+        let line = self.line(stream).take(&redactor);
         if stream == GuestStream::Stderr {
             self.keep_tail(&line);
         }
@@ -210,10 +214,12 @@ impl Line {
         self.bytes_left_out = 0;
     }
 
-    fn take(&mut self) -> String {
+    fn take(&mut self, redactor: &Redactor) -> String {
         let text = self.bytes.strip_suffix(b"\r").unwrap_or(&self.bytes);
-        let mut line = String::from_utf8_lossy(text).replace(|c: char| c.is_control() && c != '\t', "\u{FFFD}");
-        if self.bytes_left_out > 0 {
+        let line = String::from_utf8_lossy(text).replace(|c: char| c.is_control() && c != '\t', "\u{FFFD}");
+        let whole = self.bytes_left_out == 0;
+        let mut line = if whole { redactor.redacted(line) } else { redactor.redacted_beginning(line) };
+        if !whole {
             line.push_str(&format!(" [{} more bytes are left out]", self.bytes_left_out));
         }
         self.clear();
@@ -287,6 +293,7 @@ impl AsyncWrite for GuestOutput {
 
 #[cfg(test)]
 mod tests {
+    use super::super::HeaderSecret;
     use super::*;
 
     fn capture(limits: Limits) -> (Capture, Arc<Mutex<Vec<String>>>) {
@@ -295,7 +302,8 @@ mod tests {
         let sink = OutputSink::new(move |line| {
             received.lock().unwrap().push(format!("{}: {}", line.stream.name(), line.line));
         });
-        (Capture::new("p".into(), sink, &limits), lines)
+        let secret = HeaderSecret::new("token", "s3cr3t-value", "authorization", "", "https://a.b".parse().unwrap());
+        (Capture::new("p".into(), sink, Redactor::of(&[secret.unwrap()]), &limits), lines)
     }
 
     fn write(capture: &Capture, stream: GuestStream, text: &str) {
@@ -330,6 +338,16 @@ mod tests {
         }
         write(&capture, GuestStream::Stdout, "\nok\n");
         assert_eq!(*lines.lock().unwrap(), ["stdout: abca [26 more bytes are left out]", "stdout: ok"]);
+    }
+
+    #[test]
+    fn secrets_are_blotted_out_also_where_a_line_is_cut() {
+        let (capture, lines) = capture(Limits { line_bytes: 20, ..Limits::default() });
+        write(&capture, GuestStream::Stderr, "a s3cr3t-");
+        write(&capture, GuestStream::Stderr, "value\nsent with: s3cr3t-value\n");
+        let expected = ["stderr: a [secret token]", "stderr: sent with: [secret token] [3 more bytes are left out]"];
+        assert_eq!(*lines.lock().unwrap(), expected);
+        assert!(!capture.end_call().contains("s3cr3t"));
     }
 
     #[test]

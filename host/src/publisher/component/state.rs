@@ -12,6 +12,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use super::http::Gate;
 use super::limits::Limiter;
 use super::output::{Capture, GuestStream};
+use super::secrets::Redactor;
 use super::settings::Settings;
 use super::sockets::SocketGate;
 
@@ -28,12 +29,13 @@ pub(super) struct State {
     pub(super) sockets: Arc<SocketGate>,
     pub(super) limiter: Limiter,
     pub(super) capture: Capture,
+    pub(super) redactor: Redactor,
     /// When the current call has to be done.
     pub(super) deadline: Instant,
 }
 
 impl State {
-    pub(super) fn new(settings: &Settings, gate: Gate, capture: Capture) -> Self {
+    pub(super) fn new(settings: &Settings, gate: Gate, capture: Capture, redactor: Redactor) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(settings.limits.resources);
         let sockets = gate.sockets();
@@ -46,6 +48,7 @@ impl State {
             sockets,
             limiter: Limiter::new(&settings.limits),
             capture,
+            redactor,
             deadline: Instant::now(),
         }
     }
