@@ -26,7 +26,7 @@ use self::http::Gate;
 use self::http_client::HttpClient;
 use self::instance::{Instance, Notes};
 use self::load::Program;
-use self::output::Capture;
+use self::output::{Capture, Log};
 use self::secrets::Redactor;
 use self::state::State;
 use self::text::bounded;
@@ -71,6 +71,7 @@ pub struct ComponentPublisher {
     limits: Arc<Limits>,
     program: Program,
     redactor: Redactor,
+    log: Arc<Log>,
     client: Arc<HttpClient>,
     idle: Mutex<Vec<Instance>>,
     started: AtomicU64,
@@ -101,12 +102,15 @@ impl ComponentPublisher {
     }
 
     fn new(name: &str, bytes: &[u8], program: Program, settings: Settings) -> Self {
+        let (name, digest): (Arc<str>, Arc<str>) = (name.into(), hex(&Sha256::digest(bytes)).into());
+        let redactor = Redactor::of(&settings.grants.secrets);
         Self {
-            name: name.into(),
-            digest: hex(&Sha256::digest(bytes)).into(),
+            log: Arc::new(Log::new(name.clone(), digest.clone(), settings.output.clone(), redactor.clone())),
+            name,
+            digest,
+            redactor,
             grants: Arc::new(settings.grants.clone()),
             limits: Arc::new(settings.limits.clone()),
-            redactor: Redactor::of(&settings.grants.secrets),
             settings,
             program,
             client: Arc::default(),
@@ -159,7 +163,7 @@ impl ComponentPublisher {
         };
         let mut uuid = bindings::UUID_TEXT;
         let lent = bindings::recorded(event, &mut uuid);
-        match instance.publish(lent).await {
+        match instance.publish(lent, event.wrapped_event.uuid).await {
             Ok(answer) => {
                 let (notes, again) = instance.answered();
                 again.into_iter().for_each(|instance| self.keep(instance));
@@ -176,7 +180,8 @@ impl ComponentPublisher {
         };
         let mut uuids = vec![bindings::UUID_TEXT; events.len()];
         let lent: Vec<_> = events.iter().zip(&mut uuids).map(|(event, uuid)| bindings::recorded(event, uuid)).collect();
-        match instance.publish_batch(&lent).await {
+        let only = if let [event] = events { Some(event.wrapped_event.uuid) } else { None };
+        match instance.publish_batch(&lent, only).await {
             Ok(answers) => {
                 let (notes, again) = instance.answered();
                 again.into_iter().for_each(|instance| self.keep(instance));
@@ -203,7 +208,7 @@ impl ComponentPublisher {
         let (name, redactor) = (&self.name, &self.redactor);
         let (grants, limits, client) = (self.grants.clone(), self.limits.clone(), self.client.clone());
         let gate = Gate::new(name.clone(), grants, limits, client, redactor.clone());
-        let capture = Capture::new(name.clone(), self.settings.output.clone(), redactor.clone(), &self.limits);
+        let capture = Capture::new(self.log.clone(), &self.limits);
         let state = State::new(&self.settings, gate, capture, redactor.clone());
         let events_max = self.settings.isolation.events_max(serial);
         let started = Instance::start(&self.program, state, &self.limits, events_max).await;

@@ -6,6 +6,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use uuid::Uuid;
 use wasmtime::component::Instance as WasmInstance;
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
@@ -50,7 +51,7 @@ impl Instance {
     ) -> Result<Self, (Outcome, Notes)> {
         let mut store = store(program, state, limits);
         let runtime = store.data().sockets.runtime();
-        begin_call(&mut store, limits.call_time);
+        begin_call(&mut store, limits.call_time, None);
         let instantiated = on(runtime.as_ref(), instantiate(program, &mut store));
         let started = within(limits.call_time, instantiated).await;
         let (instance, configured) = match started {
@@ -69,18 +70,22 @@ impl Instance {
         Ok(Self { store, publisher, batch, runtime, call_time: limits.call_time, events_left: events_max })
     }
 
-    /// Calls `publish`.
-    pub(super) async fn publish(&mut self, event: types::Recorded<'_>) -> wasmtime::Result<Answer> {
-        begin_call(&mut self.store, self.call_time);
+    /// Calls `publish`; `uuid` is the event's.
+    pub(super) async fn publish(&mut self, event: types::Recorded<'_>, uuid: Uuid) -> wasmtime::Result<Answer> {
+        begin_call(&mut self.store, self.call_time, Some(uuid));
         self.events_left = self.events_left.saturating_sub(1);
         let call = self.publisher.call_publish(&mut self.store, event);
         within(self.call_time, on(self.runtime.as_ref(), call)).await
     }
 
-    /// Calls `publish-batch`, and holds the guest to an answer for each event.
-    pub(super) async fn publish_batch(&mut self, events: &[types::Recorded<'_>]) -> wasmtime::Result<Vec<Answer>> {
+    /// Calls `publish-batch`, and holds the guest to an answer for each event. Where there is only one, `uuid` is its.
+    pub(super) async fn publish_batch(
+        &mut self,
+        events: &[types::Recorded<'_>],
+        uuid: Option<Uuid>,
+    ) -> wasmtime::Result<Vec<Answer>> {
         let batch = self.batch.as_ref().ok_or_else(|| wasmtime::Error::msg("it takes no batches"))?;
-        begin_call(&mut self.store, self.call_time);
+        begin_call(&mut self.store, self.call_time, uuid);
         self.events_left = self.events_left.saturating_sub(u32::try_from(events.len()).unwrap_or(u32::MAX));
         let call = batch.call_publish_batch(&mut self.store, events);
         let answers = within(self.call_time, on(self.runtime.as_ref(), call)).await?;
@@ -141,12 +146,13 @@ fn refused(store: &Store<State>, reason: String) -> (Outcome, Notes) {
     (Outcome::Unavailable { reason, after: None }, end_call(store))
 }
 
-fn begin_call(store: &mut Store<State>, call_time: Duration) {
+fn begin_call(store: &mut Store<State>, call_time: Duration, event: Option<Uuid>) {
     store.set_epoch_deadline(1);
     let state = store.data_mut();
     state.deadline = Instant::now() + call_time;
     state.limiter.take_refused();
     state.gate.begin_call();
+    state.capture.begin_call(event);
 }
 
 fn end_call(store: &Store<State>) -> Notes {
