@@ -45,6 +45,8 @@ pub struct PublisherConfig {
     pub env: BTreeMap<String, String>,
     pub config: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, SecretConfig>,
+    /// The folder of compiled code; relative to the file's folder.
+    pub cache: Option<PathBuf>,
     pub call_time: Option<Time>,
     pub memory_mib: Option<usize>,
     pub isolation: IsolationConfig,
@@ -129,7 +131,8 @@ impl Config {
         let mut config: Self = toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let secrets = config.publisher.secrets.values_mut().map(|secret| &mut secret.file);
-        for file in [&mut config.db, &mut config.publisher.file].into_iter().chain(secrets).flatten() {
+        let files = [&mut config.db, &mut config.publisher.file, &mut config.publisher.cache];
+        for file in files.into_iter().chain(secrets).flatten() {
             *file = folder.join(&*file);
         }
         Ok(config)
@@ -168,6 +171,7 @@ impl PublisherConfig {
                 IsolationConfig::Reuse => recycle_after.unwrap_or_default(),
                 IsolationConfig::PerEvent => Isolation::PerEvent,
             },
+            cache: self.cache.clone(),
             ..Settings::default()
         }
     }

@@ -142,6 +142,7 @@ async fn a_secret_that_comes_back_is_blotted_out_of_the_reason_and_the_output() 
 fn outbox(place: &Workplace, arguments: &str, token: Option<&str>) -> Output {
     let mut command = Command::new(outbox_program());
     command.args(arguments.split_whitespace()).current_dir(place.path("")).env("OUTBOX_LOG", "trace");
+    command.env("XDG_CACHE_HOME", place.path("cache"));
     command.env_remove("OUTBOX_TEST_TOKEN").envs(token.map(|token| ("OUTBOX_TEST_TOKEN", token)));
     command.output().unwrap()
 }

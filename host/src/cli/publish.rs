@@ -1,5 +1,6 @@
 //! `outbox run` and `outbox relay`: one pass, and passes without end.
 
+use std::env;
 use std::path::PathBuf;
 use std::thread;
 
@@ -33,6 +34,12 @@ struct Publishing {
     /// Set an environment variable of the publisher's; may be given again.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
+    /// Keep compiled code in this folder; ~/.cache/outbox unless set.
+    #[arg(long, value_name = "FOLDER")]
+    cache: Option<PathBuf>,
+    /// Compile the publisher at each start.
+    #[arg(long, conflicts_with = "cache")]
+    no_cache: bool,
     /// How many attempts an entry gets before it becomes a dead letter.
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
@@ -68,6 +75,15 @@ fn variable(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Where programs keep what they can make again: `$XDG_CACHE_HOME`, or `~/.cache`.
+fn user_cache() -> Option<PathBuf> {
+    let folder = |variable, within: &str| {
+        let folder = PathBuf::from(env::var_os(variable)?).join(within);
+        folder.is_absolute().then_some(folder)
+    };
+    folder("XDG_CACHE_HOME", "outbox").or_else(|| folder("HOME", ".cache/outbox"))
+}
+
 impl Publishing {
     fn prepare(self) -> Result<(Outbox<SqliteOutbox>, ComponentPublisher)> {
         let (mut config, db) = self.database.config()?;
@@ -83,6 +99,7 @@ impl Publishing {
         let mut settings = config.publisher.settings();
         settings.grants.secrets = config.publisher.secrets()?;
         settings.grants.check_secrets()?;
+        settings.cache = self.cache.or(settings.cache).or_else(user_cache).filter(|_| !self.no_cache);
         let publisher = ComponentPublisher::load(&file, settings)?;
         Ok((Outbox::new(outbox, JsonSerde).with_options(config.options()), publisher))
     }

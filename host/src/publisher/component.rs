@@ -17,8 +17,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sha2::{Digest, Sha256};
-
 use super::{Attempt, BoxFuture, Outcome, Publisher};
 use crate::recorded::Recorded;
 
@@ -33,6 +31,7 @@ use self::text::bounded;
 
 mod address;
 mod bindings;
+mod cache;
 mod destination;
 mod engine;
 mod failure;
@@ -79,7 +78,8 @@ pub struct ComponentPublisher {
 
 impl ComponentPublisher {
     /// Reads, checks and compiles a component; its name is the file's, without the extension. No guest code is run
-    /// yet. Compiling takes from milliseconds to seconds and uses all processors.
+    /// yet. Compiling takes from milliseconds to seconds and uses all processors; code that is found in
+    /// [`Settings::cache`] is not compiled again.
     ///
     /// # Errors
     ///
@@ -87,8 +87,8 @@ impl ComponentPublisher {
     pub fn load(path: &Path, settings: Settings) -> Result<Self, LoadError> {
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
         let bytes = load::read(path, &path.to_string_lossy(), settings.limits.module_bytes)?;
-        let program = load::program(&path.to_string_lossy(), &bytes, settings.limits.module_bytes)?;
-        Ok(Self::new(&name, &bytes, program, settings))
+        let program = load::program(&path.to_string_lossy(), &bytes, &settings)?;
+        Ok(Self::new(&name, program, settings))
     }
 
     /// Checks and compiles the bytes of a component, as [`load`](Self::load) does.
@@ -97,12 +97,12 @@ impl ComponentPublisher {
     ///
     /// As [`load`](Self::load); the message calls the publisher `name`.
     pub fn from_bytes(name: &str, bytes: &[u8], settings: Settings) -> Result<Self, LoadError> {
-        let program = load::program(name, bytes, settings.limits.module_bytes)?;
-        Ok(Self::new(name, bytes, program, settings))
+        let program = load::program(name, bytes, &settings)?;
+        Ok(Self::new(name, program, settings))
     }
 
-    fn new(name: &str, bytes: &[u8], program: Program, settings: Settings) -> Self {
-        let (name, digest): (Arc<str>, Arc<str>) = (name.into(), hex(&Sha256::digest(bytes)).into());
+    fn new(name: &str, program: Program, settings: Settings) -> Self {
+        let (name, digest): (Arc<str>, Arc<str>) = (name.into(), hex(&program.digest).into());
         let redactor = Redactor::of(&settings.grants.secrets);
         Self {
             log: Arc::new(Log::new(name.clone(), digest.clone(), settings.output.clone(), redactor.clone())),
@@ -127,6 +127,11 @@ impl ComponentPublisher {
     /// The sha256 digest of the component's bytes, in hex: its version.
     pub fn digest(&self) -> &Arc<str> {
         &self.digest
+    }
+
+    /// Whether its code was compiled before, and found in the cache.
+    pub fn is_from_cache(&self) -> bool {
+        self.program.from_cache
     }
 
     /// Whether it exports `batch-publisher`.
