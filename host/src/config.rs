@@ -1,15 +1,21 @@
 //! `outbox.toml`: what may be set, and how it is read. Unknown keys are refused.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use outbox_host::outbox::Retention;
-use outbox_host::publisher::component::{Grants, HttpGrant, Isolation, Limits, Settings};
+use outbox_host::publisher::component::{Grants, HeaderSecret, HttpGrant, Isolation, Limits, Settings, TcpGrant};
 use outbox_host::{Backoff, OnDeadLetter, Ordering, Policy, RelayOptions};
 use serde::{Deserialize, Deserializer, de};
+
+mod secrets;
+
+use self::secrets::SecretConfig;
 
 /// The whole file. Everything in it is optional.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -31,11 +37,16 @@ pub struct Config {
 pub struct PublisherConfig {
     /// The component; relative to the file's folder.
     pub file: Option<PathBuf>,
-    #[serde(deserialize_with = "http_grants")]
+    #[serde(deserialize_with = "parsed")]
     pub allow_http: Vec<HttpGrant>,
+    #[serde(deserialize_with = "parsed")]
+    pub allow_tcp: Vec<TcpGrant>,
     pub allow_private: bool,
     pub env: BTreeMap<String, String>,
     pub config: BTreeMap<String, String>,
+    pub secrets: BTreeMap<String, SecretConfig>,
+    /// The folder of compiled code; relative to the file's folder.
+    pub cache: Option<PathBuf>,
     pub call_time: Option<Time>,
     pub memory_mib: Option<usize>,
     pub isolation: IsolationConfig,
@@ -80,7 +91,7 @@ pub struct RetentionConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Time(pub Duration);
 
-impl std::str::FromStr for Time {
+impl FromStr for Time {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -99,7 +110,12 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
-fn http_grants<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<HttpGrant>, D::Error> {
+/// A list of texts, each of which is parsed.
+fn parsed<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: FromStr<Err: Display>,
+    D: Deserializer<'de>,
+{
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
 }
@@ -114,7 +130,9 @@ impl Config {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut config: Self = toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        for file in [&mut config.db, &mut config.publisher.file].into_iter().flatten() {
+        let secrets = config.publisher.secrets.values_mut().map(|secret| &mut secret.file);
+        let files = [&mut config.db, &mut config.publisher.file, &mut config.publisher.cache];
+        for file in files.into_iter().chain(secrets).flatten() {
             *file = folder.join(&*file);
         }
         Ok(config)
@@ -122,7 +140,16 @@ impl Config {
 }
 
 impl PublisherConfig {
-    /// How the component is run.
+    /// Reads the secrets; none of them is read before.
+    ///
+    /// # Errors
+    ///
+    /// Names the secret that is missing or cannot be used, and never what it is.
+    pub fn secrets(&self) -> Result<Vec<HeaderSecret>> {
+        self.secrets.iter().map(|(name, secret)| secret.read(name)).collect()
+    }
+
+    /// How the component is run, without its secrets.
     pub fn settings(&self) -> Settings {
         let defaults = Limits::default();
         let recycle_after = self.recycle_after.map(|recycle_after| Isolation::Reuse { recycle_after });
@@ -134,14 +161,17 @@ impl PublisherConfig {
             },
             grants: Grants {
                 allow_http: self.allow_http.clone(),
+                allow_tcp: self.allow_tcp.clone(),
                 allow_private: self.allow_private,
                 env: self.env.clone(),
                 config: self.config.clone(),
+                secrets: Vec::new(),
             },
             isolation: match self.isolation {
                 IsolationConfig::Reuse => recycle_after.unwrap_or_default(),
                 IsolationConfig::PerEvent => Isolation::PerEvent,
             },
+            cache: self.cache.clone(),
             ..Settings::default()
         }
     }
@@ -232,6 +262,8 @@ mod tests {
         assert!(error.contains("line 2") && error.contains("`soon` is no length of time"), "{error}");
         let error = parse("[publisher]\nallow_http = [\"example.com\"]\n").unwrap_err();
         assert!(error.contains("line 2") && error.contains("cannot be granted"), "{error}");
+        let error = parse("[publisher]\nallow_tcp = [\"db.example.com\"]\n").unwrap_err();
+        assert!(error.contains("line 2") && error.contains("it has no port"), "{error}");
         assert!(parse("[relay]\nshutdown_grace = \"-1s\"\n").unwrap_err().contains("no length of time"));
         assert!(parse("[relay]\nordering = \"backwards\"\n").is_err());
     }

@@ -91,6 +91,22 @@ fn what_the_guest_prints_is_no_part_of_the_result() {
 }
 
 #[test]
+fn what_the_guest_prints_is_logged_with_where_it_comes_from() {
+    let place = Workplace::new();
+    place.append(&event("order-1", &json!({"do": "retry", "reason": "busy"})));
+    let ran = place.outbox("run --db app.db --publisher guests/scripted.wasm --log-json");
+    let log = ran.stderr.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let guest: Vec<Value> = log.filter(|entry| entry["target"] == "outbox::guest").collect();
+    let uuid = place.query("SELECT uuid FROM outbox").remove(0);
+    let digest = place.query("SELECT digest FROM outbox_attempts").remove(0);
+    for (entry, stream) in guest.iter().zip(["stdout", "stderr"]) {
+        let fields = ["publisher", "digest", "event", "stream"].map(|field| entry["fields"][field].as_str().unwrap());
+        assert_eq!(fields, ["scripted", &digest[..12], &uuid, stream], "{entry}");
+    }
+    assert_eq!((guest.len(), &guest[1]["fields"]["message"]), (2, &"failing: busy".into()));
+}
+
+#[test]
 fn an_unavailable_publisher_uses_up_no_attempt() {
     let place = Workplace::new();
     let closed_twice = json!({"do": "unavailable", "reason": "closed", "after_ms": 0, "until_attempt": 2});

@@ -1,11 +1,12 @@
 //! `outbox run` and `outbox relay`: one pass, and passes without end.
 
+use std::env;
 use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use outbox_host::publisher::component::{ComponentPublisher, HttpGrant};
+use outbox_host::publisher::component::{ComponentPublisher, HttpGrant, TcpGrant};
 use outbox_host::{DEFAULT_LIMIT, JsonSerde, Outbox, OutboxStorageStrategy, Report, SqliteOutbox, Stop, stop};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -24,12 +25,21 @@ struct Publishing {
     /// Let it send HTTP requests there, for example `https://api.example.com`; may be given again.
     #[arg(long, value_name = "ORIGIN")]
     allow_http: Vec<HttpGrant>,
-    /// Let the names in --allow-http resolve to loopback and private addresses.
+    /// Let it open TCP connections there, for example db.example.com:5432; may be given again.
+    #[arg(long, value_name = "HOST:PORT")]
+    allow_tcp: Vec<TcpGrant>,
+    /// Let the names in --allow-http and --allow-tcp resolve to loopback and private addresses.
     #[arg(long)]
     allow_private: bool,
     /// Set an environment variable of the publisher's; may be given again.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
+    /// Keep compiled code in this folder; ~/.cache/outbox unless set.
+    #[arg(long, value_name = "FOLDER")]
+    cache: Option<PathBuf>,
+    /// Compile the publisher at each start.
+    #[arg(long, conflicts_with = "cache")]
+    no_cache: bool,
     /// How many attempts an entry gets before it becomes a dead letter.
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
@@ -65,6 +75,15 @@ fn variable(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Where programs keep what they can make again: `$XDG_CACHE_HOME`, or `~/.cache`.
+fn user_cache() -> Option<PathBuf> {
+    let folder = |variable, within: &str| {
+        let folder = PathBuf::from(env::var_os(variable)?).join(within);
+        folder.is_absolute().then_some(folder)
+    };
+    folder("XDG_CACHE_HOME", "outbox").or_else(|| folder("HOME", ".cache/outbox"))
+}
+
 impl Publishing {
     fn prepare(self) -> Result<(Outbox<SqliteOutbox>, ComponentPublisher)> {
         let (mut config, db) = self.database.config()?;
@@ -72,11 +91,16 @@ impl Publishing {
         let file = self.publisher.or(config.publisher.file.take());
         let file = file.context("no publisher: name it with --publisher FILE, or `file` in [publisher]")?;
         config.publisher.allow_http.extend(self.allow_http);
+        config.publisher.allow_tcp.extend(self.allow_tcp);
         config.publisher.allow_private |= self.allow_private;
         config.publisher.env.extend(self.env);
         config.relay.max_attempts = self.max_attempts.or(config.relay.max_attempts);
         config.relay.concurrency = self.concurrency.or(config.relay.concurrency);
-        let publisher = ComponentPublisher::load(&file, config.publisher.settings())?;
+        let mut settings = config.publisher.settings();
+        settings.grants.secrets = config.publisher.secrets()?;
+        settings.grants.check_secrets()?;
+        settings.cache = self.cache.or(settings.cache).or_else(user_cache).filter(|_| !self.no_cache);
+        let publisher = ComponentPublisher::load(&file, settings)?;
         Ok((Outbox::new(outbox, JsonSerde).with_options(config.options()), publisher))
     }
 }

@@ -17,8 +17,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use sha2::{Digest, Sha256};
-
 use super::{Attempt, BoxFuture, Outcome, Publisher};
 use crate::recorded::Recorded;
 
@@ -26,11 +24,14 @@ use self::http::Gate;
 use self::http_client::HttpClient;
 use self::instance::{Instance, Notes};
 use self::load::Program;
-use self::output::Capture;
+use self::output::{Capture, Log};
+use self::secrets::Redactor;
 use self::state::State;
+use self::text::bounded;
 
 mod address;
 mod bindings;
+mod cache;
 mod destination;
 mod engine;
 mod failure;
@@ -43,13 +44,16 @@ mod limits;
 mod load;
 mod outgoing;
 mod output;
+mod secrets;
 mod settings;
+mod sockets;
 mod state;
 mod text;
 
-pub use self::grants::{Grants, HttpGrant, InvalidHttpGrant};
+pub use self::grants::{Grants, HttpGrant, InvalidHttpGrant, InvalidTcpGrant, TcpGrant};
 pub use self::load::LoadError;
 pub use self::output::{GuestLine, GuestStream, OutputSink};
+pub use self::secrets::{HeaderSecret, InvalidSecret};
 pub use self::settings::{Isolation, Limits, Settings};
 
 /// The most events that a component is handed with one call, where it takes several.
@@ -66,6 +70,8 @@ pub struct ComponentPublisher {
     grants: Arc<Grants>,
     limits: Arc<Limits>,
     program: Program,
+    redactor: Redactor,
+    log: Arc<Log>,
     client: Arc<HttpClient>,
     idle: Mutex<Vec<Instance>>,
     started: AtomicU64,
@@ -73,7 +79,8 @@ pub struct ComponentPublisher {
 
 impl ComponentPublisher {
     /// Reads, checks and compiles a component; its name is the file's, without the extension. No guest code is run
-    /// yet. Compiling takes from milliseconds to seconds and uses all processors.
+    /// yet. Compiling takes from milliseconds to seconds and uses all processors; code that is found in
+    /// [`Settings::cache`] is not compiled again.
     ///
     /// # Errors
     ///
@@ -81,8 +88,8 @@ impl ComponentPublisher {
     pub fn load(path: &Path, settings: Settings) -> Result<Self, LoadError> {
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
         let bytes = load::read(path, &path.to_string_lossy(), settings.limits.module_bytes)?;
-        let program = load::program(&path.to_string_lossy(), &bytes, settings.limits.module_bytes)?;
-        Ok(Self::new(&name, &bytes, program, settings))
+        let program = load::program(&path.to_string_lossy(), &bytes, &settings)?;
+        Ok(Self::new(&name, program, settings))
     }
 
     /// Checks and compiles the bytes of a component, as [`load`](Self::load) does.
@@ -91,14 +98,18 @@ impl ComponentPublisher {
     ///
     /// As [`load`](Self::load); the message calls the publisher `name`.
     pub fn from_bytes(name: &str, bytes: &[u8], settings: Settings) -> Result<Self, LoadError> {
-        let program = load::program(name, bytes, settings.limits.module_bytes)?;
-        Ok(Self::new(name, bytes, program, settings))
+        let program = load::program(name, bytes, &settings)?;
+        Ok(Self::new(name, program, settings))
     }
 
-    fn new(name: &str, bytes: &[u8], program: Program, settings: Settings) -> Self {
+    fn new(name: &str, program: Program, settings: Settings) -> Self {
+        let (name, digest): (Arc<str>, Arc<str>) = (name.into(), hex(&program.digest).into());
+        let redactor = Redactor::of(&settings.grants.secrets);
         Self {
-            name: name.into(),
-            digest: hex(&Sha256::digest(bytes)).into(),
+            log: Arc::new(Log::new(name.clone(), digest.clone(), settings.output.clone(), redactor.clone())),
+            name,
+            digest,
+            redactor,
             grants: Arc::new(settings.grants.clone()),
             limits: Arc::new(settings.limits.clone()),
             settings,
@@ -117,6 +128,11 @@ impl ComponentPublisher {
     /// The sha256 digest of the component's bytes, in hex: its version.
     pub fn digest(&self) -> &Arc<str> {
         &self.digest
+    }
+
+    /// Whether its code was compiled before, and found in the cache.
+    pub fn is_from_cache(&self) -> bool {
+        self.program.from_cache
     }
 
     /// Whether it exports `batch-publisher`.
@@ -153,11 +169,11 @@ impl ComponentPublisher {
         };
         let mut uuid = bindings::UUID_TEXT;
         let lent = bindings::recorded(event, &mut uuid);
-        match instance.publish(lent).await {
+        match instance.publish(lent, event.wrapped_event.uuid).await {
             Ok(answer) => {
                 let (notes, again) = instance.answered();
                 again.into_iter().for_each(|instance| self.keep(instance));
-                self.attempt(bindings::outcome(answer, self.limits.reason_chars), &notes)
+                self.attempt(bindings::outcome(answer, |reason| self.reason(reason)), &notes)
             }
             Err(error) => self.failed(instance, &error),
         }
@@ -170,11 +186,13 @@ impl ComponentPublisher {
         };
         let mut uuids = vec![bindings::UUID_TEXT; events.len()];
         let lent: Vec<_> = events.iter().zip(&mut uuids).map(|(event, uuid)| bindings::recorded(event, uuid)).collect();
-        match instance.publish_batch(&lent).await {
+        let only = if let [event] = events { Some(event.wrapped_event.uuid) } else { None };
+        match instance.publish_batch(&lent, only).await {
             Ok(answers) => {
                 let (notes, again) = instance.answered();
                 again.into_iter().for_each(|instance| self.keep(instance));
-                let outcomes = answers.into_iter().map(|answer| bindings::outcome(answer, self.limits.reason_chars));
+                let outcomes =
+                    answers.into_iter().map(|answer| bindings::outcome(answer, |reason| self.reason(reason)));
                 outcomes.map(|outcome| self.attempt(outcome, &notes)).collect()
             }
             Err(error) => vec![self.failed(instance, &error); events.len()],
@@ -193,9 +211,11 @@ impl ComponentPublisher {
 
     async fn start(&self) -> Result<Instance, Attempt> {
         let serial = self.started.fetch_add(1, Ordering::Relaxed);
-        let gate = Gate::new(self.name.clone(), self.grants.clone(), self.limits.clone(), self.client.clone());
-        let capture = Capture::new(self.name.clone(), self.settings.output.clone(), &self.limits);
-        let state = State::new(&self.settings, gate, capture);
+        let (name, redactor) = (&self.name, &self.redactor);
+        let (grants, limits, client) = (self.grants.clone(), self.limits.clone(), self.client.clone());
+        let gate = Gate::new(name.clone(), grants, limits, client, redactor.clone());
+        let capture = Capture::new(self.log.clone(), &self.limits);
+        let state = State::new(&self.settings, gate, capture, redactor.clone());
         let events_max = self.settings.isolation.events_max(serial);
         let started = Instance::start(&self.program, state, &self.limits, events_max).await;
         started.map_err(|(outcome, notes)| self.attempt(outcome, &notes))
@@ -210,12 +230,25 @@ impl ComponentPublisher {
         self.attempt(outcome, &notes)
     }
 
+    /// A reason as it is kept: without secrets, and not too long.
+    fn reason(&self, reason: String) -> String {
+        bounded(self.redactor.redacted(reason), self.limits.reason_chars)
+    }
+
     fn attempt(&self, outcome: Outcome, notes: &Notes) -> Attempt {
         let digest = Some(self.digest.clone());
         if outcome == Outcome::Delivered {
             return Attempt { outcome, digest, stderr: String::new() };
         }
-        Attempt { outcome: with_denials(outcome, &notes.denied), digest, stderr: notes.stderr.clone() }
+        // What the guest was denied is mostly what it failed from.
+        let outcome = with_reason(outcome, |reason| {
+            *reason = self.redactor.redacted(std::mem::take(reason));
+            for note in &notes.denied {
+                reason.push_str(" · ");
+                reason.push_str(note);
+            }
+        });
+        Attempt { outcome, digest, stderr: notes.stderr.clone() }
     }
 }
 
@@ -248,8 +281,8 @@ impl fmt::Debug for ComponentPublisher {
     }
 }
 
-/// The outcome with what the guest was denied added to its reason: mostly that is what it failed from.
-fn with_denials(mut outcome: Outcome, denied: &[String]) -> Outcome {
+/// The outcome with its reason changed, where it has one.
+fn with_reason(mut outcome: Outcome, change: impl FnOnce(&mut String)) -> Outcome {
     if let Outcome::Retry { reason, .. }
     | Outcome::Rejected { reason }
     | Outcome::Unavailable { reason, .. }
@@ -257,10 +290,7 @@ fn with_denials(mut outcome: Outcome, denied: &[String]) -> Outcome {
     | Outcome::TimedOut { reason }
     | Outcome::LimitExceeded { reason } = &mut outcome
     {
-        for note in denied {
-            reason.push_str(" · ");
-            reason.push_str(note);
-        }
+        change(reason);
     }
     outcome
 }

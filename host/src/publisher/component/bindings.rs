@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use super::text::bounded;
 use crate::publisher::Outcome;
 use crate::recorded::{Payload, Recorded};
 
@@ -66,9 +65,8 @@ fn payload(data: &Payload) -> types::Payload<'_> {
     }
 }
 
-/// What follows from the guest's answer; reasons are cut to `reason_chars`.
-pub(super) fn outcome(answer: Answer, reason_chars: usize) -> Outcome {
-    let bound = |reason| bounded(reason, reason_chars);
+/// What follows from the guest's answer; its reasons are kept as `bound` makes them.
+pub(super) fn outcome(answer: Answer, bound: impl Fn(String) -> String) -> Outcome {
     match answer {
         Ok(()) => Outcome::Delivered,
         Err(types::PublishError::Retryable(failure)) => {

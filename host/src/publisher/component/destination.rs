@@ -1,4 +1,4 @@
-//! Where an HTTP request goes to, in the one form in which it is compared with the grants.
+//! Where a request or a connection goes to, in the one form in which it is compared with the grants.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -40,12 +40,12 @@ impl Destination {
             return Err("it names a user");
         }
         let (host, port) = split_port(authority).ok_or("its port is not a number from 1 to 65535")?;
-        Ok(Self { scheme, host: host_of(host)?, port: port.unwrap_or(scheme.default_port()) })
+        Ok(Self { scheme, host: Host::of(host)?, port: port.unwrap_or(scheme.default_port()) })
     }
 }
 
 /// Splits `host:port` and `[v6]:port`; none where there is a port that is none.
-fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
+pub(super) fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let host_end = match authority.rfind(']') {
         Some(bracket) => bracket + 1,
         None => authority.find(':').unwrap_or(authority.len()),
@@ -61,15 +61,18 @@ fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
-fn host_of(host: &str) -> Result<Host, &'static str> {
-    if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        return address.parse().map(|ip| Host::Ip(IpAddr::V6(ip))).map_err(|_| "its address is none");
+impl Host {
+    /// The host that is written so.
+    pub(super) fn of(host: &str) -> Result<Self, &'static str> {
+        if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            return address.parse().map(|ip| Self::Ip(IpAddr::V6(ip))).map_err(|_| "its address is none");
+        }
+        if let Ok(ip) = host.parse() {
+            return Ok(Self::Ip(IpAddr::V4(ip)));
+        }
+        let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        if name.is_empty() { Err("it has no host") } else { Ok(Self::Name(name)) }
     }
-    if let Ok(ip) = host.parse() {
-        return Ok(Host::Ip(IpAddr::V4(ip)));
-    }
-    let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-    if name.is_empty() { Err("it has no host") } else { Ok(Host::Name(name)) }
 }
 
 impl Scheme {

@@ -8,33 +8,68 @@ use std::str::FromStr;
 use hyper::Uri;
 
 use super::address::{self, AddressClass};
-use super::destination::{Destination, Host, Scheme, write_origin};
+use super::destination::{Destination, Host, Scheme, split_port, write_origin};
+use super::secrets::{HeaderSecret, InvalidSecret};
 
 /// What a publisher may reach outside the sandbox. The default grants nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Grants {
     /// The destinations that it may send HTTP requests to.
     pub allow_http: Vec<HttpGrant>,
-    /// Whether names in `allow_http` may resolve to addresses that are not public: loopback, private, link-local, ...
-    /// An address that `allow_http` names literally is allowed without it.
+    /// The hosts and ports that it may open TCP connections to. Names among them may be looked up, and no others.
+    pub allow_tcp: Vec<TcpGrant>,
+    /// Whether names in `allow_http` and `allow_tcp` may resolve to addresses that are not public: loopback, private,
+    /// link-local, ... An address that is named literally is allowed without it.
     pub allow_private: bool,
     /// Its environment variables.
     pub env: BTreeMap<String, String>,
     /// What it reads through `wasi:config/store`.
     pub config: BTreeMap<String, String>,
+    /// What is added to its HTTP requests, and never shown to it.
+    pub secrets: Vec<HeaderSecret>,
 }
 
 impl Grants {
     /// Which addresses may be connected to for `destination`; none where it was not granted.
     pub(super) fn http(&self, destination: &Destination) -> Option<AddressRule> {
         let granted = self.allow_http.iter().any(|grant| grant.allows(destination));
-        granted.then(|| match &destination.host {
+        granted.then(|| self.address_rule(&destination.host))
+    }
+
+    /// Which addresses may be connected to over TCP for this host and port; none where they were not granted.
+    pub(super) fn tcp(&self, host: &Host, port: u16) -> Option<AddressRule> {
+        let granted = self.allow_tcp.iter().any(|grant| grant.host == *host && grant.port == port);
+        granted.then(|| self.address_rule(host))
+    }
+
+    /// Which of the addresses of this host a guest may learn; none where it may not look it up.
+    pub(super) fn lookup(&self, host: &Host) -> Option<AddressRule> {
+        let granted = self.allow_tcp.iter().any(|grant| grant.host == *host);
+        granted.then(|| self.address_rule(host))
+    }
+
+    /// Checks that each secret is for a destination that `allow_http` grants.
+    ///
+    /// # Errors
+    ///
+    /// Names the first one that could never be used.
+    pub fn check_secrets(&self) -> Result<(), InvalidSecret> {
+        let granted = |to: &HttpGrant| self.allow_http.iter().any(|grant| grant.covers(to));
+        match self.secrets.iter().find(|secret| !granted(secret.destination())) {
+            None => Ok(()),
+            Some(secret) => Err(InvalidSecret::not_granted(secret)),
+        }
+    }
+
+    /// Which addresses a host that was granted may have.
+    fn address_rule(&self, host: &Host) -> AddressRule {
+        match host {
             _ if self.allow_private => AddressRule::Any,
             // Only the same literal grants a literal address, so it was named.
             Host::Ip(_) => AddressRule::Any,
             Host::Name(name) if name == "localhost" => AddressRule::Loopback,
             Host::Name(_) => AddressRule::Public,
-        })
+        }
     }
 }
 
@@ -87,16 +122,31 @@ enum HostPattern {
 }
 
 impl HttpGrant {
-    fn allows(&self, destination: &Destination) -> bool {
-        self.scheme == destination.scheme
-            && self.port == destination.port
-            && match (&self.host, &destination.host) {
-                (HostPattern::Exactly(granted), host) => granted == host,
-                (HostPattern::SubdomainsOf(suffix), Host::Name(name)) => {
-                    name.len() > suffix.len() && name.ends_with(suffix.as_str())
-                }
-                (HostPattern::SubdomainsOf(_), Host::Ip(_)) => false,
+    /// Whether all that `other` grants is granted by this one.
+    fn covers(&self, other: &Self) -> bool {
+        self.scheme == other.scheme
+            && self.port == other.port
+            && match (&self.host, &other.host) {
+                (granted, HostPattern::Exactly(host)) => granted.includes(host),
+                (HostPattern::Exactly(_), HostPattern::SubdomainsOf(_)) => false,
+                (HostPattern::SubdomainsOf(granted), HostPattern::SubdomainsOf(suffix)) => suffix.ends_with(granted),
             }
+    }
+
+    pub(super) fn allows(&self, destination: &Destination) -> bool {
+        self.scheme == destination.scheme && self.port == destination.port && self.host.includes(&destination.host)
+    }
+}
+
+impl HostPattern {
+    fn includes(&self, host: &Host) -> bool {
+        match (self, host) {
+            (Self::Exactly(granted), host) => granted == host,
+            (Self::SubdomainsOf(suffix), Host::Name(name)) => {
+                name.len() > suffix.len() && name.ends_with(suffix.as_str())
+            }
+            (Self::SubdomainsOf(_), Host::Ip(_)) => false,
+        }
     }
 }
 
@@ -141,6 +191,53 @@ impl fmt::Display for HttpGrant {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` cannot be granted: {reason}; write it as `https://api.example.com` or `http://127.0.0.1:8080`")]
 pub struct InvalidHttpGrant {
+    text: String,
+    reason: &'static str,
+}
+
+/// Where TCP connections may be opened to: a host, which is a name or an address, and a port.
+///
+/// ```
+/// use outbox_host::publisher::component::TcpGrant;
+///
+/// let grant: TcpGrant = "db.example.com:5432".parse()?;
+/// assert_eq!(grant.to_string(), "db.example.com:5432");
+/// assert!("db.example.com".parse::<TcpGrant>().is_err());
+/// # Ok::<(), outbox_host::publisher::component::InvalidTcpGrant>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpGrant {
+    host: Host,
+    port: u16,
+}
+
+impl FromStr for TcpGrant {
+    type Err = InvalidTcpGrant;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = |reason| InvalidTcpGrant { text: text.to_owned(), reason };
+        let (host, port) = split_port(text).ok_or_else(|| invalid("its port is not a number from 1 to 65535"))?;
+        let port = port.ok_or_else(|| invalid("it has no port"))?;
+        let host = Host::of(host).map_err(invalid)?;
+        match &host {
+            Host::Name(name) if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) => {
+                Err(invalid("its host is neither a name nor an address"))
+            }
+            _ => Ok(Self { host, port }),
+        }
+    }
+}
+
+impl fmt::Display for TcpGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// A text that grants no TCP connection, because it does not name a host and a port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` cannot be granted: {reason}; write it as `db.example.com:5432`, `127.0.0.1:9000` or `[::1]:9000`")]
+pub struct InvalidTcpGrant {
     text: String,
     reason: &'static str,
 }
@@ -205,6 +302,64 @@ mod tests {
         let open = Grants { allow_private: true, ..grants(&["http://db.internal"]) };
         let destination = Destination::of(&"http://db.internal/".parse().unwrap()).unwrap();
         assert_eq!(open.http(&destination), Some(AddressRule::Any));
+    }
+
+    #[test]
+    fn a_secret_has_to_be_for_a_granted_destination() {
+        let check = |allow_http: &[&str], to: &str| {
+            let secret = HeaderSecret::new("token", "s3cr3t-value", "authorization", "", to.parse().unwrap()).unwrap();
+            Grants { secrets: vec![secret], ..grants(allow_http) }.check_secrets()
+        };
+        let granted = ["https://api.example.com", "https://*.example.org"];
+        for to in
+            ["https://api.example.com", "https://a.example.org", "https://*.example.org", "https://*.a.example.org"]
+        {
+            assert_eq!(check(&granted, to), Ok(()), "{to}");
+        }
+        for to in ["http://api.example.com", "https://*.example.com", "https://example.org", "https://*.org"] {
+            let error = check(&granted, to).unwrap_err().to_string();
+            assert!(error.contains("`token`") && error.contains(&format!("allow_http = [\"{to}\"]")), "{error}");
+        }
+    }
+
+    #[test]
+    fn tcp_is_granted_by_host_and_port_and_names_are_looked_up_only_where_one_is() {
+        let allow_tcp = ["DB.example.com:5432", "127.0.0.1:9000", "[::1]:9000", "localhost:7000"];
+        let mut grants = Grants { allow_tcp: allow_tcp.map(|it| it.parse().unwrap()).into(), ..Grants::default() };
+        let host = |text: &str| Host::of(text).unwrap();
+        let (db, v4, v6) = (host("db.example.com."), host("127.0.0.1"), host("[0::1]"));
+        assert_eq!(grants.tcp(&db, 5432), Some(AddressRule::Public));
+        assert_eq!(grants.tcp(&v4, 9000), Some(AddressRule::Any));
+        assert_eq!(grants.tcp(&v6, 9000), Some(AddressRule::Any));
+        assert_eq!(grants.tcp(&host("localhost"), 7000), Some(AddressRule::Loopback));
+        for (host, port) in [(&db, 5433), (&v4, 5432), (&host("example.com"), 5432), (&host("a.db.example.com"), 5432)]
+        {
+            assert_eq!(grants.tcp(host, port), None, "{host}:{port}");
+        }
+        assert_eq!(grants.lookup(&db), Some(AddressRule::Public));
+        assert_eq!(grants.lookup(&host("example.com")), None);
+        assert_eq!(Grants::default().lookup(&db), None);
+        grants.allow_private = true;
+        assert_eq!(grants.tcp(&db, 5432), Some(AddressRule::Any));
+        assert_eq!(grants.tcp(&db, 5433), None);
+    }
+
+    #[test]
+    fn what_names_no_host_and_port_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("db.example.com", "no port"),
+            ("db.example.com:0", "port"),
+            (":5432", "no host"),
+            ("::1:5432", "port"),
+            ("[::z]:1", "address"),
+            ("*.example.com:5432", "neither a name"),
+            ("tcp://db:5432", "port"),
+            ("user@db:5432", "neither a name"),
+        ] {
+            let error = text.parse::<TcpGrant>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+        assert_eq!("[0::1]:9000".parse::<TcpGrant>().unwrap().to_string(), "[::1]:9000");
     }
 
     #[test]

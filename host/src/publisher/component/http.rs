@@ -1,4 +1,5 @@
-//! The gate that every HTTP request of a guest passes: is it granted, and within the limits of its call?
+//! The gate that every HTTP request of a guest passes: is it granted, and within the limits of its call? The gate for
+//! its sockets is in `sockets.rs`.
 
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
@@ -17,7 +18,9 @@ use super::address::AddressClass;
 use super::destination::Destination;
 use super::grants::{AddressRule, Grants};
 use super::http_client::{Exchange, HttpClient, SendError, Timeouts};
+use super::secrets::Redactor;
 use super::settings::Limits;
+use super::sockets::SocketGate;
 use super::text::bounded;
 
 /// How many denials of one call are reported; more say nothing new.
@@ -41,14 +44,27 @@ pub(super) struct HttpCall {
     response_bytes: AtomicU64,
     notes: Mutex<Vec<String>>,
     abandoned: AtomicBool,
+    redactor: Redactor,
 }
 
 type IoFuture = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Sent = Result<(Response<WasiBody>, IoFuture), Error>;
 
 impl Gate {
-    pub(super) fn new(publisher: Arc<str>, grants: Arc<Grants>, limits: Arc<Limits>, client: Arc<HttpClient>) -> Self {
-        Self { publisher, grants, limits, client, call: Arc::default() }
+    pub(super) fn new(
+        publisher: Arc<str>,
+        grants: Arc<Grants>,
+        limits: Arc<Limits>,
+        client: Arc<HttpClient>,
+        redactor: Redactor,
+    ) -> Self {
+        Self { publisher, grants, limits, client, call: Arc::new(HttpCall { redactor, ..HttpCall::default() }) }
+    }
+
+    /// The gate of the same instance's sockets, whose denials are noted with those of its requests.
+    pub(super) fn sockets(&self) -> Arc<SocketGate> {
+        let (publisher, grants, client) = (self.publisher.clone(), self.grants.clone(), self.client.clone());
+        Arc::new(SocketGate::new(publisher, grants, self.call.clone(), client))
     }
 
     /// Starts the accounts of a new call.
@@ -88,16 +104,18 @@ impl Gate {
 }
 
 impl HttpCall {
-    fn note(&self, publisher: &str, note: String) {
-        let note = bounded(note, NOTE_CHARS_MAX);
-        tracing::warn!(target: "outbox::guest", publisher, "{note}");
+    /// Notes a denial for the operator, in the log and for the attempt's reason. A guest that tries many things is
+    /// noted with the first few of them.
+    pub(super) fn note(&self, publisher: &str, note: String) {
+        let note = bounded(self.redactor.redacted(note), NOTE_CHARS_MAX);
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if notes.len() < NOTES_MAX && !notes.contains(&note) {
+            tracing::warn!(target: "outbox::guest", publisher, "{note}");
             notes.push(note);
         }
     }
 
-    fn note_address(&self, publisher: &str, request: &str, class: AddressClass) {
+    pub(super) fn note_address(&self, publisher: &str, request: &str, class: AddressClass) {
         let remedy = "allow_private = true";
         self.note(publisher, format!("denied: {request}, which resolves to {class} — to allow it: {remedy}"));
     }
@@ -106,11 +124,14 @@ impl HttpCall {
 impl WasiHttpHooks for Gate {
     fn send_request(
         &mut self,
-        request: Request<WasiBody>,
+        mut request: Request<WasiBody>,
         options: Option<RequestOptions>,
         _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
         let admitted = self.admit(&request);
+        if let Ok((destination, _)) = &admitted {
+            self.grants.secrets.iter().for_each(|secret| secret.add_to(request.headers_mut(), destination));
+        }
         let timeouts = Timeouts::clamped(options.unwrap_or_default(), self.limits.call_time);
         let (publisher, call, client) = (self.publisher.clone(), self.call.clone(), self.client.clone());
         let response_bytes_max = self.limits.http_response_bytes;

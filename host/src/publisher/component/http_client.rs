@@ -5,7 +5,7 @@
 //! while the pool is shared by all of them. The price is one hand-over between threads for each request.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -80,11 +80,25 @@ impl Timeouts {
 }
 
 impl HttpClient {
+    /// The runtime that all connections live on.
+    pub(super) fn runtime(&self) -> Result<&Handle, Error> {
+        let io = self.io.get_or_init(IoThread::start).as_ref();
+        let io = io.map_err(|error| Error::InternalError(Some(format!("no thread for connections: {error}"))))?;
+        Ok(&io.runtime)
+    }
+
+    /// The addresses of `host` that `rule` allows.
+    pub(super) async fn lookup(&self, host: Host, rule: AddressRule) -> Result<Vec<IpAddr>, SendError> {
+        let mut task = AbortOnDrop(self.runtime()?.spawn(async move { resolve(&host, 0, rule).await }));
+        let resolved = (&mut task.0).await;
+        let resolved =
+            resolved.map_err(|ended| Error::InternalError(Some(format!("the look-up was ended: {ended}"))))?;
+        Ok(resolved?.iter().map(SocketAddr::ip).collect())
+    }
+
     /// Sends a request and waits for the head of its response. Dropping the future closes the connection.
     pub(super) async fn send(&self, exchange: Exchange) -> Result<Response<PooledBody>, SendError> {
-        let io = self.io.get_or_init(IoThread::start).as_ref();
-        let io = io.map_err(|error| Error::InternalError(Some(format!("no thread for HTTP: {error}"))))?;
-        let task = io.runtime.spawn(exchange.run(self.pool.clone()));
+        let task = self.runtime()?.spawn(exchange.run(self.pool.clone()));
         let mut task = AbortOnDrop(task);
         match (&mut task.0).await {
             Ok(response) => response,
@@ -168,7 +182,7 @@ async fn exchange(
 
 /// Connects to an address that the destination may have, and to no other: the name is not resolved again.
 async fn connect(destination: &Destination, rule: AddressRule) -> Result<Connection, SendError> {
-    let addresses = resolve(destination, rule).await?;
+    let addresses = resolve(&destination.host, destination.port, rule).await?;
     let stream = TcpStream::connect(addresses.as_slice()).await.map_err(Error::Connect)?;
     stream.set_nodelay(true).map_err(Error::Connect)?;
     match destination.scheme {
@@ -181,9 +195,8 @@ async fn connect(destination: &Destination, rule: AddressRule) -> Result<Connect
     }
 }
 
-async fn resolve(destination: &Destination, rule: AddressRule) -> Result<Vec<SocketAddr>, SendError> {
-    let port = destination.port;
-    let resolved: Vec<SocketAddr> = match &destination.host {
+async fn resolve(host: &Host, port: u16, rule: AddressRule) -> Result<Vec<SocketAddr>, SendError> {
+    let resolved: Vec<SocketAddr> = match host {
         Host::Ip(ip) => vec![SocketAddr::new(*ip, port)],
         Host::Name(name) => tokio::net::lookup_host((name.as_str(), port)).await.map_err(dns_error)?.collect(),
     };

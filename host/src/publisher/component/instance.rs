@@ -5,6 +5,8 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+use uuid::Uuid;
 use wasmtime::component::Instance as WasmInstance;
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
@@ -13,6 +15,7 @@ use super::failure::{self, TimedOut};
 use super::load::Program;
 use super::settings::Limits;
 use super::state::State;
+use super::text::bounded;
 use crate::publisher::Outcome;
 
 /// A store with one instantiated component in it. Dropping it ends whatever the guest has under way.
@@ -20,6 +23,7 @@ pub(super) struct Instance {
     store: Store<State>,
     publisher: bindings::publisher::Guest,
     batch: Option<bindings::batch_publisher::Guest>,
+    runtime: Option<Handle>,
     call_time: Duration,
     events_left: u32,
 }
@@ -46,8 +50,10 @@ impl Instance {
         events_max: u32,
     ) -> Result<Self, (Outcome, Notes)> {
         let mut store = store(program, state, limits);
-        begin_call(&mut store, limits.call_time);
-        let started = within(limits.call_time, instantiate(program, &mut store)).await;
+        let runtime = store.data().sockets.runtime();
+        begin_call(&mut store, limits.call_time, None);
+        let instantiated = on(runtime.as_ref(), instantiate(program, &mut store));
+        let started = within(limits.call_time, instantiated).await;
         let (instance, configured) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -56,27 +62,33 @@ impl Instance {
             }
         };
         if let Err(reason) = configured {
-            let reason = super::text::bounded(reason, limits.reason_chars);
+            let reason = bounded(store.data().redactor.redacted(reason), limits.reason_chars);
             return Err(refused(&store, format!("the publisher's configure failed: {reason}")));
         }
         end_call(&store);
         let (publisher, batch) = instance;
-        Ok(Self { store, publisher, batch, call_time: limits.call_time, events_left: events_max })
+        Ok(Self { store, publisher, batch, runtime, call_time: limits.call_time, events_left: events_max })
     }
 
-    /// Calls `publish`.
-    pub(super) async fn publish(&mut self, event: types::Recorded<'_>) -> wasmtime::Result<Answer> {
-        begin_call(&mut self.store, self.call_time);
+    /// Calls `publish`; `uuid` is the event's.
+    pub(super) async fn publish(&mut self, event: types::Recorded<'_>, uuid: Uuid) -> wasmtime::Result<Answer> {
+        begin_call(&mut self.store, self.call_time, Some(uuid));
         self.events_left = self.events_left.saturating_sub(1);
-        within(self.call_time, self.publisher.call_publish(&mut self.store, event)).await
+        let call = self.publisher.call_publish(&mut self.store, event);
+        within(self.call_time, on(self.runtime.as_ref(), call)).await
     }
 
-    /// Calls `publish-batch`, and holds the guest to an answer for each event.
-    pub(super) async fn publish_batch(&mut self, events: &[types::Recorded<'_>]) -> wasmtime::Result<Vec<Answer>> {
+    /// Calls `publish-batch`, and holds the guest to an answer for each event. Where there is only one, `uuid` is its.
+    pub(super) async fn publish_batch(
+        &mut self,
+        events: &[types::Recorded<'_>],
+        uuid: Option<Uuid>,
+    ) -> wasmtime::Result<Vec<Answer>> {
         let batch = self.batch.as_ref().ok_or_else(|| wasmtime::Error::msg("it takes no batches"))?;
-        begin_call(&mut self.store, self.call_time);
+        begin_call(&mut self.store, self.call_time, uuid);
         self.events_left = self.events_left.saturating_sub(u32::try_from(events.len()).unwrap_or(u32::MAX));
-        let answers = within(self.call_time, batch.call_publish_batch(&mut self.store, events)).await?;
+        let call = batch.call_publish_batch(&mut self.store, events);
+        let answers = within(self.call_time, on(self.runtime.as_ref(), call)).await?;
         if answers.len() != events.len() {
             let (got, expected) = (answers.len(), events.len());
             return Err(wasmtime::Error::msg(format!("publish-batch gave {got} answers for {expected} events")));
@@ -134,12 +146,13 @@ fn refused(store: &Store<State>, reason: String) -> (Outcome, Notes) {
     (Outcome::Unavailable { reason, after: None }, end_call(store))
 }
 
-fn begin_call(store: &mut Store<State>, call_time: Duration) {
+fn begin_call(store: &mut Store<State>, call_time: Duration, event: Option<Uuid>) {
     store.set_epoch_deadline(1);
     let state = store.data_mut();
     state.deadline = Instant::now() + call_time;
     state.limiter.take_refused();
     state.gate.begin_call();
+    state.capture.begin_call(event);
 }
 
 fn end_call(store: &Store<State>) -> Notes {
@@ -170,4 +183,16 @@ async fn within<T>(call_time: Duration, call: impl Future<Output = wasmtime::Res
         Ok(done) => done,
         Err(_) => Err(TimedOut { limit: call_time }.into()),
     }
+}
+
+/// Polls `call` as a part of the runtime that the publisher's sockets live on, where it may have sockets: they belong to
+/// the runtime in whose name they are polled, and outlive that of the caller.
+async fn on<T>(runtime: Option<&Handle>, call: impl Future<Output = T>) -> T {
+    let Some(runtime) = runtime else { return call.await };
+    let mut call = pin!(call);
+    poll_fn(|context| {
+        let _entered = runtime.enter();
+        call.as_mut().poll(context)
+    })
+    .await
 }

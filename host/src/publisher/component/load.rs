@@ -6,12 +6,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentNamedList, InstancePre, Lift, Linker, Lower};
 
 use super::bindings::{self, BATCH_PUBLISHER, LIFECYCLE, PUBLISHER, types};
+use super::cache::CodeCache;
 use super::engine::{EngineKind, TickingEngine};
 use super::outgoing;
+use super::settings::Settings;
+use super::sockets;
 use super::state::State;
 
 /// Why a file cannot be loaded as a publisher.
@@ -96,6 +100,10 @@ pub(super) struct Program {
     pub(super) publisher: bindings::publisher::GuestIndices,
     pub(super) batch: Option<bindings::batch_publisher::GuestIndices>,
     pub(super) lifecycle: Option<bindings::lifecycle::GuestIndices>,
+    /// The sha256 digest of the component's bytes.
+    pub(super) digest: [u8; 32],
+    /// Whether its code was compiled before, and kept.
+    pub(super) from_cache: bool,
     /// Keeps the epoch ticking.
     _engine: Arc<TickingEngine>,
 }
@@ -110,21 +118,48 @@ pub(super) fn read(path: &Path, name: &str, bytes_max: usize) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-/// Compiles `bytes` and checks that they are a publisher. Takes from milliseconds to seconds, on all processors.
-pub(super) fn program(name: &str, bytes: &[u8], bytes_max: usize) -> Result<Program, LoadError> {
-    check_size(name, bytes, bytes_max)?;
+/// Compiles `bytes`, or finds what was compiled from them before, and checks that they are a publisher. Compiling takes
+/// from milliseconds to seconds, on all processors.
+pub(super) fn program(name: &str, bytes: &[u8], settings: &Settings) -> Result<Program, LoadError> {
+    check_size(name, bytes, settings.limits.module_bytes)?;
     check_kind(name, bytes)?;
-    // Whatever the bytes are, a fault of the compiler's must not end the host.
-    let compiled = catch_unwind(AssertUnwindSafe(|| compile(name, bytes)));
-    let (engine, component) = compiled.unwrap_or_else(|_| Err(invalid(name, "the compiler failed on it")))?;
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    let cache = settings.cache.as_deref().and_then(open_cache);
+    let kept = cache.as_ref().and_then(|cache| cached(cache, &digest));
+    let from_cache = kept.is_some();
+    let (engine, component) = match kept {
+        Some(kept) => kept,
+        None => {
+            // Whatever the bytes are, a fault of the compiler's must not end the host.
+            let compiled = catch_unwind(AssertUnwindSafe(|| compile(name, bytes)));
+            compiled.unwrap_or_else(|_| Err(invalid(name, "the compiler failed on it")))?
+        }
+    };
     let pre = link(name, &engine, &component)?;
     let checked = Checked { name, pre: &pre };
-    Ok(Program {
-        publisher: checked.publisher()?,
-        batch: checked.batch()?,
-        lifecycle: checked.lifecycle()?,
-        pre,
-        _engine: engine,
+    let (publisher, batch, lifecycle) = (checked.publisher()?, checked.batch()?, checked.lifecycle()?);
+    if let Some(cache) = cache.filter(|_| !from_cache) {
+        cache.store(engine.engine(), &digest, &component);
+    }
+    Ok(Program { publisher, batch, lifecycle, digest, from_cache, pre, _engine: engine })
+}
+
+/// A folder that cannot be used costs the time to compile, and nothing else.
+fn open_cache(folder: &Path) -> Option<CodeCache> {
+    let opened = CodeCache::open(folder);
+    opened
+        .inspect_err(|error| {
+            tracing::warn!("compiled code is not kept: the folder {} cannot be used: {error}", folder.display());
+        })
+        .ok()
+}
+
+/// What was compiled before, by whichever engine accepted it.
+fn cached(cache: &CodeCache, digest: &[u8]) -> Option<(Arc<TickingEngine>, Component)> {
+    [EngineKind::Plain, EngineKind::Concurrent].into_iter().find_map(|kind| {
+        let engine = TickingEngine::shared(kind).ok()?;
+        let component = cache.load(engine.engine(), digest)?;
+        Some((engine, component))
     })
 }
 
@@ -188,6 +223,7 @@ fn link(name: &str, engine: &TickingEngine, component: &Component) -> Result<Ins
 fn linker(engine: &TickingEngine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine.engine());
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    sockets::add_to_linker(&mut linker)?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     outgoing::add_to_linker(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, State::config)?;

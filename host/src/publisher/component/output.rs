@@ -2,19 +2,29 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
 use tokio::io::AsyncWrite;
+use uuid::Uuid;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
+use super::secrets::Redactor;
 use super::settings::Limits;
 use super::text::tail;
 
 /// The most that one write may bring: it is copied out of the guest before it is seen.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
+/// How much of the digest is logged with each line: enough to tell versions apart.
+const DIGEST_CHARS: usize = 12;
+/// How many bytes of lines a publisher may have logged in a second, over all of its calls ...
+const LOG_BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
+/// ... of which each line takes as many as the log adds to it.
+const LOG_BYTES_OF_A_LINE: u64 = 128;
 /// How much of the standard error of a failed call is kept with the attempt.
 const TAIL_BYTES_MAX: usize = 4 * 1024;
 
@@ -23,6 +33,10 @@ const TAIL_BYTES_MAX: usize = 4 * 1024;
 pub struct GuestLine<'a> {
     /// The publisher's name.
     pub publisher: &'a str,
+    /// The sha256 digest of the component's bytes, in hex.
+    pub digest: &'a str,
+    /// The uuid of the event that it was called with; none while an instance starts, and for several events at once.
+    pub event: Option<Uuid>,
     /// Where the guest wrote it to.
     pub stream: GuestStream,
     /// The line without its end. What was no UTF-8, and control characters but the tab, are replaced by U+FFFD, so that
@@ -60,12 +74,15 @@ impl OutputSink {
     }
 }
 
-/// Sends each line to `tracing`, target `outbox::guest`, with the fields `publisher` and `stream`.
+/// Sends each line to `tracing`, target `outbox::guest`, with the fields `publisher`, `digest` (its beginning), `event`
+/// and `stream`.
 impl Default for OutputSink {
     fn default() -> Self {
         Self::new(|line| {
-            let stream = line.stream.name();
-            tracing::info!(target: "outbox::guest", publisher = line.publisher, stream, "{}", line.line);
+            let (publisher, stream, event) =
+                (line.publisher, line.stream.name(), line.event.map(tracing::field::display));
+            let digest = line.digest.get(..DIGEST_CHARS).unwrap_or(line.digest);
+            tracing::info!(target: "outbox::guest", publisher, digest, event, stream, "{}", line.line);
         })
     }
 }
@@ -76,13 +93,102 @@ impl fmt::Debug for OutputSink {
     }
 }
 
+/// The log of one publisher, which all of its instances write to: how much they may write, and what was left out.
+pub(super) struct Log {
+    publisher: Arc<str>,
+    digest: Arc<str>,
+    sink: OutputSink,
+    redactor: Redactor,
+    lines_left_out: AtomicU64,
+    budget: Mutex<Budget>,
+}
+
+/// What is left of the bytes per second: it grows with time, up to those of one second.
+struct Budget {
+    bytes: u64,
+    since: Instant,
+    /// When it was last said how much was left out.
+    told: Instant,
+}
+
+impl Log {
+    pub(super) fn new(publisher: Arc<str>, digest: Arc<str>, sink: OutputSink, redactor: Redactor) -> Self {
+        let now = Instant::now();
+        let budget = Budget { bytes: LOG_BYTES_PER_SECOND, since: now, told: now };
+        Self { publisher, digest, sink, redactor, lines_left_out: AtomicU64::new(0), budget: Mutex::new(budget) }
+    }
+
+    /// Passes a line on, or counts it where there are too many.
+    fn line(&self, event: Option<Uuid>, stream: GuestStream, line: &str) {
+        if !self.may_write(line) {
+            self.lines_left_out.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        self.tell_left_out_when_due();
+        self.emit(event, stream, line);
+    }
+
+    fn may_write(&self, line: &str) -> bool {
+        let bytes = LOG_BYTES_OF_A_LINE + line.len() as u64;
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(bytes, Instant::now())
+    }
+
+    /// Says how many lines were left out, at most once in a second.
+    fn tell_left_out_when_due(&self) {
+        if self.lines_left_out.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        if budget.told.elapsed() >= Duration::from_secs(1) {
+            budget.told = Instant::now();
+            drop(budget);
+            self.tell_left_out();
+        }
+    }
+
+    fn tell_left_out(&self) {
+        let lines = self.lines_left_out.swap(0, Ordering::Relaxed);
+        if lines > 0 {
+            let note = format!("[{lines} more lines are left out: too many in a second]");
+            self.emit(None, GuestStream::Stderr, &note);
+        }
+    }
+
+    fn emit(&self, event: Option<Uuid>, stream: GuestStream, line: &str) {
+        let (publisher, digest) = (&self.publisher, &self.digest);
+        (self.sink.0)(GuestLine { publisher, digest, event, stream, line });
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.tell_left_out();
+    }
+}
+
+impl Budget {
+    fn take(&mut self, bytes: u64, now: Instant) -> bool {
+        let grown =
+            now.saturating_duration_since(self.since).as_micros() * u128::from(LOG_BYTES_PER_SECOND) / 1_000_000;
+        if grown > 0 {
+            let all = u128::from(self.bytes) + grown;
+            self.bytes = u64::try_from(all).unwrap_or(u64::MAX).min(LOG_BYTES_PER_SECOND);
+            self.since = now;
+        }
+        let left = self.bytes.checked_sub(bytes);
+        self.bytes = left.unwrap_or(self.bytes);
+        left.is_some()
+    }
+}
+
 /// Both outputs of one instance.
 #[derive(Clone)]
 pub(super) struct Capture(Arc<Mutex<Captured>>);
 
 struct Captured {
-    publisher: Arc<str>,
-    sink: OutputSink,
+    log: Arc<Log>,
+    /// Which event the call is for.
+    event: Option<Uuid>,
     line_bytes_max: usize,
     lines_max: usize,
     lines: usize,
@@ -93,10 +199,10 @@ struct Captured {
 }
 
 impl Capture {
-    pub(super) fn new(publisher: Arc<str>, sink: OutputSink, limits: &Limits) -> Self {
+    pub(super) fn new(log: Arc<Log>, limits: &Limits) -> Self {
         Self(Arc::new(Mutex::new(Captured {
-            publisher,
-            sink,
+            log,
+            event: None,
             line_bytes_max: limits.line_bytes,
             lines_max: limits.lines,
             lines: 0,
@@ -110,6 +216,11 @@ impl Capture {
     /// The guest's handle of one of its outputs.
     pub(super) fn stream(&self, stream: GuestStream) -> GuestOutput {
         GuestOutput { capture: self.clone(), stream }
+    }
+
+    /// Starts a call: what is written from now on is about this event.
+    pub(super) fn begin_call(&self, event: Option<Uuid>) {
+        self.lock().event = event;
     }
 
     /// Ends a call: passes on the lines that have no end yet, says how many were left out, and returns the last lines
@@ -150,11 +261,12 @@ impl Captured {
             return;
         }
         self.lines += 1;
-        let line = self.line(stream).take();
+        let log = self.log.clone();
+        let line = self.line(stream).take(&log.redactor);
         if stream == GuestStream::Stderr {
             self.keep_tail(&line);
         }
-        self.emit(stream, &line);
+        self.log.line(self.event, stream, &line);
     }
 
     fn keep_tail(&mut self, line: &str) {
@@ -165,10 +277,6 @@ impl Captured {
         }
     }
 
-    fn emit(&self, stream: GuestStream, line: &str) {
-        (self.sink.0)(GuestLine { publisher: &self.publisher, stream, line });
-    }
-
     fn end_call(&mut self) -> String {
         for stream in [GuestStream::Stdout, GuestStream::Stderr] {
             if !self.line(stream).is_empty() {
@@ -177,8 +285,9 @@ impl Captured {
         }
         if self.lines_left_out > 0 {
             let note = format!("[{} more lines of this call are left out]", self.lines_left_out);
-            self.emit(GuestStream::Stderr, &note);
+            self.log.line(self.event, GuestStream::Stderr, &note);
         }
+        self.log.tell_left_out_when_due();
         self.lines = 0;
         self.lines_left_out = 0;
         let kept = std::mem::take(&mut self.stderr_tail);
@@ -210,10 +319,12 @@ impl Line {
         self.bytes_left_out = 0;
     }
 
-    fn take(&mut self) -> String {
+    fn take(&mut self, redactor: &Redactor) -> String {
         let text = self.bytes.strip_suffix(b"\r").unwrap_or(&self.bytes);
-        let mut line = String::from_utf8_lossy(text).replace(|c: char| c.is_control() && c != '\t', "\u{FFFD}");
-        if self.bytes_left_out > 0 {
+        let line = String::from_utf8_lossy(text).replace(|c: char| c.is_control() && c != '\t', "\u{FFFD}");
+        let whole = self.bytes_left_out == 0;
+        let mut line = if whole { redactor.redacted(line) } else { redactor.redacted_beginning(line) };
+        if !whole {
             line.push_str(&format!(" [{} more bytes are left out]", self.bytes_left_out));
         }
         self.clear();
@@ -287,6 +398,7 @@ impl AsyncWrite for GuestOutput {
 
 #[cfg(test)]
 mod tests {
+    use super::super::HeaderSecret;
     use super::*;
 
     fn capture(limits: Limits) -> (Capture, Arc<Mutex<Vec<String>>>) {
@@ -295,7 +407,9 @@ mod tests {
         let sink = OutputSink::new(move |line| {
             received.lock().unwrap().push(format!("{}: {}", line.stream.name(), line.line));
         });
-        (Capture::new("p".into(), sink, &limits), lines)
+        let secret = HeaderSecret::new("token", "s3cr3t-value", "authorization", "", "https://a.b".parse().unwrap());
+        let log = Log::new("p".into(), "d1ge57".into(), sink, Redactor::of(&[secret.unwrap()]));
+        (Capture::new(Arc::new(log), &limits), lines)
     }
 
     fn write(capture: &Capture, stream: GuestStream, text: &str) {
@@ -333,6 +447,16 @@ mod tests {
     }
 
     #[test]
+    fn secrets_are_blotted_out_also_where_a_line_is_cut() {
+        let (capture, lines) = capture(Limits { line_bytes: 20, ..Limits::default() });
+        write(&capture, GuestStream::Stderr, "a s3cr3t-");
+        write(&capture, GuestStream::Stderr, "value\nsent with: s3cr3t-value\n");
+        let expected = ["stderr: a [secret token]", "stderr: sent with: [secret token] [3 more bytes are left out]"];
+        assert_eq!(*lines.lock().unwrap(), expected);
+        assert!(!capture.end_call().contains("s3cr3t"));
+    }
+
+    #[test]
     fn a_flood_is_cut_and_counted_for_each_call() {
         let (capture, lines) = capture(Limits { lines: 2, ..Limits::default() });
         write(&capture, GuestStream::Stdout, "1\n2\n3\n4\n5");
@@ -340,6 +464,55 @@ mod tests {
         write(&capture, GuestStream::Stdout, "6\n");
         let expected = ["stdout: 1", "stdout: 2", "stderr: [3 more lines of this call are left out]", "stdout: 6"];
         assert_eq!(*lines.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn lines_tell_which_publisher_and_event_they_are_of() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let received = lines.clone();
+        let sink = OutputSink::new(move |line| {
+            let event = line.event.map(|uuid| uuid.as_u128());
+            received.lock().unwrap().push((line.publisher.to_owned(), line.digest.to_owned(), event, line.stream));
+        });
+        let log = Log::new("p".into(), "d1ge57".into(), sink, Redactor::default());
+        let capture = Capture::new(Arc::new(log), &Limits::default());
+        write(&capture, GuestStream::Stdout, "starting\n");
+        capture.end_call();
+        capture.begin_call(Some(Uuid::from_u128(7)));
+        write(&capture, GuestStream::Stderr, "no end");
+        capture.end_call();
+        let of = |event, stream| ("p".to_owned(), "d1ge57".to_owned(), event, stream);
+        assert_eq!(*lines.lock().unwrap(), [of(None, GuestStream::Stdout), of(Some(7), GuestStream::Stderr)]);
+    }
+
+    #[test]
+    fn a_flood_over_many_calls_is_cut_and_counted_and_the_attempt_keeps_its_tail() {
+        let (capture, lines) = capture(Limits::default());
+        let line = "x".repeat(1_000);
+        let written = 5 * LOG_BYTES_PER_SECOND / 1_000;
+        let started = Instant::now();
+        for number in 0..written {
+            write(&capture, GuestStream::Stderr, &format!("{line}{number}\n"));
+            assert!(capture.end_call().ends_with(&number.to_string()));
+        }
+        let seconds = started.elapsed().as_secs() + 2;
+        drop(capture);
+        let lines = lines.lock().unwrap();
+        let (notes, passed): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.contains("more lines are left out"));
+        assert!(passed.len() as u64 <= seconds * LOG_BYTES_PER_SECOND / 1_000, "{} lines", passed.len());
+        let left_out = |note: &String| note.split(['[', ' ']).find_map(|word| word.parse::<u64>().ok()).unwrap();
+        assert_eq!(passed.len() as u64 + notes.into_iter().map(left_out).sum::<u64>(), written);
+    }
+
+    #[test]
+    fn the_budget_grows_with_time_up_to_that_of_a_second() {
+        let start = Instant::now();
+        let mut budget = Budget { bytes: 100, since: start, told: start };
+        assert!(budget.take(100, start) && !budget.take(1, start));
+        assert!(!budget.take(LOG_BYTES_PER_SECOND / 2 + 1, start + Duration::from_millis(500)));
+        assert!(budget.take(LOG_BYTES_PER_SECOND / 2, start + Duration::from_millis(500)));
+        let later = start + Duration::from_secs(3_600);
+        assert!(budget.take(LOG_BYTES_PER_SECOND, later) && !budget.take(1, later));
     }
 
     #[test]

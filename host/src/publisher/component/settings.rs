@@ -1,5 +1,6 @@
 //! What an operator may set for a publisher: its limits, its grants, how its instances are reused, where its output goes.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::grants::Grants;
@@ -14,6 +15,9 @@ pub struct Settings {
     pub grants: Grants,
     /// How long an instance lives.
     pub isolation: Isolation,
+    /// The folder in which compiled code is kept for the next start; none where it is compiled each time. It is made
+    /// where it is missing, and not used where anybody but this user may write to it.
+    pub cache: Option<PathBuf>,
     /// Where the lines go that the guest writes to its standard output and standard error.
     pub output: OutputSink,
 }

@@ -1,5 +1,7 @@
 //! What the host keeps beside each instance: its capabilities and its accounts.
 
+use std::future::ready;
+use std::sync::Arc;
 use std::time::Instant;
 
 use wasmtime::component::ResourceTable;
@@ -10,7 +12,9 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use super::http::Gate;
 use super::limits::Limiter;
 use super::output::{Capture, GuestStream};
+use super::secrets::Redactor;
 use super::settings::Settings;
+use super::sockets::SocketGate;
 
 /// The most random bytes that one host call hands out.
 const RANDOM_BYTES_MAX: u64 = 64 * 1024;
@@ -22,24 +26,29 @@ pub(super) struct State {
     table: ResourceTable,
     config: WasiConfigVariables,
     pub(super) gate: Gate,
+    pub(super) sockets: Arc<SocketGate>,
     pub(super) limiter: Limiter,
     pub(super) capture: Capture,
+    pub(super) redactor: Redactor,
     /// When the current call has to be done.
     pub(super) deadline: Instant,
 }
 
 impl State {
-    pub(super) fn new(settings: &Settings, gate: Gate, capture: Capture) -> Self {
+    pub(super) fn new(settings: &Settings, gate: Gate, capture: Capture, redactor: Redactor) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(settings.limits.resources);
+        let sockets = gate.sockets();
         Self {
-            wasi: wasi(settings, &capture),
+            wasi: wasi(settings, &capture, &sockets),
             http: WasiHttpCtx::new(),
             table,
             config: settings.grants.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
             gate,
+            sockets,
             limiter: Limiter::new(&settings.limits),
             capture,
+            redactor,
             deadline: Instant::now(),
         }
     }
@@ -49,17 +58,27 @@ impl State {
     }
 }
 
-/// Clocks, randomness, captured output and the granted variables; no folder, no socket, no name look-up, no input.
-fn wasi(settings: &Settings, capture: &Capture) -> WasiCtx {
+/// Clocks, randomness, captured output, the granted variables and the granted connections; no folder, no UDP, no input.
+fn wasi(settings: &Settings, capture: &Capture, sockets: &Arc<SocketGate>) -> WasiCtx {
     let mut wasi = WasiCtx::builder();
     wasi.stdout(capture.stream(GuestStream::Stdout));
     wasi.stderr(capture.stream(GuestStream::Stderr));
     for (name, value) in &settings.grants.env {
         wasi.env(name, value);
     }
-    wasi.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false);
+    // A socket may be made without a grant: only where it goes says what to deny, and with which line to allow it.
+    // Names are looked up by `sockets.rs`, and never by WASI's own function.
+    wasi.allow_tcp(true).allow_udp(false).allow_ip_name_lookup(false);
+    let sockets = sockets.clone();
+    wasi.socket_addr_check(move |address, usage| Box::pin(ready(sockets.admits(address, usage))));
     wasi.max_random_size(RANDOM_BYTES_MAX);
     wasi.build()
+}
+
+impl State {
+    pub(super) fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
 }
 
 impl WasiView for State {

@@ -1,0 +1,183 @@
+//! Compiled code, kept in a folder of the host's own, so that a publisher is compiled once and not at each start.
+//!
+//! wasmtime runs what it finds in such a file without looking at it again: a file that anybody else could have written is
+//! code that anybody else could have written. So nothing is used that is not, all of it, what this user's host put
+//! there: the folder and the file are this user's and writable by nobody else, and the file holds the sha256 of its key
+//! and its code. The key is made of the component's bytes, the engine's version and all of its settings. Anything else
+//! is compiled anew and replaced; a folder that cannot be trusted is not used.
+
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::hash::{Hash, Hasher};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat, renameat, unlinkat};
+use sha2::{Digest, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use super::hex;
+
+/// What each file starts with: the form of the file, and its version.
+const MAGIC: &[u8; 16] = b"outbox cwasm 1\n\0";
+const DIGEST_BYTES: usize = 32;
+/// The longest file that is read: code is several times as long as the component it was compiled from.
+const FILE_BYTES_MAX: u64 = 1 << 30;
+/// The most files that are kept; the oldest are deleted when one is added.
+const FILES_MAX: usize = 64;
+
+/// A folder of compiled code.
+pub(super) struct CodeCache {
+    folder: File,
+    path: PathBuf,
+}
+
+impl CodeCache {
+    /// Opens the folder, and makes it where there is none.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        let folder = openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let folder = File::from(folder);
+        check_owner(&folder.metadata()?)?;
+        Ok(Self { folder, path: path.to_owned() })
+    }
+
+    /// The component that was compiled from bytes with this digest by such an engine, where it is there and as it was.
+    pub(super) fn load(&self, engine: &Engine, digest: &[u8]) -> Option<Component> {
+        let key = Key::new(engine, digest);
+        match self.read(&key) {
+            Ok(code) => deserialize(engine, &code).map_err(|error| self.ignore(&key, &error)).ok(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                self.ignore(&key, &error);
+                None
+            }
+        }
+    }
+
+    /// Keeps a component. That it could not be kept is told, and costs no more than compiling it again.
+    pub(super) fn store(&self, engine: &Engine, digest: &[u8], component: &Component) {
+        let key = Key::new(engine, digest);
+        let stored = component.serialize().map_err(io::Error::other).and_then(|code| self.write(&key, &code));
+        if let Err(error) = stored.and_then(|()| self.prune()) {
+            tracing::warn!("compiled code cannot be kept in {}: {error}", self.path.display());
+        }
+    }
+
+    fn ignore(&self, key: &Key, error: &dyn std::fmt::Display) {
+        tracing::warn!("{} is not used, and compiled anew: {error}", self.path.join(&key.file_name).display());
+    }
+
+    /// The code of a file that is, all of it, what `write` wrote.
+    fn read(&self, key: &Key) -> io::Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.folder, key.file_name.as_str(), flags, Mode::empty())?);
+        let metadata = file.metadata()?;
+        check_owner(&metadata)?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("it is no regular file"));
+        }
+        let mut bytes = Vec::new();
+        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        let damaged = || io::Error::other("it is not as it was written");
+        let (head, code) = bytes.split_at_checked(MAGIC.len() + DIGEST_BYTES).ok_or_else(damaged)?;
+        if head != key.head(code).as_slice() {
+            return Err(damaged());
+        }
+        Ok(code.to_vec())
+    }
+
+    /// Written beside its place and moved there, so that no reader sees a part of it.
+    fn write(&self, key: &Key, code: &[u8]) -> io::Result<()> {
+        let draft = format!(".{}.{}-{:x}.tmp", key.file_name, std::process::id(), fastrand::u64(..));
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&self.folder, draft.as_str(), flags, Mode::RUSR | Mode::WUSR)?);
+        let written = file.write_all(&key.head(code)).and_then(|()| file.write_all(code));
+        let placed = written.and_then(|()| {
+            renameat(&self.folder, draft.as_str(), &self.folder, key.file_name.as_str()).map_err(io::Error::from)
+        });
+        if placed.is_err() {
+            // What is left of it is of no use; that it cannot be deleted changes nothing about the error.
+            let _ = unlinkat(&self.folder, draft.as_str(), AtFlags::empty());
+        }
+        placed
+    }
+
+    /// Deletes the oldest files where there are too many: those of other versions, and of components that have changed.
+    fn prune(&self) -> io::Result<()> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if name.to_str().is_some_and(|name| name.ends_with(".cwasm") || name.ends_with(".cwasm.tmp")) {
+                files.push((entry.metadata()?.modified().unwrap_or(SystemTime::UNIX_EPOCH), name));
+            }
+        }
+        files.sort();
+        let too_many = files.len().saturating_sub(FILES_MAX);
+        for (_, name) in files.into_iter().take(too_many) {
+            unlinkat(&self.folder, name, AtFlags::empty())?;
+        }
+        Ok(())
+    }
+}
+
+/// Only this user may have written it: else it may be anybody's code.
+fn check_owner(metadata: &Metadata) -> io::Result<()> {
+    let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
+    if owner != user {
+        return Err(io::Error::other(format!("it belongs to the user {owner}, and this is the user {user}")));
+    }
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o022 != 0 {
+        return Err(io::Error::other(format!("others may write to it (mode {mode:o}; `chmod go-w` mends that)")));
+    }
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "wasmtime cannot check machine code; `read` made sure that it is what `write` wrote")]
+fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the bytes have to be what `Component::serialize` gave, for an engine like this one. They come from a file
+    // in a folder that only this user may write to, as only this user may to the file; sha256 says that they are, with
+    // the key of this engine, what `write` was given, and `store` gives it nothing but the result of `serialize`.
+    unsafe { Component::deserialize(engine, code) }
+}
+
+/// What a component's code depends on.
+struct Key {
+    digest: [u8; DIGEST_BYTES],
+    file_name: String,
+}
+
+impl Key {
+    fn new(engine: &Engine, module_digest: &[u8]) -> Self {
+        let mut hasher = Sha256Hasher(Sha256::new());
+        // wasmtime's version, the target, the compiler's settings, and all that the code would have to know of.
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        let engine_digest = hasher.0.finalize();
+        let digest = Sha256::new().chain_update(module_digest).chain_update(engine_digest).finalize();
+        let file_name = format!("{}-{}.cwasm", hex(module_digest), hex(&engine_digest[..8]));
+        Self { digest: digest.into(), file_name }
+    }
+
+    /// What stands before this code in its file.
+    fn head(&self, code: &[u8]) -> Vec<u8> {
+        let digest = Sha256::new().chain_update(self.digest).chain_update(code).finalize();
+        [MAGIC.as_slice(), digest.as_slice()].concat()
+    }
+}
+
+/// The standard library's own hasher is short, and no promise between versions.
+struct Sha256Hasher(Sha256);
+
+impl Hasher for Sha256Hasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        0
+    }
+}
