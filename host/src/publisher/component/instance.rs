@@ -1,7 +1,7 @@
 //! One instance of a publisher, and one call into it.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -52,8 +52,7 @@ impl Instance {
         let mut store = store(program, state, limits);
         let runtime = store.data().sockets.runtime();
         begin_call(&mut store, limits.call_time, None);
-        let instantiated = on(runtime.as_ref(), instantiate(program, &mut store));
-        let started = within(limits.call_time, instantiated).await;
+        let started = within(limits.call_time, runtime.as_ref(), instantiate(program, &mut store)).await;
         let (instance, configured) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -75,7 +74,7 @@ impl Instance {
         begin_call(&mut self.store, self.call_time, Some(uuid));
         self.events_left = self.events_left.saturating_sub(1);
         let call = self.publisher.call_publish(&mut self.store, event);
-        within(self.call_time, on(self.runtime.as_ref(), call)).await
+        within(self.call_time, self.runtime.as_ref(), call).await
     }
 
     /// Calls `publish-batch`, and holds the guest to an answer for each event. Where there is only one, `uuid` is its.
@@ -88,7 +87,7 @@ impl Instance {
         begin_call(&mut self.store, self.call_time, uuid);
         self.events_left = self.events_left.saturating_sub(u32::try_from(events.len()).unwrap_or(u32::MAX));
         let call = batch.call_publish_batch(&mut self.store, events);
-        let answers = within(self.call_time, on(self.runtime.as_ref(), call)).await?;
+        let answers = within(self.call_time, self.runtime.as_ref(), call).await?;
         if answers.len() != events.len() {
             let (got, expected) = (answers.len(), events.len());
             return Err(wasmtime::Error::msg(format!("publish-batch gave {got} answers for {expected} events")));
@@ -171,28 +170,27 @@ fn on_tick(store: &StoreContextMut<'_, State>, call_time: Duration) -> wasmtime:
 
 /// Waits for `call`, at most for `call_time`: the epoch stops a guest that computes, this one that waits.
 ///
+/// It is polled as a part of the runtime that the publisher's sockets live on, where it may have sockets: they belong to
+/// the runtime in whose name they are polled, and outlive that of the caller.
+///
 /// Most calls are done when they are first polled, and a timer costs as much as half of one: it is armed only for a
 /// call that has to wait.
-async fn within<T>(call_time: Duration, call: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
+async fn within<T>(
+    call_time: Duration,
+    runtime: Option<&Handle>,
+    call: impl Future<Output = wasmtime::Result<T>>,
+) -> wasmtime::Result<T> {
     let deadline = tokio::time::Instant::now() + call_time;
     let mut call = pin!(call);
-    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+    let mut call = poll_fn(|context| {
+        let _entered = runtime.map(Handle::enter);
+        call.as_mut().poll(context)
+    });
+    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(Pin::new(&mut call).poll(context))).await {
         return done;
     }
     match tokio::time::timeout_at(deadline, call).await {
         Ok(done) => done,
         Err(_) => Err(TimedOut { limit: call_time }.into()),
     }
-}
-
-/// Polls `call` as a part of the runtime that the publisher's sockets live on, where it may have sockets: they belong to
-/// the runtime in whose name they are polled, and outlive that of the caller.
-async fn on<T>(runtime: Option<&Handle>, call: impl Future<Output = T>) -> T {
-    let Some(runtime) = runtime else { return call.await };
-    let mut call = pin!(call);
-    poll_fn(|context| {
-        let _entered = runtime.enter();
-        call.as_mut().poll(context)
-    })
-    .await
 }
