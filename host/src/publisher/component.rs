@@ -31,6 +31,7 @@ use self::state::State;
 
 mod address;
 mod bindings;
+mod compile_time;
 mod destination;
 mod engine;
 mod failure;
@@ -72,7 +73,7 @@ pub struct ComponentPublisher {
 
 impl ComponentPublisher {
     /// Reads, checks and compiles a component; its name is the file's, without the extension. No guest code is run
-    /// yet. Compiling takes from milliseconds to seconds and uses all processors.
+    /// yet. Compiling takes from milliseconds to seconds, at most [`Limits::compile_time`], and uses all processors.
     ///
     /// # Errors
     ///
@@ -80,7 +81,7 @@ impl ComponentPublisher {
     pub fn load(path: &Path, settings: Settings) -> Result<Self, LoadError> {
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
         let bytes = load::read(path, &path.to_string_lossy(), settings.limits.module_bytes)?;
-        let program = load::program(&path.to_string_lossy(), &bytes, settings.limits.module_bytes)?;
+        let program = load::program(&path.to_string_lossy(), &bytes, &settings.limits)?;
         Ok(Self::new(&name, &bytes, program, settings))
     }
 
@@ -90,7 +91,7 @@ impl ComponentPublisher {
     ///
     /// As [`load`](Self::load); the message calls the publisher `name`.
     pub fn from_bytes(name: &str, bytes: &[u8], settings: Settings) -> Result<Self, LoadError> {
-        let program = load::program(name, bytes, settings.limits.module_bytes)?;
+        let program = load::program(name, bytes, &settings.limits)?;
         Ok(Self::new(name, bytes, program, settings))
     }
 
@@ -99,7 +100,7 @@ impl ComponentPublisher {
             name: name.into(),
             digest: hex(&Sha256::digest(bytes)).into(),
             grants: Arc::new(settings.grants.clone()),
-            limits: Arc::new(settings.limits.clone()),
+            limits: Arc::new(settings.limits.clone().bounded()),
             settings,
             program,
             client: Arc::default(),
