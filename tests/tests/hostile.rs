@@ -129,7 +129,7 @@ fn memory(name: &str) -> usize {
     line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
-/// One test, so that nothing else grows this process's memory meanwhile.
+/// One test, since the memory is the whole process's; what the others of this file take up meanwhile is counted too.
 #[tokio::test]
 async fn each_ends_as_its_own_outcome_within_its_memory_and_the_next_event_is_delivered() {
     let well_behaved = ComponentPublisher::load(&guest("noop"), Settings::default()).unwrap();
@@ -152,6 +152,55 @@ async fn each_ends_as_its_own_outcome_within_its_memory_and_the_next_event_is_de
     let growth = memory("VmHWM").saturating_sub(before);
     println!("the host's memory grew by {} MiB at its highest", growth / MIB);
     assert!(growth <= GROWTH_BYTES_MAX, "the host's memory grew by {growth} bytes");
+}
+
+const CONFIGURE: &str = r#"
+  (func $configure (result (result (error string)))
+    (canon lift (core func $i "configure") (memory $i "memory")))
+  (instance $lifecycle (export "configure" (func $configure)))
+  (export "outbox:publisher/lifecycle@0.1.0" (instance $lifecycle))
+"#;
+
+#[tokio::test]
+async fn a_trap_in_configure_makes_the_publisher_unavailable() {
+    let publisher = load("trap-in-configure", &component(&read("trap-in-configure"), CONFIGURE));
+    assert!(publisher.has_lifecycle());
+    assert_ended("trap-in-configure", &publish(&publisher, "{}").await, "unavailable", "unreachable");
+}
+
+const BATCH: &str = r#"
+  (func $batch (param "events" (list $recorded)) (result (list (result (error $error))))
+    (canon lift (core func $i "publish-batch") (memory $i "memory") (realloc (func $i "realloc"))))
+  (instance $batch-publisher (export "publish-batch" (func $batch)))
+  (export "outbox:publisher/batch-publisher@0.1.0" (instance $batch-publisher))
+"#;
+
+#[tokio::test]
+async fn a_million_answers_of_one_byte_are_too_much() {
+    let publisher = load("million-strings", &component(&read("million-strings"), BATCH));
+    for attempt in publisher.publish_batch(&[event("{}"), event("{}")]).await {
+        assert_ended("million-strings", &attempt, "limit-exceeded", "limit: hostcall_bytes");
+    }
+    assert_delivers(&publisher).await;
+}
+
+const TIMERS: &str = r#"
+  (import "wasi:io/poll@0.2.0" (instance $poll (export "pollable" (type (sub resource)))))
+  (alias export $poll "pollable" (type $pollable))
+  (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
+    (alias outer 1 $pollable (type $outer))
+    (export "pollable" (type $timer (eq $outer)))
+    (export "subscribe-duration" (func (param "when" u64) (result (own $timer))))))
+  (core func $subscribe (canon lower (func $clock "subscribe-duration")))
+  (core instance $i (instantiate $core (with "host" (instance (export "subscribe" (func $subscribe))))))
+"#;
+
+#[tokio::test]
+async fn leaked_handles_are_limited() {
+    let contract = with_core(&read("contract"), &read("handle-leak"));
+    let text = contract.replacen("  (core instance $i (instantiate $core))\n", TIMERS, 1);
+    let publisher = load("handle-leak", &wat::parse_str(text).unwrap());
+    assert_ended("handle-leak", &publish(&publisher, "{}").await, "limit-exceeded", "limit: resources");
 }
 
 const SAME_UNDER_VERSION_2: &str = r#"(export "outbox:publisher/publisher@0.2.0" (instance $publisher))"#;
