@@ -9,12 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use outbox_host::outbox::Retention;
-use outbox_host::publisher::component::{Grants, HeaderSecret, HttpGrant, Isolation, Limits, Settings, TcpGrant};
+use outbox_host::publisher::component::{Grants, HeaderSecret, HttpGrant, Isolation, Settings, TcpGrant};
 use outbox_host::{Backoff, OnDeadLetter, Ordering, Policy, RelayOptions};
 use serde::{Deserialize, Deserializer, de};
 
+mod limits;
 mod secrets;
 
+pub use self::limits::LimitsConfig;
 use self::secrets::SecretConfig;
 
 /// The whole file. Everything in it is optional.
@@ -47,17 +49,18 @@ pub struct PublisherConfig {
     pub secrets: BTreeMap<String, SecretConfig>,
     /// The folder of compiled code; relative to the file's folder.
     pub cache: Option<PathBuf>,
-    pub call_time: Option<Time>,
-    pub memory_mib: Option<usize>,
+    pub limits: LimitsConfig,
     pub isolation: IsolationConfig,
     pub recycle_after: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum IsolationConfig {
+    /// An instance serves many events.
     #[default]
     Reuse,
+    /// Each call gets an instance of its own.
     PerEvent,
 }
 
@@ -151,14 +154,9 @@ impl PublisherConfig {
 
     /// How the component is run, without its secrets.
     pub fn settings(&self) -> Settings {
-        let defaults = Limits::default();
         let recycle_after = self.recycle_after.map(|recycle_after| Isolation::Reuse { recycle_after });
         Settings {
-            limits: Limits {
-                call_time: self.call_time.map_or(defaults.call_time, |time| time.0),
-                memory_bytes: self.memory_mib.map_or(defaults.memory_bytes, |mib| mib.saturating_mul(1 << 20)),
-                ..defaults
-            },
+            limits: self.limits.limits(),
             grants: Grants {
                 allow_http: self.allow_http.clone(),
                 allow_tcp: self.allow_tcp.clone(),
@@ -210,6 +208,9 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
+    use outbox_host::publisher::component::Limits;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parse(text: &str) -> Result<Config, String> {
@@ -232,8 +233,8 @@ mod tests {
             file = "webhook.wasm"
             allow_http = ["https://hooks.example.com"]
             env = { WEBHOOK_URL = "https://hooks.example.com/orders" }
-            call_time = "1m 30s"
             isolation = "per-event"
+            limits = { call_time = "1m 30s", memory_mib = 7, http_requests = 2 }
             [relay]
             ordering = "none"
             on_dead_letter = "park"
@@ -245,7 +246,9 @@ mod tests {
         )
         .unwrap();
         let settings = config.publisher.settings();
-        assert_eq!(settings.limits.call_time, Duration::from_secs(90));
+        let expected =
+            Limits { call_time: Duration::from_secs(90), memory_bytes: 7 << 20, http_requests: 2, ..Limits::default() };
+        assert_eq!(settings.limits, expected);
         assert_eq!(settings.isolation, Isolation::PerEvent);
         assert_eq!(settings.grants.allow_http.len(), 1);
         let options = config.options();
@@ -258,7 +261,7 @@ mod tests {
     fn what_is_not_understood_is_refused_with_its_place() {
         let error = parse("[relay]\nmax_attemps = 3\n").unwrap_err();
         assert!(error.contains("line 2, column 1") && error.contains("max_attemps") && error.contains('^'), "{error}");
-        let error = parse("[publisher]\ncall_time = \"soon\"\n").unwrap_err();
+        let error = parse("[publisher.limits]\ncall_time = \"soon\"\n").unwrap_err();
         assert!(error.contains("line 2") && error.contains("`soon` is no length of time"), "{error}");
         let error = parse("[publisher]\nallow_http = [\"example.com\"]\n").unwrap_err();
         assert!(error.contains("line 2") && error.contains("cannot be granted"), "{error}");
@@ -266,5 +269,66 @@ mod tests {
         assert!(error.contains("line 2") && error.contains("it has no port"), "{error}");
         assert!(parse("[relay]\nshutdown_grace = \"-1s\"\n").unwrap_err().contains("no length of time"));
         assert!(parse("[relay]\nordering = \"backwards\"\n").is_err());
+    }
+    /// Lines as somebody may write them: known keys with values of any kind, and noise.
+    fn line() -> impl Strategy<Value = String> {
+        const KEYS: &[&str] = &[
+            "db",
+            "file",
+            "allow_http",
+            "allow_private",
+            "env",
+            "config",
+            "call_time",
+            "memory_mib",
+            "limits.lines",
+            "isolation",
+            "recycle_after",
+            "ordering",
+            "concurrency",
+            "max_attempts",
+            "backoff_max",
+            "dead_letters",
+        ];
+        const VALUES: &[&str] = &[
+            "true",
+            "-1",
+            "18446744073709551615",
+            "9223372036854775807",
+            "0",
+            "1e400",
+            "\"99999999999999h\"",
+            "\"9223372036854775807s\"",
+            "\"100y\"",
+            "\"1s\"",
+            "[\"https://*.a.example\"]",
+            "{ a = \"b\" }",
+            "\"per-event\"",
+            "[[[]]]",
+        ];
+        let set = (prop::sample::select(KEYS), prop::sample::select(VALUES)).prop_map(|(k, v)| format!("{k} = {v}"));
+        let table = prop::sample::select(&["[publisher]", "[publisher.limits]", "[relay]", "[retention]"][..]);
+        prop_oneof![4 => set, 2 => table.prop_map(str::to_owned), 1 => any::<String>()]
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_it(lines in prop::collection::vec(line(), 0..8)) {
+            if let Ok(config) = parse(&lines.join("\n")) {
+                config.options();
+                config.publisher.settings();
+            }
+        }
+
+        #[test]
+        fn no_single_setting_breaks_it(
+            table in prop::sample::select(&["publisher", "publisher.limits", "relay", "retention"][..]),
+            line in line(),
+        ) {
+            if let Ok(config) = parse(&format!("[{table}]\n{line}")) {
+                config.options();
+                config.publisher.settings();
+            }
+        }
     }
 }

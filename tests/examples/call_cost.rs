@@ -1,8 +1,8 @@
 //! What one call of a publisher costs: `cargo run --release -p outbox-tests --example call_cost [GUEST]`.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use outbox_host::publisher::component::{ComponentPublisher, Isolation, Settings};
+use outbox_host::publisher::component::{ComponentPublisher, Isolation, Limits, Settings};
 use outbox_host::{Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
 use uuid::Uuid;
 
@@ -18,10 +18,43 @@ fn main() -> anyhow::Result<()> {
         let nanos = runtime.block_on(nanos_a_call(&reused, kib * 1024, 200_000))?;
         println!("reused, {kib:>2} KiB data {nanos:>9.0} ns a call");
     }
+    let unlimited = load(Settings { limits: unlimited(), ..Settings::default() })?;
+    let ratio = runtime.block_on(cost_ratio(&reused, &unlimited))?;
+    println!("limits on / off     {ratio:>9.3} of the time a call, median of pairs");
     let fresh = load(Settings { isolation: Isolation::PerEvent, ..Settings::default() })?;
     let nanos = runtime.block_on(nanos_a_call(&fresh, 1024, 2_000))?;
     println!("fresh,   1 KiB data {nanos:>9.0} ns a call");
     Ok(())
+}
+
+/// No limit that any call could come near to.
+fn unlimited() -> Limits {
+    Limits {
+        call_time: Duration::MAX,
+        compile_time: Duration::MAX,
+        memory_bytes: usize::MAX,
+        table_elements: usize::MAX,
+        instances: usize::MAX,
+        hostcall_bytes: usize::MAX,
+        resources: usize::MAX,
+        reason_chars: usize::MAX,
+        module_bytes: usize::MAX - 1,
+        line_bytes: usize::MAX,
+        lines: usize::MAX,
+        http_requests: u32::MAX,
+        http_response_bytes: u64::MAX,
+    }
+}
+
+/// The one's time for a call over the other's: both are measured in turn, so that what else the machine does is spread
+/// over them alike.
+async fn cost_ratio(one: &ComponentPublisher, other: &ComponentPublisher) -> anyhow::Result<f64> {
+    let mut ratios = Vec::new();
+    for _ in 0..21 {
+        ratios.push(nanos_a_call(one, 1024, 20_000).await? / nanos_a_call(other, 1024, 20_000).await?);
+    }
+    ratios.sort_by(f64::total_cmp);
+    Ok(ratios[ratios.len() / 2])
 }
 
 async fn nanos_a_call(publisher: &ComponentPublisher, data_bytes: usize, calls: u32) -> anyhow::Result<f64> {

@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::{Database, print, print_json};
+use crate::config::{IsolationConfig, PublisherConfig, Time};
 
 /// What is published with, and how.
 #[derive(Args)]
@@ -40,12 +41,59 @@ struct Publishing {
     /// Compile the publisher at each start.
     #[arg(long, conflicts_with = "cache")]
     no_cache: bool,
+    #[command(flatten)]
+    sandbox: Sandbox,
     /// How many attempts an entry gets before it becomes a dead letter.
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
     /// The most calls at once.
     #[arg(long, value_name = "N")]
     concurrency: Option<usize>,
+}
+
+/// The publisher's limits; the others are set in [publisher.limits].
+#[derive(Args)]
+#[command(next_help_heading = "Limits of the publisher")]
+struct Sandbox {
+    /// The longest time of one call, waiting included [default: 30s].
+    #[arg(long, value_name = "TIME")]
+    call_time: Option<Time>,
+    /// The longest time of compiling it [default: 1m].
+    #[arg(long, value_name = "TIME")]
+    compile_time: Option<Time>,
+    /// The most memory of one instance [default: 128].
+    #[arg(long, value_name = "MIB")]
+    memory_mib: Option<usize>,
+    /// The most bytes of the component itself [default: 64].
+    #[arg(long, value_name = "MIB")]
+    module_mib: Option<usize>,
+    /// The most HTTP requests of one call [default: 1000].
+    #[arg(long, value_name = "N")]
+    http_requests: Option<u32>,
+    /// The most lines of output of one call that are logged [default: 1000].
+    #[arg(long, value_name = "N")]
+    log_lines: Option<usize>,
+    /// Whether an instance serves many events [default: reuse].
+    #[arg(long, value_enum)]
+    isolation: Option<IsolationConfig>,
+    /// How many events an instance serves where it serves many [default: 1000].
+    #[arg(long, value_name = "N")]
+    recycle_after: Option<u32>,
+}
+
+impl Sandbox {
+    /// What a flag says goes before what the file says.
+    fn apply(self, publisher: &mut PublisherConfig) {
+        let limits = &mut publisher.limits;
+        limits.call_time = self.call_time.or(limits.call_time);
+        limits.compile_time = self.compile_time.or(limits.compile_time);
+        limits.memory_mib = self.memory_mib.or(limits.memory_mib);
+        limits.module_mib = self.module_mib.or(limits.module_mib);
+        limits.http_requests = self.http_requests.or(limits.http_requests);
+        limits.lines = self.log_lines.or(limits.lines);
+        publisher.isolation = self.isolation.unwrap_or(publisher.isolation);
+        publisher.recycle_after = self.recycle_after.or(publisher.recycle_after);
+    }
 }
 
 /// One pass.
@@ -94,6 +142,7 @@ impl Publishing {
         config.publisher.allow_tcp.extend(self.allow_tcp);
         config.publisher.allow_private |= self.allow_private;
         config.publisher.env.extend(self.env);
+        self.sandbox.apply(&mut config.publisher);
         config.relay.max_attempts = self.max_attempts.or(config.relay.max_attempts);
         config.relay.concurrency = self.concurrency.or(config.relay.concurrency);
         let mut settings = config.publisher.settings();

@@ -32,6 +32,7 @@ use self::text::bounded;
 mod address;
 mod bindings;
 mod cache;
+mod compile_time;
 mod destination;
 mod engine;
 mod failure;
@@ -79,8 +80,8 @@ pub struct ComponentPublisher {
 
 impl ComponentPublisher {
     /// Reads, checks and compiles a component; its name is the file's, without the extension. No guest code is run
-    /// yet. Compiling takes from milliseconds to seconds and uses all processors; code that is found in
-    /// [`Settings::cache`] is not compiled again.
+    /// yet. Compiling takes from milliseconds to seconds, at most [`Limits::compile_time`], and uses all processors; code
+    /// that is found in [`Settings::cache`] is not compiled again.
     ///
     /// # Errors
     ///
@@ -111,7 +112,7 @@ impl ComponentPublisher {
             digest,
             redactor,
             grants: Arc::new(settings.grants.clone()),
-            limits: Arc::new(settings.limits.clone()),
+            limits: Arc::new(settings.limits.clone().bounded()),
             settings,
             program,
             client: Arc::default(),

@@ -12,7 +12,7 @@ use crate::publisher::Outcome;
 
 /// The call was not done within its time limit.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the call was not done within {limit:?} (limit: call time)")]
+#[error("the call was not done within {limit:?} (limit: call_time)")]
 pub(super) struct TimedOut {
     pub(super) limit: Duration,
 }
@@ -41,7 +41,7 @@ pub(super) fn outcome(error: &wasmtime::Error, refused: Option<String>, limits: 
 fn host_limit(error: &wasmtime::Error, cause: &str, limits: &Limits) -> Option<String> {
     if cause.contains("fuel allocated for hostcalls") {
         let max = limits.hostcall_bytes;
-        return Some(format!("the guest handed over more than {max} bytes at once (limit: host call size)"));
+        return Some(format!("the guest handed over more than {max} bytes at once (limit: hostcall_bytes)"));
     }
     if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
         let max = limits.resources;

@@ -73,7 +73,7 @@ impl ResourceLimiter for Limiter {
         let allowed = self.memory.grow(current, desired);
         if !allowed {
             let max = self.memory.max;
-            self.refused = Some(format!("the guest asked for more than its {max} bytes of memory (limit: memory)"));
+            self.refused = Some(format!("the guest asked for more than its {max} bytes of memory (limit: memory_mib)"));
         }
         Ok(allowed)
     }
@@ -90,7 +90,8 @@ impl ResourceLimiter for Limiter {
         let allowed = self.tables.grow(current, desired);
         if !allowed {
             let max = self.tables.max;
-            self.refused = Some(format!("the guest asked for more than its {max} table elements (limit: tables)"));
+            self.refused =
+                Some(format!("the guest asked for more than its {max} table elements (limit: table_elements)"));
         }
         Ok(allowed)
     }

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::types::ComponentItem;
@@ -12,11 +12,13 @@ use wasmtime::component::{Component, ComponentNamedList, InstancePre, Lift, Link
 
 use super::bindings::{self, BATCH_PUBLISHER, LIFECYCLE, PUBLISHER, types};
 use super::cache::CodeCache;
+use super::compile_time::{Unfinished, within};
 use super::engine::{EngineKind, TickingEngine};
 use super::outgoing;
 use super::settings::Settings;
 use super::sockets;
 use super::state::State;
+use super::text::bounded;
 
 /// Why a file cannot be loaded as a publisher.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +32,7 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// The component has more bytes than [`Limits::module_bytes`](super::Limits::module_bytes).
-    #[error("the publisher {name} has more than {bytes_max} bytes (limit: module size)")]
+    #[error("the publisher {name} has more than {bytes_max} bytes (limit: module_mib)")]
     TooLarge {
         /// The publisher.
         name: String,
@@ -59,6 +61,14 @@ pub enum LoadError {
         name: String,
         /// What wasmtime says.
         reason: String,
+    },
+    /// The component was not compiled within [`Limits::compile_time`](super::Limits::compile_time).
+    #[error("the publisher {name} was not compiled within {limit:?} (limit: compile_time)")]
+    CompileTime {
+        /// The publisher.
+        name: String,
+        /// The limit.
+        limit: Duration,
     },
     /// The component does not export the interface of a publisher.
     #[error("{name} is not a publisher: it does not export `{PUBLISHER}`; it exports {exports}")]
@@ -129,11 +139,7 @@ pub(super) fn program(name: &str, bytes: &[u8], settings: &Settings) -> Result<P
     let from_cache = kept.is_some();
     let (engine, component) = match kept {
         Some(kept) => kept,
-        None => {
-            // Whatever the bytes are, a fault of the compiler's must not end the host.
-            let compiled = catch_unwind(AssertUnwindSafe(|| compile(name, bytes)));
-            compiled.unwrap_or_else(|_| Err(invalid(name, "the compiler failed on it")))?
-        }
+        None => compile_within(name, bytes, settings.limits.compile_time)?,
     };
     let pre = link(name, &engine, &component)?;
     let checked = Checked { name, pre: &pre };
@@ -181,8 +187,23 @@ fn check_kind(name: &str, bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
+/// What wasmtime says quotes the component, which may hold names of any length.
+const REASON_CHARS_MAX: usize = 2_000;
+
 fn invalid(name: &str, reason: impl ToString) -> LoadError {
-    LoadError::Invalid { name: name.to_owned(), reason: reason.to_string() }
+    LoadError::Invalid { name: name.to_owned(), reason: bounded(reason.to_string(), REASON_CHARS_MAX) }
+}
+
+/// Whatever the bytes are, the compiler's faults must not end the host, nor its slowness hold it up.
+fn compile_within(name: &str, bytes: &[u8], limit: Duration) -> Result<(Arc<TickingEngine>, Component), LoadError> {
+    let (named, owned) = (name.to_owned(), bytes.to_vec());
+    within(limit, move || compile(&named, &owned)).unwrap_or_else(|unfinished| {
+        Err(match unfinished {
+            Unfinished::TimedOut => LoadError::CompileTime { name: name.to_owned(), limit },
+            Unfinished::Panicked => invalid(name, "the compiler failed on it"),
+            Unfinished::NoThreads => LoadError::Engine { reason: "no threads to compile on".into() },
+        })
+    })
 }
 
 /// Compiles with the quicker engine, or else with the one that knows the async built-ins.
@@ -216,6 +237,7 @@ fn link(name: &str, engine: &TickingEngine, component: &Component) -> Result<Ins
         let imports = imports.imports(engine.engine()).map(|(import, _)| import.to_owned());
         let unknown: Vec<String> = imports.filter(|import| !OFFERED.iter().any(|it| import.starts_with(it))).collect();
         let reason = if unknown.is_empty() { format!("{error:#}") } else { quoted(&unknown) };
+        let reason = bounded(reason, REASON_CHARS_MAX);
         LoadError::Imports { name: name.to_owned(), reason }
     })
 }
@@ -252,7 +274,10 @@ impl Checked<'_> {
             let exports = self.pre.component().component_type();
             let exports: Vec<String> =
                 exports.exports(self.pre.engine()).map(|(export, _)| export.to_owned()).collect();
-            return Err(LoadError::NotAPublisher { name: self.name.to_owned(), exports: quoted(&exports) });
+            return Err(LoadError::NotAPublisher {
+                name: self.name.to_owned(),
+                exports: bounded(quoted(&exports), REASON_CHARS_MAX),
+            });
         }
         self.function::<(Event<'_>,), (bindings::Answer,)>(PUBLISHER, "publish")?;
         bindings::publisher::GuestIndices::new(self.pre).map_err(|error| self.mismatch(PUBLISHER, format!("{error:#}")))
@@ -296,6 +321,6 @@ impl Checked<'_> {
     }
 
     fn mismatch(&self, interface: &'static str, reason: String) -> LoadError {
-        LoadError::Mismatch { name: self.name.to_owned(), interface, reason }
+        LoadError::Mismatch { name: self.name.to_owned(), interface, reason: bounded(reason, REASON_CHARS_MAX) }
     }
 }

@@ -61,9 +61,12 @@ fn jitter(serial: u64, below: u32) -> u32 {
 /// What a guest may use up. Each limit is for one instance unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest time that one call may take, waiting included. The start of an instance, with its `configure`, has
+    /// The longest time that one call may take, waiting included; at most a day. The start of an instance, with its `configure`, has
     /// as much time of its own.
     pub call_time: Duration,
+    /// The longest time that compiling the component may take. The compiler cannot be interrupted: what is given up
+    /// goes on on threads of its own until it is done, and nobody waits for it.
+    pub compile_time: Duration,
     /// The most bytes that all of its memories together may have.
     pub memory_bytes: usize,
     /// The most elements that all of its tables together may have.
@@ -89,11 +92,23 @@ pub struct Limits {
 }
 
 const MIB: usize = 1024 * 1024;
+/// No time limit is longer than a day: a clock has no end that could be added to without one.
+const TIME_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+impl Limits {
+    /// The same limits with those on time cut to a day.
+    pub(super) fn bounded(mut self) -> Self {
+        self.call_time = self.call_time.min(TIME_MAX);
+        self.compile_time = self.compile_time.min(TIME_MAX);
+        self
+    }
+}
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             call_time: Duration::from_secs(30),
+            compile_time: Duration::from_secs(60),
             memory_bytes: 128 * MIB,
             table_elements: 100_000,
             instances: 1_000,

@@ -1,0 +1,7 @@
+;; Gives an answer that lies outside its memory.
+(core module $core
+  (memory (export "memory") 1)
+  (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+  (func (export "publish") (param i32) (result i32)
+    (i32.const -8))
+  (func (export "post-return") (param i32) ))

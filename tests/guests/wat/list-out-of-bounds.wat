@@ -1,0 +1,11 @@
+;; Gives a reason that lies outside its memory.
+(core module $core
+  (memory (export "memory") 1)
+  (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+  (func (export "publish") (param i32) (result i32)
+    (i32.store8 (i32.const 0) (i32.const 1))
+    (i32.store8 (i32.const 4) (i32.const 1))
+    (i32.store (i32.const 8) (i32.const 4294967280))
+    (i32.store (i32.const 12) (i32.const 100))
+    (i32.const 0))
+  (func (export "post-return") (param i32) ))

@@ -1,0 +1,8 @@
+;; Asks for four billion table elements at its start.
+(core module $core
+  (memory (export "memory") 1)
+  (table 4000000000 funcref)
+  (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+  (func (export "publish") (param i32) (result i32)
+    (i32.const 0))
+  (func (export "post-return") (param i32) ))

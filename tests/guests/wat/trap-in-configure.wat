@@ -1,0 +1,7 @@
+;; Traps when it is to prepare itself.
+(core module $core
+  (memory (export "memory") 1)
+  (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
+  (func (export "publish") (param i32) (result i32) (i32.const 0))
+  (func (export "post-return") (param i32))
+  (func (export "configure") (result i32) unreachable))
