@@ -33,10 +33,17 @@ pub fn guest(name: &str) -> PathBuf {
 ///
 /// # Panics
 ///
-/// When it is not there: Cargo makes sure only of the programs of a test's own package.
+/// When it is not there, or older than its sources: Cargo makes sure only of the programs of a test's own package.
 pub fn outbox_program() -> PathBuf {
     let file = program("outbox");
-    assert!(file.exists(), "{} is missing: `cargo build --release -p outbox-host` makes it", file.display());
+    let make = "`cargo build --release --workspace` makes it";
+    assert!(file.exists(), "{} is missing: {make}", file.display());
+    let written = |path: &Path| path.metadata().and_then(|file| file.modified()).ok();
+    // Cargo lists the sources beside the program, as a rule of make's.
+    let rule = std::fs::read_to_string(file.with_extension("d")).unwrap_or_default();
+    let sources = rule.split_once(": ").map_or("", |(_, sources)| sources).split_whitespace();
+    let newer = sources.map(Path::new).find(|source| written(source) > written(&file));
+    assert!(newer.is_none(), "{} is older than {}: {make}", file.display(), newer.unwrap().display());
     file
 }
 

@@ -5,7 +5,7 @@
 //! them. The server ends when its standard input closes: with its test.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,20 +29,26 @@ struct Options {
     /// How long each answer is held back, after the request was noted.
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
+    /// How late a request may be, at the most, before it is noted: one of 32 is. If its client has gone by then, it
+    /// never came.
+    #[arg(long, default_value_t = 0)]
+    late_ms: u64,
 }
 
 struct Server {
     ledger: Mutex<File>,
     status: u16,
     delay: Duration,
+    late_ms: u64,
     open: AtomicUsize,
 }
 
 fn main() -> Result<()> {
-    let Options { ledger, status, delay_ms } = Options::parse();
+    let Options { ledger, status, delay_ms, late_ms } = Options::parse();
     let file = OpenOptions::new().create(true).append(true).open(&ledger);
     let ledger = Mutex::new(file.with_context(|| format!("cannot open {}", ledger.display()))?);
-    let server = Arc::new(Server { ledger, status, delay: Duration::from_millis(delay_ms), open: AtomicUsize::new(0) });
+    let delay = Duration::from_millis(delay_ms);
+    let server = Arc::new(Server { ledger, status, delay, late_ms, open: AtomicUsize::new(0) });
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("listening on {}", listener.local_addr()?);
     thread::spawn(move || {
@@ -67,6 +73,10 @@ impl Server {
         stream.set_nodelay(true)?;
         let mut reader = BufReader::new(stream);
         while let Some(request) = Request::read(&mut reader)? {
+            let late = request.method == "POST" && self.late_ms > 0 && fastrand::u8(..32) == 0;
+            if late && has_gone(&mut reader, fastrand::u64(1..=self.late_ms))? {
+                break;
+            }
             let (status, body) = self.answer(&request)?;
             let answer = format!("HTTP/1.1 {status} Noted\r\ncontent-length: {}\r\n\r\n{body}", body.len());
             (&mut &*stream).write_all(answer.as_bytes())?;
@@ -123,6 +133,17 @@ impl Request {
         reader.read_exact(&mut body)?;
         Ok(Some(Self { method, idempotency_key, body: String::from_utf8_lossy(&body).into_owned() }))
     }
+}
+
+/// Whether the client hangs up within this time.
+fn has_gone(reader: &mut BufReader<&TcpStream>, within_ms: u64) -> io::Result<bool> {
+    reader.get_ref().set_read_timeout(Some(Duration::from_millis(within_ms)))?;
+    let gone = match reader.fill_buf() {
+        Ok(sent) => sent.is_empty(),
+        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    };
+    reader.get_ref().set_read_timeout(None)?;
+    Ok(gone)
 }
 
 fn line(reader: &mut impl BufRead) -> io::Result<Option<String>> {

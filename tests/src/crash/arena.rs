@@ -41,8 +41,10 @@ pub struct Arena {
 }
 
 impl Arena {
+    /// Some requests take so long that their relay may have died before they came. An event that was removed before it
+    /// was delivered would be lost then.
     pub fn new() -> Self {
-        Self::with(&[], "")
+        Self::with(&["--late-ms", "60"], "")
     }
 
     /// `sink` are options of the sink's, `relay` is more in the section `[relay]` of the settings.

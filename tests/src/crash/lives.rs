@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -20,8 +21,8 @@ pub struct Lives {
     /// The events that were delivered, and were still in the outbox when the last relay died: only these may come again.
     may_come_again: HashSet<Uuid>,
     duplicates: usize,
-    /// For each death, how many events that relay had delivered, and not removed.
-    unremoved: Vec<usize>,
+    /// For each death, how many events that relay had delivered, and not removed, and within which time.
+    unremoved: Vec<(usize, Duration)>,
 }
 
 impl Lives {
@@ -29,10 +30,12 @@ impl Lives {
     pub fn ended(&mut self, death: Death, life: &[Seen], pending: &HashSet<Uuid>) {
         self.deliveries(life);
         self.may_come_again = pending.intersection(&self.delivered).copied().collect();
-        let unremoved = life.iter().filter(|seen| pending.contains(&seen.uuid)).count();
-        assert!(unremoved <= UNREMOVED_MAX, "{unremoved} delivered events are still in the outbox: {death}");
-        check_death(death, life.len(), unremoved);
-        self.unremoved.push(unremoved);
+        let unremoved: Vec<&Seen> = life.iter().filter(|seen| pending.contains(&seen.uuid)).collect();
+        let count = unremoved.len();
+        assert!(count <= UNREMOVED_MAX, "{count} delivered events are still in the outbox: {death}");
+        check_death(death, life.len(), count);
+        let span = unremoved.last().map_or(0, |last| last.at_ns - unremoved[0].at_ns);
+        self.unremoved.push((count, Duration::from_nanos(span)));
     }
 
     /// The last relay has ended in order, after these deliveries.
@@ -57,9 +60,10 @@ impl fmt::Display for Lives {
         let mut unremoved = self.unremoved.clone();
         unremoved.sort_unstable();
         let (deaths, duplicates) = (unremoved.len(), self.duplicates);
-        let (median, most) = (unremoved.get(deaths / 2).copied(), unremoved.last().copied());
-        write!(f, "{deaths} kills, {duplicates} duplicates, of one kill {} at most", most.unwrap_or_default())?;
-        write!(f, ", {} in the median", median.unwrap_or_default())
+        let (most, within) = unremoved.last().copied().unwrap_or_default();
+        let (median, _) = unremoved.get(deaths / 2).copied().unwrap_or_default();
+        write!(f, "{deaths} kills, {duplicates} duplicates: {median} of one kill in the median, ")?;
+        write!(f, "at most {most}, which had been delivered within {within:.0?}")
     }
 }
 
