@@ -1,5 +1,5 @@
 //! A corpus of hostile publishers: each ends as its own outcome, takes up no more of the host than it may, and
-//! holds up nobody. The core modules in `tests/guests/wat` do what no compiler would let a publisher do; the guest
+//! holds up nobody. The core modules in `tests/wat` do what no compiler would let a publisher do; the guest
 //! `scripted` does what a program can do.
 
 use std::fmt::Write as _;
@@ -62,12 +62,12 @@ const SCRIPTS: &[(&str, &str, &str)] = &[
     (r#"{"do": "print", "bytes": 1000000000}"#, "timed-out", "limit: call_time"),
 ];
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("guests")
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
 fn read(name: &str) -> String {
-    std::fs::read_to_string(folder().join("wat").join(format!("{name}.wat"))).unwrap()
+    std::fs::read_to_string(folder("wat").join(format!("{name}.wat"))).unwrap()
 }
 
 /// The core module `core` in the contract's component, with more exports where there are any.
@@ -287,12 +287,11 @@ fn each_guest_is_named_by_a_test() {
         .unwrap()
         .map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap())
         .collect();
-    for folder in [folder(), folder().join("wat")] {
+    for folder in [folder("guests"), folder("wat")] {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-            let named =
-                name == "wat" || tests.contains(&format!("\"{name}\"")) || tests.contains(&format!("guests/{name}"));
+            let named = tests.contains(&format!("\"{name}\"")) || tests.contains(&format!("guests/{name}"));
             assert!(named, "no test names the guest {}", path.display());
         }
     }
