@@ -34,7 +34,7 @@ pub struct Entry {
 pub struct Arena {
     pub sink: Sink,
     pub ledger: Ledger,
-    /// Connection of the test's own.
+    /// A connection of the test's own.
     pub db: Connection,
     relays: usize,
     folder: Folder,
@@ -136,7 +136,8 @@ impl Arena {
     fn start(&self, name: &str, what: &str, command: &mut Command) -> Process {
         let mut log = self.open_log();
         writeln!(log, "--- {name} {what}").unwrap();
-        Process::start(name, command.stderr(log))
+        // What this machine's environment says is not for these relays.
+        Process::start(name, command.stderr(log).env("OUTBOX_LOG", "info").env_remove("OUTBOX_DB"))
     }
 
     fn open_log(&self) -> File {

@@ -45,15 +45,14 @@ impl Point {
 }
 
 /// Kills its own process, with SIGKILL, when it passes one point often enough.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Doom {
-    /// Where, and at which pass, counted from 1.
-    pub at: Option<(Point, u64)>,
+    at: Option<(Point, u64)>,
     passes: AtomicU64,
 }
 
 impl Doom {
-    /// Dies at this pass of this point; never where there is none.
+    /// Dies at this pass of this point, counted from 1; never where there is none.
     pub fn new(at: Option<(Point, u64)>) -> Self {
         Self { at, passes: AtomicU64::new(0) }
     }

@@ -37,3 +37,62 @@ pub fn check_order(seen: &[Seen], set_aside: &HashSet<Uuid>) {
         *last = seen.sequence;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(number: i64) -> Written {
+        Written { uuid: Uuid::from_u128(number as u128), stream: "a".into(), sequence: number }
+    }
+
+    /// Numbers 1 to 3 were committed, 4 was rolled back; these were delivered.
+    fn deliver(numbers: &[i64]) {
+        let truth = [
+            Transaction { committed: true, events: (1..4).map(written).collect() },
+            Transaction { committed: false, events: vec![written(4)] },
+        ];
+        let seen = |written: Written| Seen {
+            at_ns: 0,
+            relay: "/relay-1".into(),
+            uuid: written.uuid,
+            name: "thing.changed".into(),
+            stream: written.stream,
+            sequence: written.sequence,
+            position: 1,
+            attempt: 1,
+        };
+        let seen: Vec<Seen> = numbers.iter().map(|number| seen(written(*number))).collect();
+        check(&truth, &seen, &HashSet::new());
+    }
+
+    #[test]
+    fn all_in_order_is_fine_and_so_are_duplicates() {
+        deliver(&[1, 2, 3]);
+        deliver(&[1, 2, 1, 2, 3, 3]);
+    }
+
+    #[test]
+    #[should_panic(expected = "1 committed events were lost")]
+    fn a_loss_is_seen() {
+        deliver(&[1, 2]);
+    }
+
+    #[test]
+    #[should_panic(expected = "it was rolled back")]
+    fn what_was_rolled_back_is_seen() {
+        deliver(&[1, 2, 3, 4]);
+    }
+
+    #[test]
+    #[should_panic(expected = "never committed")]
+    fn what_nobody_wrote_is_seen() {
+        deliver(&[1, 2, 3, 5]);
+    }
+
+    #[test]
+    #[should_panic(expected = "out of order: number 3 of a came after number 1")]
+    fn disorder_is_seen() {
+        deliver(&[1, 3, 2]);
+    }
+}
