@@ -92,8 +92,9 @@ impl Calls<'_> {
             let job = match self.jobs.try_recv() {
                 Ok(job) => job,
                 Err(_) => {
-                    self.tell(&mut told);
+                    // First of all: once told, another entry may be published alone, and has to be seen to be alone.
                     self.lease.mark(slot, &[]);
+                    self.tell(&mut told);
                     let Ok(job) = self.jobs.recv().await else { return };
                     job
                 }
