@@ -166,7 +166,7 @@ CARGO
     env -u CARGO_BUILD_TARGET -u CARGO_ENCODED_RUSTFLAGS -u RUSTC_WRAPPER -u RUSTC_WORKSPACE_WRAPPER \
       RUSTC="$sysroot/bin/rustc" RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes \
       cargo build --release --target "$target" --target-dir target -Zbuild-std=std,panic_abort 1>&2 9>&-
-  ) || die "the standard library did not compile (cargo needs crates.io for it)"
+  ) || die "the standard library did not compile (cargo needs its registry for it)"
   cp "$crate/target/$target/release/deps"/lib*.rlib "$libraries/"
   rm "$libraries"/libempty-*.rlib
 }
