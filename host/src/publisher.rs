@@ -135,7 +135,17 @@ impl Outcome {
 
     /// The same outcome with a reason of at most `chars_max` characters; the rest is cut.
     #[must_use]
-    pub fn with_bounded_reason(mut self, chars_max: usize) -> Self {
+    pub fn with_bounded_reason(self, chars_max: usize) -> Self {
+        self.map_reason(|reason| {
+            if let Some((at, _)) = reason.char_indices().nth(chars_max) {
+                reason.truncate(at);
+                reason.push('…');
+            }
+        })
+    }
+
+    /// The same outcome with its reason changed, where it has one.
+    pub(crate) fn map_reason(mut self, change: impl FnOnce(&mut String)) -> Self {
         if let Self::Retry { reason, .. }
         | Self::Rejected { reason }
         | Self::Unavailable { reason, .. }
@@ -144,10 +154,8 @@ impl Outcome {
         | Self::LimitExceeded { reason }
         | Self::Undecodable { reason }
         | Self::HostDied { reason } = &mut self
-            && let Some((at, _)) = reason.char_indices().nth(chars_max)
         {
-            reason.truncate(at);
-            reason.push('…');
+            change(reason);
         }
         self
     }

@@ -242,7 +242,7 @@ impl ComponentPublisher {
             return Attempt { outcome, digest, stderr: String::new() };
         }
         // What the guest was denied is mostly what it failed from.
-        let outcome = with_reason(outcome, |reason| {
+        let outcome = outcome.map_reason(|reason| {
             *reason = self.redactor.redacted(std::mem::take(reason));
             for note in &notes.denied {
                 reason.push_str(" · ");
@@ -280,20 +280,6 @@ impl fmt::Debug for ComponentPublisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ComponentPublisher").field("name", &self.name).field("digest", &self.digest).finish()
     }
-}
-
-/// The outcome with its reason changed, where it has one.
-fn with_reason(mut outcome: Outcome, change: impl FnOnce(&mut String)) -> Outcome {
-    if let Outcome::Retry { reason, .. }
-    | Outcome::Rejected { reason }
-    | Outcome::Unavailable { reason, .. }
-    | Outcome::Trapped { reason }
-    | Outcome::TimedOut { reason }
-    | Outcome::LimitExceeded { reason } = &mut outcome
-    {
-        change(reason);
-    }
-    outcome
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -8,8 +8,8 @@ use super::Session;
 use super::lanes::Lanes;
 use crate::entry::RawEntry;
 use crate::outbox::{Failed, Fate, Held, Hold, PageBounds, Settled, StorageError};
-use crate::publisher::Outcome;
-use crate::settlement::{History, Settlement, settle};
+use crate::publisher::{Attempt, Outcome};
+use crate::settlement::{Settlement, settle};
 
 const ONE: PageBounds = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_at_max: 1 };
 
@@ -48,17 +48,11 @@ impl Session<'_> {
             _ => None,
         });
         let reason = "the relay's process died while it was publishing this event, and no other".to_owned();
-        let attempt = Outcome::HostDied { reason }.into();
+        let attempt = Attempt::from(Outcome::HostDied { reason });
         let at = (self.parts.clock)();
         let options = self.parts.options;
-        let history = history.unwrap_or(History::default());
-        let (fate, history, then) = match settle(
-            history,
-            0,
-            &Outcome::HostDied { reason: String::new() },
-            &options.policy,
-            (self.parts.random)(),
-        ) {
+        let history = history.unwrap_or_default();
+        let (fate, history, then) = match settle(history, 0, &attempt.outcome, &options.policy, (self.parts.random)()) {
             Settlement::DeadLetter { history } => {
                 (Fate::DeadLetter { park: options.on_dead_letter == super::OnDeadLetter::Park }, history, "dead-letter")
             }
