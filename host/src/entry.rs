@@ -300,6 +300,8 @@ impl<'de> Visitor<'de> for AnyObject {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::recorded::Payload;
     use crate::serde::JsonSerde;
@@ -405,6 +407,61 @@ mod tests {
         assert_eq!(keys.iter().collect::<std::collections::HashSet<_>>().len(), keys.len());
         let many: std::collections::HashSet<_> = (0..100_000).map(|n| key("default", &format!("order-{n}"))).collect();
         assert_eq!(many.len(), 100_000);
+    }
+
+    /// Anything that a row can hold, what is nearly right among it.
+    fn any_field() -> impl Strategy<Value = Field> {
+        const NEARLY: &[&str] = &[
+            "",
+            "{}",
+            "{\"a\":",
+            "[1e999]",
+            "\u{0}",
+            "2026-02-30T12:00:00.000Z",
+            "2026-01-31T12:00:00.00é",
+            "9999-12-31T23:59:59.999Z",
+            "-009999-01-02T01:59:59Z",
+            "7c0e8b1e-9d3f-4a55-8a44-0a3f6f3f9a0",
+            "{7c0e8b1e-9d3f-4a55-8a44-0a3f6f3f9a01}",
+        ];
+        prop_oneof![
+            Just(Field::Null),
+            any::<i64>().prop_map(Field::Integer),
+            any::<f64>().prop_map(Field::Real),
+            any::<String>().prop_map(Field::Text),
+            prop::sample::select(NEARLY).prop_map(Field::from),
+            prop::collection::vec(any::<u8>(), 0..20).prop_map(Field::Bytes),
+            any::<u64>().prop_map(Field::TooLong),
+        ]
+    }
+
+    proptest! {
+        /// Each part of a good row, or several, replaced by anything.
+        #[test]
+        fn whatever_a_row_holds_it_is_decoded_to_a_valid_event_or_refused(
+            position in any::<i64>(),
+            changes in prop::collection::vec((0..11_usize, any_field()), 0..4),
+        ) {
+            let mut changed = RawEntry { position, ..entry() };
+            for (column, field) in changes {
+                let RawEntry { position: _, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at,
+                    content_type, context, data } = &mut changed;
+                let columns = [tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type,
+                    context, data];
+                for (_, it) in columns.into_iter().enumerate().filter(|(index, _)| *index == column) {
+                    *it = field.clone();
+                }
+            }
+            changed.stream_key();
+            match changed.decode(1, &JsonSerde) {
+                Ok(Recorded { wrapped_event: event, stream_id, .. }) => {
+                    prop_assert!(!event.name.is_empty() && !stream_id.id.is_empty());
+                    prop_assert!(event.created_at.parse::<Timestamp>().is_ok(), "{}", event.created_at);
+                    prop_assert!(serde_json::from_str::<serde_json::Map<_, _>>(&event.context).is_ok());
+                }
+                Err(refused) => prop_assert!(refused.to_string().contains(": ")),
+            }
+        }
     }
 
     fn entry_key(tenant: &str, stream: &str) -> StreamKey {

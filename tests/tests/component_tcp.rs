@@ -152,7 +152,10 @@ async fn the_sockets_of_an_instance_are_limited() {
     let publisher = tcp(granted(&[&address]));
     let outcome = publish(&publisher, &format!("hoard {address}")).await;
     assert!(outcome.reason().contains("new-socket-limit"), "{outcome:?}");
-    assert!(outcome.reason().ends_with("an instance may hold 16 TCP sockets at once"), "{outcome:?}");
+    assert!(
+        outcome.reason().ends_with("an instance may hold 16 TCP sockets at once (limit: tcp_sockets)"),
+        "{outcome:?}"
+    );
     // What the hoarder kept is enough for the next event, in the same instance.
     assert_eq!(publish(&publisher, &format!("keep {address}")).await, Outcome::Delivered);
     assert_eq!((server.connections(), publisher.instances_started()), (16, 1));

@@ -132,3 +132,68 @@ fn value<T: DeserializeOwned>(key: &str, raw: Option<&RawValue>) -> Result<Optio
 fn column_only(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column", " at column")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Lines as somebody may write them: known keys with values of any kind, and noise.
+    fn line() -> impl Strategy<Value = String> {
+        const KEYS: &[&str] = &[
+            "name",
+            "data",
+            "stream_id",
+            "stream_name",
+            "category",
+            "tenant_id",
+            "version",
+            "context",
+            "uuid",
+            "created_at",
+            "nmae",
+        ];
+        const VALUES: &[&str] = &[
+            "null",
+            "true",
+            "-1",
+            "3",
+            "18446744073709551616",
+            "1e400",
+            "\"\"",
+            "\"order-1\"",
+            "\"\\ud800\"",
+            "\"2026-01-31\"",
+            "{}",
+            "{\"a\": [1, {}]}",
+            "[[[",
+            "\"unended",
+        ];
+        let member =
+            (prop::sample::select(KEYS), prop::sample::select(VALUES)).prop_map(|(k, v)| format!("\"{k}\": {v}"));
+        let object = prop::collection::vec(member, 0..6).prop_map(|members| format!("{{{}}}", members.join(", ")));
+        let good = |rest: String| format!("{{\"name\": \"n\", \"data\": 1, \"stream_id\": \"s\", {}", &rest[1..]);
+        prop_oneof![2 => object.clone(), 2 => object.prop_map(good), 1 => any::<String>()]
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_breaks_it_and_the_data_of_a_good_one_stays_as_it_is(line in line()) {
+            match event(&line) {
+                Ok(event) => {
+                    let Payload::Json(data) = event.data else { panic!("{line}") };
+                    prop_assert!(line.contains(&data) && serde_json::from_str::<&RawValue>(&data).is_ok());
+                }
+                Err(error) => prop_assert!(!super::super::text(&error).is_empty()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_of_very_deep_brackets_is_refused_or_taken_and_does_no_harm() {
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        let _ = event(&format!("{{\"name\": \"n\", \"stream_id\": \"s\", \"data\": {deep}}}"));
+        let _ = event(&deep);
+    }
+}

@@ -22,6 +22,8 @@ pub struct LimitsConfig {
     pub reason_chars: Option<usize>,
     pub line_bytes: Option<usize>,
     pub lines: Option<usize>,
+    pub log_bytes_per_second: Option<u64>,
+    pub tcp_sockets: Option<usize>,
     pub http_requests: Option<u32>,
     pub http_response_bytes: Option<u64>,
 }
@@ -43,6 +45,8 @@ impl LimitsConfig {
             reason_chars: self.reason_chars.unwrap_or(defaults.reason_chars),
             line_bytes: self.line_bytes.unwrap_or(defaults.line_bytes),
             lines: self.lines.unwrap_or(defaults.lines),
+            log_bytes_per_second: self.log_bytes_per_second.unwrap_or(defaults.log_bytes_per_second),
+            tcp_sockets: self.tcp_sockets.unwrap_or(defaults.tcp_sockets),
             http_requests: self.http_requests.unwrap_or(defaults.http_requests),
             http_response_bytes: self.http_response_bytes.unwrap_or(defaults.http_response_bytes),
         }
@@ -60,7 +64,7 @@ mod tests {
     }
 
     /// How many keys there are: a new one is to be documented too.
-    const KEYS: usize = 13;
+    const KEYS: usize = 15;
 
     #[test]
     fn the_documents_show_every_key_with_its_default() {

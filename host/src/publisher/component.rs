@@ -106,8 +106,10 @@ impl ComponentPublisher {
     fn new(name: &str, program: Program, settings: Settings) -> Self {
         let (name, digest): (Arc<str>, Arc<str>) = (name.into(), hex(&program.digest).into());
         let redactor = Redactor::of(&settings.grants.secrets);
+        let output = settings.output.clone();
+        let log = Log::new(name.clone(), digest.clone(), output, redactor.clone(), &settings.limits);
         Self {
-            log: Arc::new(Log::new(name.clone(), digest.clone(), settings.output.clone(), redactor.clone())),
+            log: Arc::new(log),
             name,
             digest,
             redactor,

@@ -64,7 +64,7 @@ impl Gate {
     /// The gate of the same instance's sockets, whose denials are noted with those of its requests.
     pub(super) fn sockets(&self) -> Arc<SocketGate> {
         let (publisher, grants, client) = (self.publisher.clone(), self.grants.clone(), self.client.clone());
-        Arc::new(SocketGate::new(publisher, grants, self.call.clone(), client))
+        Arc::new(SocketGate::new(publisher, grants, self.call.clone(), client, self.limits.tcp_sockets))
     }
 
     /// Starts the accounts of a new call.

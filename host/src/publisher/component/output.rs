@@ -21,9 +21,7 @@ use super::text::tail;
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 /// How much of the digest is logged with each line: enough to tell versions apart.
 const DIGEST_CHARS: usize = 12;
-/// How many bytes of lines a publisher may have logged in a second, over all of its calls ...
-const LOG_BYTES_PER_SECOND: u64 = 4 * 1024 * 1024;
-/// ... of which each line takes as many as the log adds to it.
+/// What the log adds to each line: it counts among the bytes of a second.
 const LOG_BYTES_OF_A_LINE: u64 = 128;
 /// How much of the standard error of a failed call is kept with the attempt.
 const TAIL_BYTES_MAX: usize = 4 * 1024;
@@ -105,6 +103,7 @@ pub(super) struct Log {
 
 /// What is left of the bytes per second: it grows with time, up to those of one second.
 struct Budget {
+    per_second: u64,
     bytes: u64,
     since: Instant,
     /// When it was last said how much was left out.
@@ -112,9 +111,15 @@ struct Budget {
 }
 
 impl Log {
-    pub(super) fn new(publisher: Arc<str>, digest: Arc<str>, sink: OutputSink, redactor: Redactor) -> Self {
-        let now = Instant::now();
-        let budget = Budget { bytes: LOG_BYTES_PER_SECOND, since: now, told: now };
+    pub(super) fn new(
+        publisher: Arc<str>,
+        digest: Arc<str>,
+        sink: OutputSink,
+        redactor: Redactor,
+        limits: &Limits,
+    ) -> Self {
+        let (now, per_second) = (Instant::now(), limits.log_bytes_per_second);
+        let budget = Budget { per_second, bytes: per_second, since: now, told: now };
         Self { publisher, digest, sink, redactor, lines_left_out: AtomicU64::new(0), budget: Mutex::new(budget) }
     }
 
@@ -168,11 +173,11 @@ impl Drop for Log {
 
 impl Budget {
     fn take(&mut self, bytes: u64, now: Instant) -> bool {
-        let grown =
-            now.saturating_duration_since(self.since).as_micros() * u128::from(LOG_BYTES_PER_SECOND) / 1_000_000;
+        let micros = now.saturating_duration_since(self.since).as_micros();
+        let grown = micros.saturating_mul(u128::from(self.per_second)) / 1_000_000;
         if grown > 0 {
             let all = u128::from(self.bytes) + grown;
-            self.bytes = u64::try_from(all).unwrap_or(u64::MAX).min(LOG_BYTES_PER_SECOND);
+            self.bytes = u64::try_from(all).unwrap_or(u64::MAX).min(self.per_second);
             self.since = now;
         }
         let left = self.bytes.checked_sub(bytes);
@@ -408,7 +413,7 @@ mod tests {
             received.lock().unwrap().push(format!("{}: {}", line.stream.name(), line.line));
         });
         let secret = HeaderSecret::new("token", "s3cr3t-value", "authorization", "", "https://a.b".parse().unwrap());
-        let log = Log::new("p".into(), "d1ge57".into(), sink, Redactor::of(&[secret.unwrap()]));
+        let log = Log::new("p".into(), "d1ge57".into(), sink, Redactor::of(&[secret.unwrap()]), &Limits::default());
         (Capture::new(Arc::new(log), &limits), lines)
     }
 
@@ -474,7 +479,7 @@ mod tests {
             let event = line.event.map(|uuid| uuid.as_u128());
             received.lock().unwrap().push((line.publisher.to_owned(), line.digest.to_owned(), event, line.stream));
         });
-        let log = Log::new("p".into(), "d1ge57".into(), sink, Redactor::default());
+        let log = Log::new("p".into(), "d1ge57".into(), sink, Redactor::default(), &Limits::default());
         let capture = Capture::new(Arc::new(log), &Limits::default());
         write(&capture, GuestStream::Stdout, "starting\n");
         capture.end_call();
@@ -489,7 +494,8 @@ mod tests {
     fn a_flood_over_many_calls_is_cut_and_counted_and_the_attempt_keeps_its_tail() {
         let (capture, lines) = capture(Limits::default());
         let line = "x".repeat(1_000);
-        let written = 5 * LOG_BYTES_PER_SECOND / 1_000;
+        let per_second = Limits::default().log_bytes_per_second;
+        let written = 5 * per_second / 1_000;
         let started = Instant::now();
         for number in 0..written {
             write(&capture, GuestStream::Stderr, &format!("{line}{number}\n"));
@@ -499,7 +505,7 @@ mod tests {
         drop(capture);
         let lines = lines.lock().unwrap();
         let (notes, passed): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.contains("more lines are left out"));
-        assert!(passed.len() as u64 <= seconds * LOG_BYTES_PER_SECOND / 1_000, "{} lines", passed.len());
+        assert!(passed.len() as u64 <= seconds * per_second / 1_000, "{} lines", passed.len());
         let left_out = |note: &String| note.split(['[', ' ']).find_map(|word| word.parse::<u64>().ok()).unwrap();
         assert_eq!(passed.len() as u64 + notes.into_iter().map(left_out).sum::<u64>(), written);
     }
@@ -507,12 +513,12 @@ mod tests {
     #[test]
     fn the_budget_grows_with_time_up_to_that_of_a_second() {
         let start = Instant::now();
-        let mut budget = Budget { bytes: 100, since: start, told: start };
+        let mut budget = Budget { per_second: 1_000, bytes: 100, since: start, told: start };
         assert!(budget.take(100, start) && !budget.take(1, start));
-        assert!(!budget.take(LOG_BYTES_PER_SECOND / 2 + 1, start + Duration::from_millis(500)));
-        assert!(budget.take(LOG_BYTES_PER_SECOND / 2, start + Duration::from_millis(500)));
+        assert!(!budget.take(501, start + Duration::from_millis(500)));
+        assert!(budget.take(500, start + Duration::from_millis(500)));
         let later = start + Duration::from_secs(3_600);
-        assert!(budget.take(LOG_BYTES_PER_SECOND, later) && !budget.take(1, later));
+        assert!(budget.take(1_000, later) && !budget.take(1, later));
     }
 
     #[test]

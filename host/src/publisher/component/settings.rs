@@ -61,8 +61,8 @@ fn jitter(serial: u64, below: u32) -> u32 {
 /// What a guest may use up. Each limit is for one instance unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest time that one call may take, waiting included; at most a day. The start of an instance, with its `configure`, has
-    /// as much time of its own.
+    /// The longest time that one call may take, waiting included; at most a day. The start of an instance, with its
+    /// `configure`, has as much time of its own.
     pub call_time: Duration,
     /// The longest time that compiling the component may take. The compiler cannot be interrupted: what is given up
     /// goes on on threads of its own until it is done, and nobody waits for it.
@@ -85,6 +85,11 @@ pub struct Limits {
     pub line_bytes: usize,
     /// The most lines of output that are kept of one call; the others are counted.
     pub lines: usize,
+    /// The most bytes of lines that a publisher may have logged in a second, over all of its calls; further lines are
+    /// counted.
+    pub log_bytes_per_second: u64,
+    /// The most TCP sockets that it may hold at once.
+    pub tcp_sockets: usize,
     /// The most HTTP requests that one call may make.
     pub http_requests: u32,
     /// The most bytes of HTTP response bodies that one call may read.
@@ -118,6 +123,8 @@ impl Default for Limits {
             module_bytes: 64 * MIB,
             line_bytes: 8 * 1024,
             lines: 1_000,
+            log_bytes_per_second: 4 * MIB as u64,
+            tcp_sockets: 16,
             http_requests: 1_000,
             http_response_bytes: 16 * MIB as u64,
         }

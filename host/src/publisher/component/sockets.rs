@@ -22,8 +22,6 @@ use super::http::HttpCall;
 use super::http_client::{HttpClient, SendError};
 use super::state::State;
 
-/// The most TCP sockets that an instance may hold at once: each takes a file descriptor of the host's.
-const SOCKETS_MAX: usize = 16;
 /// How many addresses of looked up names are remembered for an instance; the oldest are forgotten.
 const RESOLVED_MAX: usize = 256;
 
@@ -33,6 +31,8 @@ pub(super) struct SocketGate {
     grants: Arc<Grants>,
     call: Arc<HttpCall>,
     client: Arc<HttpClient>,
+    /// The most sockets that the instance may hold at once: each takes a file descriptor of the host's.
+    sockets_max: usize,
     known: Mutex<Known>,
 }
 
@@ -45,8 +45,14 @@ struct Known {
 }
 
 impl SocketGate {
-    pub(super) fn new(publisher: Arc<str>, grants: Arc<Grants>, call: Arc<HttpCall>, client: Arc<HttpClient>) -> Self {
-        Self { publisher, grants, call, client, known: Mutex::default() }
+    pub(super) fn new(
+        publisher: Arc<str>,
+        grants: Arc<Grants>,
+        call: Arc<HttpCall>,
+        client: Arc<HttpClient>,
+        sockets_max: usize,
+    ) -> Self {
+        Self { publisher, grants, call, client, sockets_max, known: Mutex::default() }
     }
 
     /// The runtime that sockets live on; none where no connection is granted.
@@ -119,10 +125,11 @@ impl SocketGate {
     fn has_room(&self, table: &ResourceTable) -> bool {
         let mut known = self.known();
         known.sockets.retain(|rep| table.get(&Resource::<TcpSocket>::new_borrow(*rep)).is_ok());
-        let room = known.sockets.len() < SOCKETS_MAX;
+        let room = known.sockets.len() < self.sockets_max;
         drop(known);
         if !room {
-            self.note(format!("an instance may hold {SOCKETS_MAX} TCP sockets at once"));
+            let max = self.sockets_max;
+            self.note(format!("an instance may hold {max} TCP sockets at once (limit: tcp_sockets)"));
         }
         room
     }
