@@ -43,9 +43,14 @@ fn host_limit(error: &wasmtime::Error, cause: &str, limits: &Limits) -> Option<S
         let max = limits.hostcall_bytes;
         return Some(format!("the guest handed over more than {max} bytes at once (limit: hostcall_bytes)"));
     }
-    if matches!(error.downcast_ref(), Some(ResourceTableError::Full)) {
+    let full = matches!(error.downcast_ref(), Some(ResourceTableError::Full));
+    if full || cause.contains("store handle limit exceeded") {
         let max = limits.resources;
         return Some(format!("the guest holds more than {max} resources (limit: resources)"));
+    }
+    if cause.contains("instance count too high") {
+        let max = limits.instances;
+        return Some(format!("the component is made of more than {max} core instances (limit: instances)"));
     }
     None
 }
