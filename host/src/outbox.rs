@@ -15,12 +15,16 @@ use crate::settlement::History;
 mod memory;
 mod none;
 mod operator;
+mod registry;
 pub mod sqlite;
 
 pub use memory::MemoryOutbox;
 pub use none::NoOutbox;
 pub use operator::{
     Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, Operator, Pruned, Retention, Selection,
+};
+pub use registry::{
+    CanaryShare, Counts, Deployed, MODULE_BYTES_MAX, PublisherVersion, Registry, RolledBack, VersionState,
 };
 pub use sqlite::{SqliteOutbox, append, append_if};
 
@@ -92,6 +96,9 @@ pub trait OutboxStorageStrategy: Send + Sync {
 
     /// What an operator may do with it.
     fn operator(&self) -> &dyn Operator;
+
+    /// The versions of publishers that are kept in it.
+    fn registry(&self) -> &dyn Registry;
 }
 
 /// Says of an entry, by its position and stream, whether it is to be read.
@@ -380,6 +387,20 @@ pub enum StorageError {
         index: usize,
         /// What is wrong with it.
         reason: String,
+    },
+    /// What was asked for cannot be done, as things are; the text says why, and what there is.
+    #[error("{0}")]
+    Declined(String),
+    /// The bytes of a publisher are no longer what they were when they were stored.
+    #[error(
+        "the module {digest} is damaged: its bytes have the digest {found} now. Deploy the file again to mend it, or \
+         restore the database from a backup"
+    )]
+    DamagedModule {
+        /// The digest that it was stored with.
+        digest: String,
+        /// The digest of what is there.
+        found: String,
     },
     /// Anything else.
     #[error("cannot {doing}: {cause}")]

@@ -187,9 +187,10 @@ impl Show {
         ] {
             print(format!("{title:<13} {value}"))?;
         }
-        for AttemptRecord { attempt, at, outcome, reason, digest, stderr } in attempts_on_record {
+        for AttemptRecord { attempt, at, outcome, reason, digest, stderr, given_back } in attempts_on_record {
             let digest = digest.map_or_else(String::new, |digest| format!(" by {digest}"));
-            print(format!("attempt {attempt} at {at}{digest}: {outcome}: {reason}"))?;
+            let given_back = if given_back { " (given back)" } else { "" };
+            print(format!("attempt {attempt}{given_back} at {at}{digest}: {outcome}: {reason}"))?;
             stderr.lines().try_for_each(|line| print(format!("    stderr: {line}")))?;
         }
         Ok(())

@@ -11,13 +11,15 @@ use super::operator::{
     Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, Operator, Pruned, Retention, Selection,
 };
 use super::{
-    BLOCKED_MAX, BlockedStream, Failed, Fate, Held, Hold, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState,
-    Settled, Status, StorageError, Wanted, Watch,
+    BLOCKED_MAX, BlockedStream, Failed, Fate, Held, Hold, Lease, OutboxStorageStrategy, Page, PageBounds, Registry,
+    RelayState, Settled, Status, StorageError, Wanted, Watch,
 };
 use crate::entry::{Field, RawEntry, StreamKey};
 use crate::recorded::NewEvent;
 use crate::serde::{StoredData, StoredValue};
 use crate::settlement::History;
+
+mod registry;
 
 /// An outbox in memory. Its clones are the same outbox.
 #[derive(Clone, Default)]
@@ -43,6 +45,7 @@ struct Kept {
     leased: bool,
     calls: HashMap<usize, Vec<i64>>,
     state: Option<RelayState>,
+    registered: registry::Registered,
 }
 
 struct Waiting {
@@ -174,6 +177,10 @@ impl OutboxStorageStrategy for MemoryOutbox {
     fn operator(&self) -> &dyn Operator {
         self
     }
+
+    fn registry(&self) -> &dyn Registry {
+        self
+    }
 }
 
 impl Kept {
@@ -196,6 +203,7 @@ impl Kept {
             reason: reason.clone(),
             digest: attempt.digest.as_deref().map(Into::into),
             stderr: attempt.stderr.clone(),
+            given_back: false,
         });
         match *fate {
             Fate::Retry { at: retry_at } => {

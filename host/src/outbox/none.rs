@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::operator::{Act, AttemptRecord, AuditRecord, DeadLetter, Operator, Pruned, Retention, Selection};
+use super::registry::{CanaryShare, Counts, Deployed, PublisherVersion, Registry, RolledBack, unknown};
 use super::{
     Held, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status, StorageError, Wanted, Watch,
 };
@@ -47,6 +50,10 @@ impl OutboxStorageStrategy for NoOutbox {
     }
 
     fn operator(&self) -> &dyn Operator {
+        self
+    }
+
+    fn registry(&self) -> &dyn Registry {
         self
     }
 }
@@ -101,5 +108,58 @@ impl Operator for NoOutbox {
 
     fn prune(&self, _: &Retention, _: &Act, _: usize, _: bool) -> Result<Pruned, StorageError> {
         Ok(Pruned::default())
+    }
+}
+
+impl Registry for NoOutbox {
+    fn deploy(
+        &self,
+        publisher: &str,
+        _: &[u8],
+        _: Option<CanaryShare>,
+        _: &str,
+        _: &Act,
+    ) -> Result<Deployed, StorageError> {
+        Err(StorageError::Declined(format!("there is no outbox that {publisher} could be kept in")))
+    }
+
+    fn versions(&self, _: Option<&str>) -> Result<Vec<PublisherVersion>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn module(&self, _: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(None)
+    }
+
+    fn rollback(&self, publisher: &str, _: Option<u32>, _: &Act) -> Result<RolledBack, StorageError> {
+        Err(unknown(publisher, &[]))
+    }
+
+    fn remove(&self, publisher: &str, _: Option<u32>, _: &Act) -> Result<u32, StorageError> {
+        Err(unknown(publisher, &[]))
+    }
+
+    fn begin_activation(&self, _: &str, _: u32) -> Result<Option<u32>, StorageError> {
+        Ok(None)
+    }
+
+    fn activated(&self, _: &str, _: u32, _: Timestamp) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
+    fn canary_started(&self, _: &str, _: u32, _: Timestamp) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
+    fn refused(&self, _: &str, _: u32, _: &str) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
+    fn count(&self, _: &str, _: u32, _: Counts) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    fn registry_generation(&self) -> Result<u64, StorageError> {
+        Ok(0)
     }
 }

@@ -153,6 +153,8 @@ pub struct AttemptRecord {
     pub digest: Option<String>,
     /// The last lines that the guest wrote to its standard error.
     pub stderr: String,
+    /// Whether it no longer counts: a canary made it that was withdrawn.
+    pub given_back: bool,
 }
 
 /// An operator's act that is on record.
@@ -162,7 +164,7 @@ pub struct AuditRecord {
     pub at: Timestamp,
     /// Who.
     pub who: String,
-    /// What: `retry`, `discard`, `edit` or `prune`.
+    /// What: `retry`, `discard`, `edit` or `prune` of dead letters; `deploy`, `rollback` or `remove` of publishers.
     pub act: String,
     /// The dead letter that it was done to.
     pub position: Option<i64>,

@@ -7,7 +7,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::operator::Operator;
-use super::{Held, Lease, OutboxStorageStrategy, Page, PageBounds, Settled, Status, StorageError, Wanted, Watch};
+use super::{
+    Held, Lease, OutboxStorageStrategy, Page, PageBounds, Registry, Settled, Status, StorageError, Wanted, Watch,
+};
 use crate::recorded::NewEvent;
 use crate::serde::StoredData;
 
@@ -16,6 +18,7 @@ mod connection;
 mod lease;
 mod operator;
 mod page;
+mod registry;
 mod schema;
 mod settle;
 mod status;
@@ -138,7 +141,7 @@ impl OutboxStorageStrategy for SqliteOutbox {
     }
 
     fn generation(&self) -> Result<u64, StorageError> {
-        schema::generation(&self.reader()).map_err(self.error("read the outbox's generation"))
+        schema::generation(&self.reader(), schema::GENERATION).map_err(self.error("read the outbox's generation"))
     }
 
     fn watch(&self) -> Result<Box<dyn Watch>, StorageError> {
@@ -147,6 +150,10 @@ impl OutboxStorageStrategy for SqliteOutbox {
     }
 
     fn operator(&self) -> &dyn Operator {
+        self
+    }
+
+    fn registry(&self) -> &dyn Registry {
         self
     }
 }

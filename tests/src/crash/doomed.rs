@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use outbox_host::outbox::{
-    Held, Lease, Operator, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status, StorageError, Wanted,
-    Watch,
+    Held, Lease, Operator, OutboxStorageStrategy, Page, PageBounds, Registry, RelayState, Settled, Status,
+    StorageError, Wanted, Watch,
 };
 use outbox_host::{Attempt, BoxFuture, NewEvent, Publisher, Recorded, StoredData};
 
@@ -58,6 +58,10 @@ impl<S: OutboxStorageStrategy> OutboxStorageStrategy for DoomedOutbox<S> {
 
     fn operator(&self) -> &dyn Operator {
         self.inner.operator()
+    }
+
+    fn registry(&self) -> &dyn Registry {
+        self.inner.registry()
     }
 }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, params_from_iter};
 
-use super::SqliteOutbox;
+use super::{SqliteOutbox, schema};
 use crate::outbox::StorageError;
 use crate::outbox::operator::{
     Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, Operator, Pruned, Retention, Selection,
@@ -15,8 +15,8 @@ const DEAD_LETTERS: &str = "
            data, attempts, outcome, reason, died_at_ms, parks_stream
     FROM outbox_dead_letters";
 
-const ATTEMPTS: &str =
-    "SELECT attempt, at_ms, outcome, reason, digest, stderr FROM outbox_attempts WHERE position = ?1 ORDER BY id";
+const ATTEMPTS: &str = "SELECT attempt, at_ms, outcome, reason, digest, stderr, given_back FROM outbox_attempts
+     WHERE position = ?1 ORDER BY id";
 
 /// An entry that has since been put back by hand stays as it is, and its dead letter too.
 const PUT_BACK: &str = "
@@ -40,7 +40,6 @@ const AUDIT_DEAD_LETTER: &str = "
     SELECT ?2, ?3, ?4, position, CAST(uuid AS TEXT), ?5 FROM outbox_dead_letters WHERE position = ?1";
 const AUDIT_PRUNE: &str = "INSERT INTO outbox_audit (at_ms, who, act, detail) VALUES (?1, ?2, 'prune', ?3)";
 const AUDIT: &str = "SELECT at_ms, who, act, position, uuid, detail FROM outbox_audit ORDER BY id DESC LIMIT ?1";
-const NEXT_GENERATION: &str = "UPDATE outbox_meta SET value = value + 1 WHERE key = 'generation'";
 
 impl Operator for SqliteOutbox {
     fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
@@ -114,7 +113,7 @@ fn act<T>(
 ) -> rusqlite::Result<T> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let done = does(&transaction)?;
-    transaction.execute(NEXT_GENERATION, [])?;
+    schema::raise(&transaction, schema::GENERATION)?;
     transaction.commit()?;
     Ok(done)
 }
@@ -235,6 +234,7 @@ fn attempts(connection: &Connection, position: i64) -> rusqlite::Result<Vec<Atte
             reason: row.get(3)?,
             digest: row.get(4)?,
             stderr: row.get(5)?,
+            given_back: row.get(6)?,
         })
     })?;
     rows.collect()

@@ -3,19 +3,19 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 
 use super::connection;
 use crate::outbox::StorageError;
 
 /// The version of the tables that this program works with.
-pub const SCHEMA_VERSION: i64 = 1;
+pub const SCHEMA_VERSION: i64 = 2;
 
 /// The table that applications append to. It is made where there is none: somebody may have dropped it.
 const OUTBOX: &str = include_str!("outbox.sql");
 
 /// What makes version n of version n - 1, from n = 1 on.
-const STEPS: [&str; 1] = [include_str!("schema.sql")];
+const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema2.sql")];
 
 /// What an entry needs; a table that has these may serve as the outbox, whoever made it.
 const COLUMNS: [&str; 12] = [
@@ -88,10 +88,19 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StorageE
     }
 }
 
-/// Raised by each act of an operator.
-pub(super) fn generation(connection: &Connection) -> rusqlite::Result<u64> {
-    let sql = "SELECT value FROM outbox_meta WHERE key = 'generation'";
-    connection.prepare_cached(sql)?.query_row([], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+/// Raised by each act of an operator on entries and dead letters.
+pub(super) const GENERATION: &str = "generation";
+/// Raised by each change of a version of a publisher.
+pub(super) const REGISTRY_GENERATION: &str = "registry_generation";
+
+/// One of the two numbers above.
+pub(super) fn generation(connection: &Connection, key: &str) -> rusqlite::Result<u64> {
+    let sql = "SELECT value FROM outbox_meta WHERE key = ?1";
+    connection.prepare_cached(sql)?.query_row([key], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+}
+
+pub(super) fn raise(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<()> {
+    transaction.execute("UPDATE outbox_meta SET value = value + 1 WHERE key = ?1", [key]).map(|_| ())
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {
