@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use outbox_host::outbox::Retention;
 use outbox_host::publisher::component::{Grants, HeaderSecret, HttpGrant, Isolation, Settings, TcpGrant};
-use outbox_host::{Backoff, OnDeadLetter, Ordering, Policy, RelayOptions};
+use outbox_host::{Backoff, CanaryRules, OnDeadLetter, Ordering, Policy, RelayOptions};
 use serde::{Deserialize, Deserializer, de};
 
 mod limits;
@@ -20,7 +20,7 @@ pub use self::limits::LimitsConfig;
 use self::secrets::SecretConfig;
 
 /// The whole file. Everything in it is optional.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The database; relative to the file's folder.
@@ -34,11 +34,14 @@ pub struct Config {
 }
 
 /// `[publisher]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PublisherConfig {
     /// The component; relative to the file's folder.
     pub file: Option<PathBuf>,
+    /// The publisher in the outbox whose versions are deployed.
+    pub name: Option<String>,
+    pub canary: CanaryConfig,
     #[serde(deserialize_with = "parsed")]
     pub allow_http: Vec<HttpGrant>,
     #[serde(deserialize_with = "parsed")]
@@ -62,6 +65,46 @@ pub enum IsolationConfig {
     Reuse,
     /// Each call gets an instance of its own.
     PerEvent,
+}
+
+/// `[publisher.canary]`
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CanaryConfig {
+    pub events: Option<u64>,
+    pub margin: Option<Percentage>,
+    pub withdraw_on_trap: Option<bool>,
+}
+
+impl CanaryConfig {
+    pub fn rules(&self) -> CanaryRules {
+        let defaults = CanaryRules::default();
+        CanaryRules {
+            events: self.events.unwrap_or(defaults.events),
+            margin: self.margin.map_or(defaults.margin, |margin| margin.0),
+            withdraw_on_trap: self.withdraw_on_trap.unwrap_or(defaults.withdraw_on_trap),
+        }
+    }
+}
+
+/// A part of the whole, from 0 to 1: `"5%"`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Percentage(pub f64);
+
+impl FromStr for Percentage {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
+        let share = percent.filter(|percent| (0.0..=100.0).contains(percent)).map(|percent| percent / 100.0);
+        share.map(Self).ok_or_else(|| format!("`{text}` is no percentage: write for example \"5%\""))
+    }
+}
+
+impl<'de> Deserialize<'de> for Percentage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
 }
 
 /// `[relay]`
@@ -234,6 +277,7 @@ mod tests {
             allow_http = ["https://hooks.example.com"]
             env = { WEBHOOK_URL = "https://hooks.example.com/orders" }
             isolation = "per-event"
+            canary = { events = 7, margin = "2.5%", withdraw_on_trap = true }
             limits = { call_time = "1m 30s", memory_mib = 7, http_requests = 2 }
             [relay]
             ordering = "none"
@@ -251,6 +295,8 @@ mod tests {
         assert_eq!(settings.limits, expected);
         assert_eq!(settings.isolation, Isolation::PerEvent);
         assert_eq!(settings.grants.allow_http.len(), 1);
+        let rules = CanaryRules { events: 7, margin: 0.025, withdraw_on_trap: true };
+        assert_eq!(config.publisher.canary.rules(), rules);
         let options = config.options();
         assert_eq!((options.ordering, options.on_dead_letter), (Ordering::None, OnDeadLetter::Park));
         assert_eq!((options.policy.max_attempts, options.policy.backoff.initial), (3, Duration::from_millis(250)));

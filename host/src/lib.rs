@@ -6,6 +6,7 @@
 //! with [`outbox::append`].
 
 mod backoff;
+mod canary;
 mod entry;
 pub mod outbox;
 pub mod publisher;
@@ -16,11 +17,14 @@ mod serde;
 mod settlement;
 
 pub use backoff::Backoff;
+pub use canary::{CanaryRules, Verdict, judge};
 pub use entry::{Field, RawEntry, StreamKey, Undecodable};
 pub use outbox::{MemoryOutbox, NoOutbox, OutboxStorageStrategy, SqliteOutbox, StorageError};
-pub use publisher::{Attempt, BoxFuture, Outcome, PublishError, Publisher};
+pub use publisher::{
+    Attempt, BoxFuture, Kept, Outcome, PublishError, Publisher, VersionedPublisher, WatchedPublisher, Withdrawn,
+};
 pub use recorded::{DEFAULT_TENANT, NewEvent, Payload, Recorded, STREAM_NAMESPACE, StreamId, WrappedEvent};
 pub use relay::{FAILURES_MAX, Failure, OnDeadLetter, Ordering, RelayOptions, Report, Stop, Stopping, stop};
 pub use runner::{DEFAULT_LIMIT, Filterer, Outbox};
 pub use serde::{JsonSerde, Serde, SerdeError, StoredData, StoredValue};
-pub use settlement::{History, Policy, Settlement, settle};
+pub use settlement::{History, Policy, Settlement, settle, settle_on_trial};

@@ -5,9 +5,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
+use crate::outbox::{Registry, StorageError};
 use crate::recorded::Recorded;
 
 pub mod component;
+mod loading;
+mod versioned;
+mod watched;
+
+pub use versioned::VersionedPublisher;
+pub use watched::WatchedPublisher;
 
 /// A future that may be sent to another thread, as [`Publisher`] returns it.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -47,6 +56,46 @@ pub trait Publisher: Send + Sync {
     fn max_batch(&self) -> usize {
         1
     }
+
+    /// Becomes what the registry says that it is to be. A relay that has the lease calls this before the first event, and
+    /// on a thread of its own after each change of the outbox, and a few times in a second. It does not wait for what
+    /// takes long. A publisher without versions has nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]: it is called again.
+    fn keep_up(&self, _registry: &dyn Registry, _now: Timestamp) -> Result<Kept, StorageError> {
+        Ok(Kept::default())
+    }
+
+    /// The relay has ended its work: the last call was made.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; it is not called again.
+    fn leave(&self, _registry: &dyn Registry) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+/// What came of [`Publisher::keep_up`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Whether other versions publish than before: one that was unavailable may be there now.
+    pub swapped: bool,
+    /// Whether something is under way that will change it soon.
+    pub busy: bool,
+    /// The canaries that publish no longer.
+    pub withdrawn: Vec<Withdrawn>,
+}
+
+/// A canary that publishes no longer: the attempts that it used up are given back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// The publisher's name.
+    pub publisher: String,
+    /// The sha256 digest of the module, in hex.
+    pub digest: String,
 }
 
 /// What became of one attempt to publish, and who made it.
@@ -58,11 +107,13 @@ pub struct Attempt {
     pub digest: Option<Arc<str>>,
     /// The last lines that the guest wrote to its standard error during a failed call; empty otherwise.
     pub stderr: String,
+    /// Whether a version on trial made it: no entry is set aside for its failure.
+    pub on_trial: bool,
 }
 
 impl From<Outcome> for Attempt {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, digest: None, stderr: String::new() }
+        Self { outcome, digest: None, stderr: String::new(), on_trial: false }
     }
 }
 

@@ -18,9 +18,9 @@ use crate::outbox::{
     Act, Failed, Fate, Lease, OutboxStorageStrategy, PageBounds, Pruned, RelayCondition, RelayState, Settled,
     StorageError,
 };
-use crate::publisher::{Attempt, Publisher};
+use crate::publisher::{Attempt, Kept, Publisher, Withdrawn};
 use crate::serde::Serde;
-use crate::settlement::{Settlement, settle};
+use crate::settlement::{Settlement, settle, settle_on_trial};
 
 use self::acker::{Group, Order};
 use self::caller::{Called, Calls, Finished};
@@ -37,6 +37,7 @@ mod options;
 mod recovery;
 mod report;
 mod stop;
+mod upkeep;
 mod wind_up;
 
 pub use self::options::{OnDeadLetter, Ordering, RelayOptions};
@@ -89,6 +90,7 @@ enum Message {
     Lost(StorageError),
     Broken(StorageError),
     Pruned(Result<Pruned, StorageError>),
+    Kept(Kept),
 }
 
 /// One pass: every entry that is due now is tried once, at most `limit` of them.
@@ -159,6 +161,8 @@ struct Session<'a> {
     may_have_been_operated: bool,
     /// What is known of what is held back is no longer true.
     reload: bool,
+    /// Canaries whose attempts are to be given back.
+    withdrawn: Vec<Withdrawn>,
     prune_at: Option<Instant>,
     lost: Option<StorageError>,
     condition: RelayState,
@@ -203,6 +207,7 @@ impl<'a> Session<'a> {
             generation: 0,
             may_have_been_operated: false,
             reload: false,
+            withdrawn: Vec::new(),
             prune_at: limit.is_none().then_some(now),
             lost: None,
             condition,
@@ -221,7 +226,10 @@ impl<'a> Session<'a> {
         let (give_up, all_given_up) = bounded(0);
         let links = Links { inbox, jobs, taken_back: taken.clone(), orders: order, give_up_calls, _give_up: give_up };
         let Parts { publisher, serde, strategy, clock, .. } = self.parts;
-        let lease = self.lease;
+        let (lease, parts) = (self.lease, self.parts);
+        if let Err(error) = upkeep::begin(parts, stopping) {
+            return (self.report, Err(error));
+        }
         let (results, given_up, left_alone) = (&message, &calls_given_up, &*self.left_alone.clone());
         let calls = Calls { publisher, serde, lease, jobs: &taken, given_up, left_alone, results, clock };
         let (orders, given_up) = (&orders, &all_given_up);
@@ -235,13 +243,16 @@ impl<'a> Session<'a> {
             spawn(scope, "outbox-acker", move || acker::run(strategy, lease, orders, given_up, results))?;
             if session.limit.is_none() {
                 let mut watch = strategy.watch()?;
+                let (change, changes) = bounded(1);
                 spawn(scope, "outbox-watch", move || {
                     while given_up.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
                         if watch.wait(LOOK_AGAIN / 2) {
                             let _ = results.send(Message::Changed);
+                            let _ = change.try_send(());
                         }
                     }
                 })?;
+                spawn(scope, "outbox-upkeep", move || upkeep::run(parts, &changes, results))?;
             }
             let worked = session.work(&links, stopping);
             session.wind_up(&links, stopping);
@@ -249,6 +260,7 @@ impl<'a> Session<'a> {
         });
         // What is still marked was cut off by the relay itself, and not by its event.
         self.lease.clear();
+        upkeep::end(parts);
         (self.report, ended)
     }
 
@@ -425,6 +437,7 @@ impl<'a> Session<'a> {
             }
             Message::Broken(error) => self.lost = Some(error),
             Message::Pruned(pruned) => self.pruned(pruned),
+            Message::Kept(kept) => self.kept(kept),
         }
     }
 
@@ -452,41 +465,39 @@ impl<'a> Session<'a> {
     fn settle_call(&mut self, lane: LaneId, called: &Called, attempt: Attempt, now: Instant) {
         let Called { position, history, tried_before, at, .. } = *called;
         let options = self.parts.options;
-        let settled =
-            match settle(history, self.gate.pauses(), &attempt.outcome, &options.policy, (self.parts.random)()) {
-                Settlement::Ack => {
-                    self.lanes.settled(lane, position);
-                    Settled::Delivered { position, tried_before }
+        let (policy, jitter) = (&options.policy, (self.parts.random)());
+        let settlement = match attempt.on_trial {
+            true => settle_on_trial(history, &attempt.outcome, policy, jitter),
+            false => settle(history, self.gate.pauses(), &attempt.outcome, policy, jitter),
+        };
+        let settled = match settlement {
+            Settlement::Ack => {
+                self.lanes.settled(lane, position);
+                Settled::Delivered { position, tried_before }
+            }
+            Settlement::Retry { delay, history } => {
+                self.note_failure(position, history.attempts, &attempt, "retry");
+                self.lanes.failed(lane, position, now + delay, history);
+                let fate = Fate::Retry { at: at.saturating_add(signed(delay)).unwrap_or(Timestamp::MAX) };
+                Settled::Failed(Box::new(Failed { position, at, attempt, history, fate }))
+            }
+            Settlement::DeadLetter { history } => {
+                self.note_failure(position, history.attempts, &attempt, "dead-letter");
+                self.lanes.settled(lane, position);
+                let park = options.on_dead_letter == OnDeadLetter::Park;
+                if park {
+                    self.lanes.parked(lane);
                 }
-                Settlement::Retry { delay, history } => {
-                    self.note_failure(position, history.attempts, &attempt, "retry");
-                    self.lanes.failed(lane, position, now + delay, history);
-                    let fate = Fate::Retry { at: at.saturating_add(signed(delay)).unwrap_or(Timestamp::MAX) };
-                    Settled::Failed(Box::new(Failed { position, at, attempt, history, fate }))
-                }
-                Settlement::DeadLetter { history } => {
-                    self.note_failure(position, history.attempts, &attempt, "dead-letter");
-                    self.lanes.settled(lane, position);
-                    let park = options.on_dead_letter == OnDeadLetter::Park;
-                    if park {
-                        self.lanes.parked(lane);
-                    }
-                    Settled::Failed(Box::new(Failed {
-                        position,
-                        at,
-                        attempt,
-                        history,
-                        fate: Fate::DeadLetter { park },
-                    }))
-                }
-                Settlement::PausePublisher { delay } => {
-                    self.note_failure(position, history.attempts.saturating_add(1), &attempt, "stays");
-                    self.lanes.released(lane, position);
-                    self.gate.unavailable(delay, now);
-                    self.paused(attempt.outcome.reason());
-                    return;
-                }
-            };
+                Settled::Failed(Box::new(Failed { position, at, attempt, history, fate: Fate::DeadLetter { park } }))
+            }
+            Settlement::PausePublisher { delay } => {
+                self.note_failure(position, history.attempts.saturating_add(1), &attempt, "stays");
+                self.lanes.released(lane, position);
+                self.gate.unavailable(delay, now);
+                self.paused(attempt.outcome.reason());
+                return;
+            }
+        };
         self.gate.available();
         self.not_paused();
         self.group.since.get_or_insert(now);

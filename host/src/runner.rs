@@ -97,7 +97,7 @@ impl<S: OutboxStorageStrategy, D: Serde> Outbox<S, D> {
     ///
     /// [`StorageError::Leased`] while somebody else drains this outbox. After any error, what was delivered and not
     /// reported may be delivered again.
-    pub fn run<P: Publisher>(&self, publisher: &P, limit: impl Into<Option<usize>>) -> Result<Report, StorageError> {
+    pub fn run(&self, publisher: &dyn Publisher, limit: impl Into<Option<usize>>) -> Result<Report, StorageError> {
         relay::pass(self.parts(publisher), limit.into().unwrap_or(DEFAULT_LIMIT))
     }
 
@@ -107,7 +107,7 @@ impl<S: OutboxStorageStrategy, D: Serde> Outbox<S, D> {
     /// # Errors
     ///
     /// Only where it cannot begin; later it waits until what is wrong with the storage is mended.
-    pub fn relay<P: Publisher>(&self, publisher: &P, stopping: &Stopping) -> Result<Report, StorageError> {
+    pub fn relay(&self, publisher: &dyn Publisher, stopping: &Stopping) -> Result<Report, StorageError> {
         relay::relay(self.parts(publisher), stopping)
     }
 

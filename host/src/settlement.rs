@@ -102,6 +102,21 @@ pub fn settle(history: History, pauses: u32, outcome: &Outcome, policy: &Policy,
     }
 }
 
+/// Settles a failed attempt that a version on trial made: whatever it answered, the entry is tried again, and no other is
+/// held up for it. `history` and `jitter` are those of [`settle`].
+pub fn settle_on_trial(history: History, outcome: &Outcome, policy: &Policy, jitter: f64) -> Settlement {
+    let no_end = Policy { max_attempts: u32::MAX, ..policy.clone() };
+    let retry = |after| {
+        let counted = History { attempts: history.attempts.saturating_add(1), ..history };
+        retry_or_bury(counted, after, &no_end, jitter)
+    };
+    match outcome {
+        Outcome::Delivered => Settlement::Ack,
+        Outcome::Retry { after, .. } | Outcome::Unavailable { after, .. } => retry(*after),
+        _ => retry(None),
+    }
+}
+
 fn retry_or_bury(history: History, after: Option<Duration>, policy: &Policy, jitter: f64) -> Settlement {
     let used_up = history.attempts >= policy.max_attempts;
     let too_deadly = history.host_deaths > 0 && history.host_deaths >= policy.max_host_deaths;
@@ -119,6 +134,25 @@ fn wait(asked: Option<Duration>, backoff: Backoff, failures: u32, policy: &Polic
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_failure_of_a_version_on_trial_sets_an_entry_aside_or_pauses_the_publisher() {
+        let policy = Policy { max_attempts: 1, ..Policy::default() };
+        let long = History { attempts: 7, host_deaths: 0 };
+        let reason = String::new;
+        for outcome in [
+            Outcome::Retry { reason: reason(), after: None },
+            Outcome::Rejected { reason: reason() },
+            Outcome::Unavailable { reason: reason(), after: None },
+            Outcome::Trapped { reason: reason() },
+            Outcome::TimedOut { reason: reason() },
+        ] {
+            let settlement = settle_on_trial(long, &outcome, &policy, 0.5);
+            let Settlement::Retry { history, .. } = settlement else { panic!("{outcome:?}: {settlement:?}") };
+            assert_eq!(history, History { attempts: 8, host_deaths: 0 });
+        }
+        assert_eq!(settle_on_trial(long, &Outcome::Delivered, &policy, 0.5), Settlement::Ack);
+    }
 
     const SECOND: Duration = Duration::from_secs(1);
 

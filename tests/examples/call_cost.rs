@@ -41,6 +41,8 @@ fn unlimited() -> Limits {
         module_bytes: usize::MAX - 1,
         line_bytes: usize::MAX,
         lines: usize::MAX,
+        log_bytes_per_second: u64::MAX,
+        tcp_sockets: usize::MAX,
         http_requests: u32::MAX,
         http_response_bytes: u64::MAX,
     }

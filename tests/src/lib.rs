@@ -16,6 +16,7 @@ pub mod outboxes;
 pub mod publishers;
 pub mod relaying;
 pub mod sink;
+pub mod versions;
 pub mod workplace;
 
 /// The file of a publisher that `examples/build.sh` built, from `tests/guests/` or `examples/`.

@@ -4,10 +4,13 @@ use std::env;
 use std::path::PathBuf;
 use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
-use outbox_host::publisher::component::{ComponentPublisher, HttpGrant, TcpGrant};
-use outbox_host::{DEFAULT_LIMIT, JsonSerde, Outbox, OutboxStorageStrategy, Report, SqliteOutbox, Stop, stop};
+use outbox_host::publisher::component::{ComponentPublisher, HttpGrant, Settings, TcpGrant};
+use outbox_host::{
+    CanaryRules, DEFAULT_LIMIT, JsonSerde, Outbox, OutboxStorageStrategy, Publisher, Report, SqliteOutbox, Stop,
+    VersionedPublisher, WatchedPublisher, stop,
+};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -20,9 +23,10 @@ use crate::config::{IsolationConfig, PublisherConfig, Time};
 struct Publishing {
     #[command(flatten)]
     database: Database,
-    /// The publisher, a WebAssembly component.
-    #[arg(long, value_name = "FILE")]
-    publisher: Option<PathBuf>,
+    /// The publisher: a file, which is a WebAssembly component, or the name of one that is deployed [default: the one that
+    /// is deployed].
+    #[arg(long, value_name = "FILE|NAME")]
+    publisher: Option<String>,
     /// Let it send HTTP requests there, for example `https://api.example.com`; may be given again.
     #[arg(long, value_name = "ORIGIN")]
     allow_http: Vec<HttpGrant>,
@@ -114,6 +118,9 @@ pub struct Run {
 pub struct Relay {
     #[command(flatten)]
     publishing: Publishing,
+    /// Publish with this file, and swap to its new content whenever that changes: for the publisher's author.
+    #[arg(long, value_name = "FILE", conflicts_with = "publisher")]
+    watch: Option<PathBuf>,
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -132,12 +139,68 @@ fn user_cache() -> Option<PathBuf> {
     folder("XDG_CACHE_HOME", "outbox").or_else(|| folder("HOME", ".cache/outbox"))
 }
 
+/// Where the publisher comes from.
+enum Source {
+    /// A file, as it is at the start.
+    File(PathBuf),
+    /// A file, as it is at any time.
+    Watched(PathBuf),
+    /// The outbox, which has its versions.
+    Deployed(String),
+}
+
+impl Source {
+    /// What the command line says goes before what the file says, and both before what is deployed.
+    fn of(publisher: Option<String>, config: &PublisherConfig, outbox: &SqliteOutbox) -> Result<Self> {
+        match publisher {
+            // A path has a dot or a slash in it, and no name has.
+            Some(file) if file.contains(['.', '/']) => return Ok(Self::File(file.into())),
+            Some(name) => return Ok(Self::Deployed(name)),
+            None => {}
+        }
+        match (&config.file, &config.name) {
+            (Some(_), Some(_)) => bail!("[publisher] has both `file` and `name`: leave one of them out"),
+            (Some(file), None) => return Ok(Self::File(file.clone())),
+            (None, Some(name)) => return Ok(Self::Deployed(name.clone())),
+            (None, None) => {}
+        }
+        let mut names: Vec<String> =
+            outbox.registry().versions(None)?.into_iter().map(|version| version.publisher).collect();
+        names.dedup();
+        match names.as_slice() {
+            [] => bail!(
+                "no publisher: name a file with --publisher FILE or `file` in [publisher], or deploy one with \
+                 `outbox publisher deploy NAME FILE`"
+            ),
+            [name] => Ok(Self::Deployed(name.clone())),
+            names => bail!(
+                "there are several publishers ({}): say which with --publisher NAME, or `name` in [publisher]",
+                names.join(", ")
+            ),
+        }
+    }
+
+    fn load(&self, settings: Settings, rules: CanaryRules) -> Result<Box<dyn Publisher>> {
+        Ok(match self {
+            Self::File(file) => {
+                let publisher = ComponentPublisher::load(file, settings)?;
+                tracing::info!(publisher = publisher.name(), digest = &**publisher.digest(), "loaded");
+                Box::new(publisher)
+            }
+            Self::Watched(file) => Box::new(WatchedPublisher::load(file, settings)?),
+            Self::Deployed(name) => Box::new(VersionedPublisher::new(name, settings, rules)),
+        })
+    }
+}
+
 impl Publishing {
-    fn prepare(self) -> Result<(Outbox<SqliteOutbox>, ComponentPublisher)> {
+    fn prepare(self, watched: Option<PathBuf>) -> Result<(Outbox<SqliteOutbox>, Box<dyn Publisher>)> {
         let (mut config, db) = self.database.config()?;
         let outbox = SqliteOutbox::open(&db)?;
-        let file = self.publisher.or(config.publisher.file.take());
-        let file = file.context("no publisher: name it with --publisher FILE, or `file` in [publisher]")?;
+        let source = match watched {
+            Some(file) => Source::Watched(file),
+            None => Source::of(self.publisher, &config.publisher, &outbox)?,
+        };
         config.publisher.allow_http.extend(self.allow_http);
         config.publisher.allow_tcp.extend(self.allow_tcp);
         config.publisher.allow_private |= self.allow_private;
@@ -149,15 +212,15 @@ impl Publishing {
         settings.grants.secrets = config.publisher.secrets()?;
         settings.grants.check_secrets()?;
         settings.cache = self.cache.or(settings.cache).or_else(user_cache).filter(|_| !self.no_cache);
-        let publisher = ComponentPublisher::load(&file, settings)?;
+        let publisher = source.load(settings, config.publisher.canary.rules())?;
         Ok((Outbox::new(outbox, JsonSerde).with_options(config.options()), publisher))
     }
 }
 
 impl Run {
     pub fn run(self) -> Result<()> {
-        let (outbox, publisher) = self.publishing.prepare()?;
-        let report = outbox.run(&publisher, self.limit)?;
+        let (outbox, publisher) = self.publishing.prepare(None)?;
+        let report = outbox.run(&*publisher, self.limit)?;
         let remaining = outbox.strategy().status()?.pending;
         if self.json {
             #[derive(Serialize)]
@@ -190,11 +253,10 @@ fn print_report(report: &Report) -> Result<()> {
 
 impl Relay {
     pub fn run(self) -> Result<()> {
-        let (outbox, publisher) = self.publishing.prepare()?;
+        let (outbox, publisher) = self.publishing.prepare(self.watch)?;
         let (stop, stopping) = stop();
         stop_on_signals(stop)?;
-        tracing::info!(publisher = publisher.name(), digest = &**publisher.digest(), "loaded");
-        let report = outbox.relay(&publisher, &stopping)?;
+        let report = outbox.relay(&*publisher, &stopping)?;
         let Report { published, to_be_retried, dead_lettered, .. } = report;
         tracing::info!(published, to_be_retried, dead_lettered, "stopped");
         Ok(())

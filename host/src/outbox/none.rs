@@ -155,6 +155,10 @@ impl Registry for NoOutbox {
         Ok(false)
     }
 
+    fn give_back(&self, _: &str, _: &str) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     fn count(&self, _: &str, _: u32, _: Counts) -> Result<(), StorageError> {
         Ok(())
     }

@@ -103,6 +103,13 @@ pub trait Registry: Send + Sync {
     /// [`StorageError`].
     fn refused(&self, publisher: &str, version: u32, reason: &str) -> Result<bool, StorageError>;
 
+    /// Gives the attempts back that a withdrawn canary used up and whose end came after its withdrawal.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; nothing is given back then.
+    fn give_back(&self, publisher: &str, digest: &str) -> Result<(), StorageError>;
+
     /// Adds to what a version did. Nobody is told: [`registry_generation`](Self::registry_generation) stays.
     ///
     /// # Errors

@@ -165,7 +165,7 @@ impl ComponentPublisher {
         Ok(())
     }
 
-    async fn publish_one(&self, event: &Recorded) -> Attempt {
+    pub(super) async fn publish_one(&self, event: &Recorded) -> Attempt {
         let mut instance = match self.instance().await {
             Ok(instance) => instance,
             Err(refused) => return refused,
@@ -241,7 +241,7 @@ impl ComponentPublisher {
     fn attempt(&self, outcome: Outcome, notes: &Notes) -> Attempt {
         let digest = Some(self.digest.clone());
         if outcome == Outcome::Delivered {
-            return Attempt { outcome, digest, stderr: String::new() };
+            return Attempt { digest, ..outcome.into() };
         }
         // What the guest was denied is mostly what it failed from.
         let outcome = outcome.map_reason(|reason| {
@@ -251,7 +251,7 @@ impl ComponentPublisher {
                 reason.push_str(note);
             }
         });
-        Attempt { outcome, digest, stderr: notes.stderr.clone() }
+        Attempt { digest, stderr: notes.stderr.clone(), ..outcome.into() }
     }
 }
 

@@ -64,6 +64,13 @@ impl Gate {
         }
     }
 
+    /// The publisher is another one now: it need not be left alone for what the last one said.
+    pub(super) fn hasten(&mut self, now: Instant) {
+        if let Self::Shut { until, .. } = self {
+            *until = now;
+        }
+    }
+
     /// The probe ended without an answer.
     pub(super) fn unprobed(&mut self, now: Instant) {
         if let Self::Probing { pauses } = *self {
@@ -100,6 +107,17 @@ mod tests {
         gate.probe();
         gate.unavailable(SECOND, now + SECOND);
         assert_eq!(gate, Gate::Shut { until: now + 2 * SECOND, pauses: 2 });
+    }
+
+    #[test]
+    fn another_publisher_is_probed_at_once() {
+        let now = Instant::now();
+        let mut gate = Gate::Open;
+        gate.hasten(now);
+        assert_eq!(gate, Gate::Open);
+        gate.unavailable(SECOND, now);
+        gate.hasten(now);
+        assert_eq!(gate.admits(now), Admits::Probe);
     }
 
     #[test]

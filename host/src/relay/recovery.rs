@@ -91,6 +91,7 @@ impl Session<'_> {
             self.reload |= self.parts.strategy.generation()? != self.generation;
         }
         if self.reload && self.lanes.running() == 0 && self.lanes.unacked() == 0 {
+            self.give_back()?;
             self.load_holds(now)?;
             (self.cursor, self.at_end, self.reload) = (i64::MIN, false, false);
         }

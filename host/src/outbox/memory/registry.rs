@@ -153,6 +153,11 @@ impl Registry for MemoryOutbox {
         self.change(|kept| kept.change_versions(publisher, |versions, _| Ok(versions.refused(version, reason))))
     }
 
+    fn give_back(&self, _: &str, digest: &str) -> Result<(), StorageError> {
+        self.change(|kept| kept.give_attempts_back(digest));
+        Ok(())
+    }
+
     fn count(&self, publisher: &str, version: u32, more: Counts) -> Result<(), StorageError> {
         self.change(|kept| {
             let versions = kept.registered.publishers.get_mut(publisher);

@@ -124,6 +124,15 @@ impl Registry for SqliteOutbox {
         self.change("refuse a publisher", publisher, |change| Ok(change.versions.refused(version, reason)))
     }
 
+    fn give_back(&self, publisher: &str, digest: &str) -> Result<(), StorageError> {
+        let mut writer = self.writer();
+        let given_back = writer.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|transaction| {
+            give_attempts_back(&transaction, publisher, digest)?;
+            transaction.commit()
+        });
+        given_back.map_err(self.error("give a canary's attempts back"))
+    }
+
     fn count(&self, publisher: &str, version: u32, more: Counts) -> Result<(), StorageError> {
         let Counts { delivered, failed, trapped } = more;
         let [delivered, failed, trapped] = [delivered, failed, trapped].map(u64::cast_signed);
@@ -251,11 +260,16 @@ fn write(transaction: &Transaction<'_>, publisher: &str, before: &Versions, afte
         transaction.execute(SWEEP_MODULES, [])?;
     }
     for digest in &after.withdrawn {
-        transaction.execute(GIVE_ATTEMPTS_BACK, [publisher, digest])?;
-        transaction.execute(MARK_GIVEN_BACK, [publisher, digest])?;
+        give_attempts_back(transaction, publisher, digest)?;
         schema::raise(transaction, schema::GENERATION)?;
     }
     schema::raise(transaction, schema::REGISTRY_GENERATION)
+}
+
+fn give_attempts_back(transaction: &Transaction<'_>, publisher: &str, digest: &str) -> rusqlite::Result<()> {
+    transaction.execute(GIVE_ATTEMPTS_BACK, [publisher, digest])?;
+    transaction.execute(MARK_GIVEN_BACK, [publisher, digest])?;
+    Ok(())
 }
 
 fn write_version(transaction: &Transaction<'_>, version: &PublisherVersion) -> rusqlite::Result<()> {

@@ -1,0 +1,51 @@
+//! A version on its way from bytes to a publisher that has been configured, on a thread of its own that nobody has to wait
+//! for: compiling takes its time, and so may a guest's `configure`.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::thread;
+
+use super::component::{ComponentPublisher, Settings};
+
+/// A version that is being loaded.
+pub(super) struct Loading {
+    result: Option<Loaded>,
+    coming: Receiver<Loaded>,
+}
+
+type Loaded = Result<Arc<ComponentPublisher>, String>;
+
+impl Loading {
+    pub(super) fn begin(name: &str, bytes: Vec<u8>, settings: Settings) -> Self {
+        let (done, coming) = sync_channel(1);
+        let name = name.to_owned();
+        let load = move || {
+            // Nobody listens any more where another version was asked for meanwhile.
+            let _ = done.send(load(&name, &bytes, settings).map(Arc::new));
+        };
+        // Where there is no thread, its end of the channel is gone, which `result` tells.
+        let _ = thread::Builder::new().name("outbox-load".into()).spawn(load);
+        Self { result: None, coming }
+    }
+
+    /// The publisher, or why there is none; none while it is not known yet.
+    pub(super) fn result(&mut self) -> Option<Loaded> {
+        if self.result.is_none() {
+            self.result = match self.coming.try_recv() {
+                Ok(loaded) => Some(loaded),
+                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Disconnected) => Some(Err("the thread that was to load it has ended".into())),
+            };
+        }
+        self.result.clone()
+    }
+}
+
+/// Compiles it, and starts an instance, which the first event will have.
+fn load(name: &str, bytes: &[u8], settings: Settings) -> Result<ComponentPublisher, String> {
+    let publisher = ComponentPublisher::from_bytes(name, bytes, settings).map_err(|error| error.to_string())?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
+    runtime.block_on(publisher.warm_up()).map_err(|refused| refused.outcome.reason().to_owned())?;
+    Ok(publisher)
+}

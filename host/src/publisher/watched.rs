@@ -1,0 +1,154 @@
+//! A publisher whose file is watched, for its author: when the content changes, the new one is swapped in.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use jiff::Timestamp;
+
+use super::component::{ComponentPublisher, LoadError, Settings};
+use super::loading::Loading;
+use super::{Attempt, BoxFuture, Kept, Publisher};
+use crate::outbox::{Registry, StorageError};
+use crate::recorded::Recorded;
+
+/// How long a file has to stay as it is before it is read: whoever writes it is then done, mostly.
+const QUIET: Duration = Duration::from_millis(200);
+/// How long a file that is no publisher may still be one that is being written, before that is told.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A publisher that is a file, read anew whenever its content has changed.
+///
+/// A relay looks after it ([`Publisher::keep_up`]). What cannot be loaded, or whose `configure` fails, is told and left:
+/// the last one that worked goes on.
+pub struct WatchedPublisher {
+    path: PathBuf,
+    name: String,
+    settings: Settings,
+    at_work: RwLock<Arc<ComponentPublisher>>,
+    watch: Mutex<Watch>,
+}
+
+#[derive(Default)]
+struct Watch {
+    seen: Option<Look>,
+    since: Option<Instant>,
+    /// The look at which it was read last.
+    read: Option<Look>,
+    loading: Option<Loading>,
+    told: bool,
+}
+
+/// What can be seen of a file without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Look {
+    modified: SystemTime,
+    bytes: u64,
+    inode: u64,
+}
+
+impl WatchedPublisher {
+    /// Loads it for the first time, as [`ComponentPublisher::load`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`ComponentPublisher::load`].
+    pub fn load(path: &Path, settings: Settings) -> Result<Self, LoadError> {
+        let watch = Watch { read: look(path).ok(), ..Watch::default() };
+        let publisher = ComponentPublisher::load(path, settings.clone())?;
+        Ok(Self {
+            path: path.to_owned(),
+            name: publisher.name().to_owned(),
+            settings,
+            at_work: RwLock::new(Arc::new(publisher)),
+            watch: Mutex::new(watch),
+        })
+    }
+
+    /// The one that publishes now.
+    pub fn at_work(&self) -> Arc<ComponentPublisher> {
+        self.at_work.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Begins to load the file when it has changed and is at rest.
+    fn look(&self, watch: &mut Watch, now: Instant) {
+        let Ok(found) = look(&self.path) else {
+            // It is being replaced, or gone: what was read goes on.
+            watch.seen = None;
+            return;
+        };
+        if watch.seen.replace(found) != Some(found) {
+            watch.since = Some(now);
+        }
+        let quiet = watch.since.is_some_and(|since| now.duration_since(since) >= QUIET);
+        if !quiet || watch.read == Some(found) || watch.loading.is_some() {
+            return;
+        }
+        let Ok(bytes) = fs::read(&self.path) else { return };
+        (watch.read, watch.told) = (Some(found), false);
+        watch.loading = Some(Loading::begin(&self.name, bytes, self.settings.clone()));
+    }
+
+    /// Whether another one publishes from now on.
+    fn finish(&self, watch: &mut Watch, now: Instant) -> bool {
+        let Some(result) = watch.loading.as_mut().and_then(Loading::result) else { return false };
+        match result {
+            Ok(publisher) if publisher.digest() == self.at_work().digest() => watch.loading = None,
+            Ok(publisher) => {
+                watch.loading = None;
+                tracing::info!(publisher = self.name, digest = &**publisher.digest(), "the file has changed: swapped");
+                *self.at_work.write().unwrap_or_else(PoisonError::into_inner) = publisher;
+                return true;
+            }
+            Err(reason) => {
+                let waited = watch.since.is_none_or(|since| now.duration_since(since) >= PATIENCE);
+                let changed = watch.seen != watch.read;
+                if !changed && waited && !std::mem::replace(&mut watch.told, true) {
+                    tracing::error!(publisher = self.name, "the file has changed, and the last one goes on: {reason}");
+                }
+                if changed || waited {
+                    watch.loading = None;
+                }
+            }
+        }
+        false
+    }
+}
+
+fn look(path: &Path) -> io::Result<Look> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::metadata(path)?;
+    Ok(Look { modified: metadata.modified()?, bytes: metadata.len(), inode: metadata.ino() })
+}
+
+impl Publisher for WatchedPublisher {
+    fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
+        let publisher = self.at_work();
+        Box::pin(async move { publisher.publish_one(event).await })
+    }
+
+    fn publish_batch<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Vec<Attempt>> {
+        let publisher = self.at_work();
+        Box::pin(async move { publisher.publish_batch(events).await })
+    }
+
+    fn max_batch(&self) -> usize {
+        self.at_work().max_batch()
+    }
+
+    fn keep_up(&self, _registry: &dyn Registry, _now: Timestamp) -> Result<Kept, StorageError> {
+        let (mut watch, now) = (self.watch.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        self.look(&mut watch, now);
+        let swapped = self.finish(&mut watch, now);
+        Ok(Kept { swapped, ..Kept::default() })
+    }
+}
+
+impl fmt::Debug for WatchedPublisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatchedPublisher").field("path", &self.path).field("at_work", &self.at_work()).finish()
+    }
+}
