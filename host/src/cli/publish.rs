@@ -6,7 +6,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use outbox_host::publisher::component::{ComponentPublisher, HttpGrant, TcpGrant};
+use outbox_host::publisher::component::{ComponentPublisher, HttpGrant, Settings, TcpGrant};
 use outbox_host::{DEFAULT_LIMIT, JsonSerde, Outbox, OutboxStorageStrategy, Report, SqliteOutbox, Stop, stop};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -130,6 +130,12 @@ fn user_cache() -> Option<PathBuf> {
         folder.is_absolute().then_some(folder)
     };
     folder("XDG_CACHE_HOME", "outbox").or_else(|| folder("HOME", ".cache/outbox"))
+}
+
+/// How a component is loaded by commands that do not run it: without secrets.
+pub(super) fn settings(publisher: &PublisherConfig) -> Settings {
+    let settings = publisher.settings();
+    Settings { cache: settings.cache.or_else(user_cache), ..settings }
 }
 
 impl Publishing {
