@@ -144,7 +144,7 @@ fn what_is_no_publisher_is_refused_and_nothing_is_stored() {
         ("guests/core-module.wasm", "core-module.wasm is a core WebAssembly module, and a publisher is a component"),
         ("guests/other-world.wasm", "is not a publisher: it does not export `outbox:publisher/publisher@0.1.0`"),
         ("missing.wasm", "missing.wasm imports what this host does not offer: `acme:queue/sender@1.0.0`"),
-        ("wasi.wasm", "wasi:cli/environment@0.2.0"),
+        ("wasi.wasm", "instance export `get-environment` has the wrong type"),
         (
             "later.wasm",
             "is a publisher of version 0.2.0 of the contract `outbox:publisher`, and this host knows version 0.1.0",

@@ -64,30 +64,35 @@ impl Deploy {
         let deployed = outbox.deploy(&self.name, &bytes, self.canary, &self.note, &act())?;
         let relay = outbox.status()?.relay;
         if !self.json {
-            print(said(&self.name, &deployed, relay.map(|relay| relay.pid)))?;
+            print(said(&self.name, &deployed, relay.as_ref().map(|relay| relay.pid)))?;
         }
-        let patience = if self.no_wait || !deployed.new { Duration::ZERO } else { self.wait.0 };
-        let found = verdict(&outbox, &mut *watch, &self.name, deployed.version, patience)?;
-        self.end(deployed, &found, patience)
+        if self.no_wait || !deployed.new || relay.is_none() {
+            let state = if deployed.new { VersionState::Stored } else { VersionState::Active };
+            let shown = Shown { deployed, state, reason: String::new() };
+            return if self.json { print_json(&shown) } else { Ok(()) };
+        }
+        let verdict = verdict(&outbox, &mut *watch, &self.name, deployed.version, self.wait.0)?;
+        self.end(deployed, &verdict)
     }
 
-    fn end(&self, deployed: Deployed, found: &Verdict, patience: Duration) -> Result<()> {
-        let (name, version, is_new) = (&self.name, deployed.version, deployed.new);
-        let Verdict { found: PublisherVersion { state, reason, .. }, relay } = found;
+    fn end(&self, deployed: Deployed, verdict: &Verdict) -> Result<()> {
+        let (name, version, patience) = (&self.name, deployed.version, self.wait.0);
+        let PublisherVersion { state, reason, .. } = &verdict.found;
         if self.json {
             print_json(&Shown { deployed, state: *state, reason: reason.clone() })?;
         }
         match state {
-            VersionState::Active | VersionState::Canary if self.json || !is_new => Ok(()),
+            VersionState::Active | VersionState::Canary if self.json => Ok(()),
             VersionState::Active => print(format!("version {version} of {name} is active")),
             VersionState::Canary => print(format!("version {version} of {name} is the canary")),
             VersionState::Refused => bail!("the relay refused version {version} of {name}: {reason}"),
             VersionState::Retired => bail!("version {version} of {name} was retired before it was active: {reason}"),
-            VersionState::Stored if patience.is_zero() || !relay => Ok(()),
-            VersionState::Stored => bail!(
+            VersionState::Stored if verdict.relay => bail!(
                 "version {version} of {name} is stored, and the relay has not decided on it within {patience:?}: it still \
                  may; look with `outbox publisher versions {name}`"
             ),
+            VersionState::Stored if self.json => Ok(()),
+            VersionState::Stored => print("the relay has ended before it decided: the next one does"),
         }
     }
 }
