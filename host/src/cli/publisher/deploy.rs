@@ -77,7 +77,7 @@ impl Deploy {
 
     fn end(&self, deployed: Deployed, verdict: &Verdict) -> Result<()> {
         let (name, version, patience) = (&self.name, deployed.version, self.wait.0);
-        let PublisherVersion { state, reason, .. } = &verdict.found;
+        let PublisherVersion { state, reason, activated_at, .. } = &verdict.found;
         if self.json {
             print_json(&Shown { deployed, state: *state, reason: reason.clone() })?;
         }
@@ -86,6 +86,10 @@ impl Deploy {
             VersionState::Active => print(format!("version {version} of {name} is active")),
             VersionState::Canary => print(format!("version {version} of {name} is the canary")),
             VersionState::Refused => bail!("the relay refused version {version} of {name}: {reason}"),
+            VersionState::Retired if activated_at.is_some() && self.json => Ok(()),
+            VersionState::Retired if activated_at.is_some() => {
+                print(format!("version {version} of {name} was active, and is retired again: {reason}"))
+            }
             VersionState::Retired => bail!("version {version} of {name} was retired before it was active: {reason}"),
             VersionState::Stored if verdict.relay => bail!(
                 "version {version} of {name} is stored, and the relay has not decided on it within {patience:?}: it still \
