@@ -18,7 +18,9 @@ mod dead;
 mod init;
 mod prune;
 mod publish;
+mod publisher;
 mod status;
+mod table;
 
 /// An outbox relay whose publishers are sandboxed WebAssembly components.
 #[derive(Parser)]
@@ -46,6 +48,9 @@ enum Command {
     /// Show dead letters, and settle them.
     #[command(subcommand)]
     Dead(dead::Dead),
+    /// Deploy versions of publishers into the outbox, and manage them.
+    #[command(subcommand)]
+    Publisher(publisher::Publisher),
     /// Delete old dead letters and records.
     Prune(prune::Prune),
     /// Measure this machine's rate beside bare SQLite's.
@@ -64,9 +69,13 @@ pub struct Database {
 }
 
 impl Database {
+    fn settings(&self) -> Result<Config> {
+        Ok(self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default())
+    }
+
     /// The settings, and the database's file.
     fn config(&self) -> Result<(Config, PathBuf)> {
-        let config = self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
+        let config = self.settings()?;
         let db = self.db.clone().or_else(|| config.db.clone());
         let db =
             db.context("no database: name it with --db FILE, OUTBOX_DB, or `db` in the file given with --config")?;
@@ -104,6 +113,7 @@ fn run(command: Command) -> Result<()> {
         Command::Relay(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Dead(command) => command.run(),
+        Command::Publisher(command) => command.run(),
         Command::Prune(command) => command.run(),
         Command::Bench(command) => command.run(),
     }

@@ -10,7 +10,7 @@ use outbox_host::outbox::{
 use outbox_host::{
     Attempt, History, JsonSerde, NoOutbox, Outbox, OutboxStorageStrategy, Outcome, SqliteOutbox, StorageError,
 };
-use outbox_tests::outboxes::{Kept, Sqlite, event};
+use outbox_tests::outboxes::{Kept, Memory, Sqlite, event};
 
 use VersionState::{Active, Canary, Refused, Retired, Stored};
 
@@ -113,7 +113,7 @@ fn a_new_version_is_kept_whole_and_asked_for<K: Kept>(kept: &K) {
     };
     let strategy = kept.open();
     let registry = strategy.registry();
-    assert_eq!(registry.versions(None).unwrap(), [expected.clone()]);
+    assert_eq!(registry.versions(None).unwrap(), std::slice::from_ref(&expected));
     assert_eq!(registry.versions(Some("hook")).unwrap(), [expected]);
     assert_eq!(registry.versions(Some("other")).unwrap(), []);
     assert_eq!(registry.module(sha256_of_one).unwrap().as_deref(), Some(b"one".as_slice()));
@@ -214,6 +214,7 @@ fn a_canary_may_become_active() {
     assert_eq!(all(registry)[1].canary_since, Some(at(2)));
     assert!(registry.activated("hook", 2, at(10)).unwrap());
     assert_eq!((states(registry), all(registry)[1].activated_at), (vec![Retired, Active], Some(at(10))));
+    assert_eq!(all(registry)[1].canary, None);
 }
 
 fn a_canary_needs_an_active_version_beside_it<K: Kept>(kept: &K) {
@@ -546,6 +547,41 @@ fn several_deploy_at_once<K: Kept>(kept: &K) {
     assert_eq!(versions.iter().filter(|it| it.state == Stored).map(|it| it.version).collect::<Vec<_>>(), [8]);
     for version in versions {
         assert_eq!(registry.module(&version.digest).unwrap().unwrap().len(), 100_000);
+    }
+}
+
+/// Whatever is done in whatever order: both storages say the same, and no two versions are in the same place.
+#[test]
+fn storages_agree_after_any_acts() {
+    for seed in 0..20 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let kept = (Sqlite::new(), Memory::new());
+        let (sqlite, memory) = (kept.0.open(), kept.1.open());
+        let registries = [sqlite.registry(), memory.registry()];
+        for step in 0..60 {
+            let (act, version, second) = (rng.u8(..10), rng.u32(1..8), at(step));
+            let (bytes, canary) = ([rng.u8(..4)], five_percent().filter(|_| rng.bool()));
+            let said = registries.map(|registry| match act {
+                0..3 => format!("{:?}", registry.deploy("hook", &bytes, canary, "", &by())),
+                3 => format!("{:?}", registry.rollback("hook", Some(version).filter(|it| it % 2 == 0), &by())),
+                4 => format!("{:?}", registry.remove("hook", Some(version).filter(|it| it % 7 != 0), &by())),
+                5 => format!("{:?}", registry.begin_activation("hook", version)),
+                6..8 => format!("{:?}", registry.activated("hook", version, second)),
+                8 => format!("{:?}", registry.canary_started("hook", version, second)),
+                _ => format!("{:?}", registry.refused("hook", version, "why")),
+            });
+            assert_eq!(said[0], said[1], "seed {seed}, step {step}");
+            let [one, other] = registries.map(all);
+            assert_eq!(one, other, "seed {seed}, step {step}: {}", said[0]);
+            let [one_generation, other_generation] = registries.map(|it| it.registry_generation().unwrap());
+            assert_eq!(one_generation, other_generation, "seed {seed}, step {step}: {}", said[0]);
+            for state in [Stored, Canary, Active] {
+                assert!(one.iter().filter(|it| it.state == state).count() <= 1, "seed {seed}, step {step}: {one:?}");
+            }
+            for version in &one {
+                assert!(registries.iter().all(|it| it.module(&version.digest).unwrap().is_some()));
+            }
+        }
     }
 }
 

@@ -193,6 +193,12 @@ impl Source {
     }
 }
 
+/// How a component is loaded by commands that do not run it: without secrets.
+pub(super) fn settings(publisher: &PublisherConfig) -> Settings {
+    let settings = publisher.settings();
+    Settings { cache: settings.cache.or_else(user_cache), ..settings }
+}
+
 impl Publishing {
     fn prepare(self, watched: Option<PathBuf>) -> Result<(Outbox<SqliteOutbox>, Box<dyn Publisher>)> {
         let (mut config, db) = self.database.config()?;

@@ -1,10 +1,11 @@
 use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
-use outbox_host::OutboxStorageStrategy;
-use outbox_host::outbox::Status;
+use outbox_host::outbox::{PublisherVersion, Registry, Status, VersionState};
+use outbox_host::{OutboxStorageStrategy, SqliteOutbox};
 use serde::Serialize;
 
+use super::publisher::short;
 use super::{Database, print, print_json};
 
 #[derive(Args)]
@@ -23,16 +24,37 @@ struct Shown {
     status: Status,
     /// How long ago the oldest entry was made; none where there is none, or its time cannot be read.
     oldest_age_ms: Option<i64>,
+    /// The versions of publishers that are at work.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    publishers: Vec<AtWork>,
+}
+
+/// A version of a publisher that is active, or the canary.
+#[derive(Serialize)]
+struct AtWork {
+    name: String,
+    version: u32,
+    digest: String,
+    state: VersionState,
+}
+
+fn at_work(outbox: &SqliteOutbox) -> Result<Vec<AtWork>> {
+    let versions = outbox.versions(None)?.into_iter();
+    let at_work = versions.filter(|it| matches!(it.state, VersionState::Active | VersionState::Canary));
+    Ok(at_work
+        .map(|PublisherVersion { publisher: name, version, digest, state, .. }| AtWork { name, version, digest, state })
+        .collect())
 }
 
 impl ShowStatus {
     pub fn run(self) -> Result<()> {
-        let status = self.database.open()?.status()?;
+        let outbox = self.database.open()?;
+        let (status, publishers) = (outbox.status()?, at_work(&outbox)?);
         let now = Timestamp::now();
         let oldest = status.oldest_created_at.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
         let oldest_age_ms = oldest.map(|oldest| now.as_millisecond() - oldest.as_millisecond());
         if self.json {
-            return print_json(&Shown { status, oldest_age_ms });
+            return print_json(&Shown { status, oldest_age_ms, publishers });
         }
         print(format!("pending         {}", status.pending))?;
         if let Some(age_ms) = oldest_age_ms {
@@ -43,6 +65,9 @@ impl ShowStatus {
         print(format!("dead letters    {}", status.dead_letters))?;
         print(format!("last position   {}", status.last_position))?;
         print_relay(&status)?;
+        for AtWork { name, version, digest, state } in &publishers {
+            print(format!("publisher       {name} version {version} ({}) is {}", short(digest), state.name()))?;
+        }
         print_blocked(&status)
     }
 }

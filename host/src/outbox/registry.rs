@@ -184,7 +184,7 @@ pub struct PublisherVersion {
     pub activated_at: Option<Timestamp>,
     /// When it last became the canary.
     pub canary_since: Option<Timestamp>,
-    /// The share that it is to have, or has, as a canary; none where it is to be active at once.
+    /// The share that it is to have, has or had as a canary; none where it is to be active at once, or is.
     pub canary: Option<CanaryShare>,
     /// How many activations have begun and not ended.
     pub tries: u32,

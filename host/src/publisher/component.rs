@@ -40,6 +40,7 @@ mod grants;
 mod http;
 mod http_client;
 mod http_pool;
+mod inspect;
 mod instance;
 mod limits;
 mod load;
@@ -50,8 +51,10 @@ mod settings;
 mod sockets;
 mod state;
 mod text;
+mod wit_text;
 
 pub use self::grants::{Grants, HttpGrant, InvalidHttpGrant, InvalidTcpGrant, TcpGrant};
+pub use self::inspect::{GrantHint, Inspection, inspect};
 pub use self::load::LoadError;
 pub use self::output::{GuestLine, GuestStream, OutputSink};
 pub use self::secrets::{HeaderSecret, InvalidSecret};
@@ -91,6 +94,15 @@ impl ComponentPublisher {
         let bytes = load::read(path, &path.to_string_lossy(), settings.limits.module_bytes)?;
         let program = load::program(&path.to_string_lossy(), &bytes, &settings)?;
         Ok(Self::new(&name, program, settings))
+    }
+
+    /// Reads the bytes of a component, and no more of them than `limits` allow.
+    ///
+    /// # Errors
+    ///
+    /// A [`LoadError`] where the file cannot be read, or is too large.
+    pub fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, LoadError> {
+        load::read(path, &path.to_string_lossy(), limits.module_bytes)
     }
 
     /// Checks and compiles the bytes of a component, as [`load`](Self::load) does.

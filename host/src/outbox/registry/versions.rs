@@ -150,7 +150,7 @@ impl Versions {
         if found.state == VersionState::Active {
             return true;
         }
-        (found.state, found.activated_at) = (VersionState::Active, Some(at));
+        (found.state, found.activated_at, found.canary) = (VersionState::Active, Some(at), None);
         self.retire_others(version, VersionState::Active);
         self.retire_others(version, VersionState::Canary);
         true

@@ -19,6 +19,7 @@ use super::settings::Settings;
 use super::sockets;
 use super::state::State;
 use super::text::bounded;
+use super::wit_text;
 
 /// Why a file cannot be loaded as a publisher.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +79,17 @@ pub enum LoadError {
         /// What it exports instead.
         exports: String,
     },
+    /// The component is a publisher of another version of the contract.
+    #[error(
+        "{name} is a publisher of version {found} of the contract `outbox:publisher`, and this host knows version \
+         {CONTRACT_VERSION}: build it with the WIT files of that version"
+    )]
+    OtherVersion {
+        /// The publisher.
+        name: String,
+        /// The version that it exports.
+        found: String,
+    },
     /// An exported interface has the right name, and a function that is missing or has other types.
     #[error("{name} exports `{interface}`, but not as it is defined: {reason}")]
     Mismatch {
@@ -103,6 +115,10 @@ pub enum LoadError {
         reason: String,
     },
 }
+
+/// What the export of a publisher of any version starts with.
+pub(super) const CONTRACT: &str = "outbox:publisher/publisher@";
+const CONTRACT_VERSION: &str = "0.1.0";
 
 /// A compiled publisher: what all of its instances share.
 pub(super) struct Program {
@@ -177,7 +193,7 @@ fn check_size(name: &str, bytes: &[u8], bytes_max: usize) -> Result<(), LoadErro
 }
 
 /// The first eight bytes tell a component, a core module and everything else apart.
-fn check_kind(name: &str, bytes: &[u8]) -> Result<(), LoadError> {
+pub(super) fn check_kind(name: &str, bytes: &[u8]) -> Result<(), LoadError> {
     let name = || name.to_owned();
     match bytes {
         [b'\0', b'a', b's', b'm', _, _, 1, 0, ..] => Ok(()),
@@ -190,7 +206,7 @@ fn check_kind(name: &str, bytes: &[u8]) -> Result<(), LoadError> {
 /// What wasmtime says quotes the component, which may hold names of any length.
 const REASON_CHARS_MAX: usize = 2_000;
 
-fn invalid(name: &str, reason: impl ToString) -> LoadError {
+pub(super) fn invalid(name: &str, reason: impl ToString) -> LoadError {
     LoadError::Invalid { name: name.to_owned(), reason: bounded(reason.to_string(), REASON_CHARS_MAX) }
 }
 
@@ -266,6 +282,11 @@ struct Checked<'a> {
     pre: &'a InstancePre<State>,
 }
 
+/// The functions as the contract writes them.
+const PUBLISH: &str = "publish: func(event: recorded) -> result<_, publish-error>";
+const PUBLISH_BATCH: &str = "publish-batch: func(events: list<recorded>) -> list<result<_, publish-error>>";
+const CONFIGURE: &str = "configure: func() -> result<_, string>";
+
 type Event<'a> = types::Recorded<'a>;
 
 impl Checked<'_> {
@@ -274,12 +295,16 @@ impl Checked<'_> {
             let exports = self.pre.component().component_type();
             let exports: Vec<String> =
                 exports.exports(self.pre.engine()).map(|(export, _)| export.to_owned()).collect();
+            if let Some(found) = exports.iter().find_map(|export| export.strip_prefix(CONTRACT)) {
+                let found = bounded(found.to_owned(), REASON_CHARS_MAX);
+                return Err(LoadError::OtherVersion { name: self.name.to_owned(), found });
+            }
             return Err(LoadError::NotAPublisher {
                 name: self.name.to_owned(),
                 exports: bounded(quoted(&exports), REASON_CHARS_MAX),
             });
         }
-        self.function::<(Event<'_>,), (bindings::Answer,)>(PUBLISHER, "publish")?;
+        self.function::<(Event<'_>,), (bindings::Answer,)>(PUBLISHER, "publish", PUBLISH)?;
         bindings::publisher::GuestIndices::new(self.pre).map_err(|error| self.mismatch(PUBLISHER, format!("{error:#}")))
     }
 
@@ -287,7 +312,7 @@ impl Checked<'_> {
         if !self.exports(BATCH_PUBLISHER) {
             return Ok(None);
         }
-        self.function::<(&[Event<'_>],), (Vec<bindings::Answer>,)>(BATCH_PUBLISHER, "publish-batch")?;
+        self.function::<(&[Event<'_>],), (Vec<bindings::Answer>,)>(BATCH_PUBLISHER, "publish-batch", PUBLISH_BATCH)?;
         let indices = bindings::batch_publisher::GuestIndices::new(self.pre);
         indices.map(Some).map_err(|error| self.mismatch(BATCH_PUBLISHER, format!("{error:#}")))
     }
@@ -296,7 +321,7 @@ impl Checked<'_> {
         if !self.exports(LIFECYCLE) {
             return Ok(None);
         }
-        self.function::<(), (Result<(), String>,)>(LIFECYCLE, "configure")?;
+        self.function::<(), (Result<(), String>,)>(LIFECYCLE, "configure", CONFIGURE)?;
         let indices = bindings::lifecycle::GuestIndices::new(self.pre);
         indices.map(Some).map_err(|error| self.mismatch(LIFECYCLE, format!("{error:#}")))
     }
@@ -305,7 +330,7 @@ impl Checked<'_> {
         self.pre.component().get_export_index(None, interface).is_some()
     }
 
-    fn function<Params, Return>(&self, interface: &'static str, function: &str) -> Result<(), LoadError>
+    fn function<Params, Return>(&self, interface: &'static str, function: &str, contract: &str) -> Result<(), LoadError>
     where
         Params: ComponentNamedList + Lower,
         Return: ComponentNamedList + Lift,
@@ -313,11 +338,13 @@ impl Checked<'_> {
         let component = self.pre.component();
         let index = component.get_export_index(None, interface);
         let item = index.and_then(|interface| component.get_export(Some(&interface), function));
-        let checked = match item.map(|(item, _)| item) {
-            Some(ComponentItem::ComponentFunc(ty)) => ty.typecheck::<Params, Return>(&self.pre.instance_type()),
-            _ => return Err(self.mismatch(interface, format!("it has no function `{function}`"))),
+        let Some((ComponentItem::ComponentFunc(ty), _)) = item else {
+            return Err(self.mismatch(interface, format!("it has no function `{function}`, which is `{contract}`")));
         };
-        checked.map_err(|error| self.mismatch(interface, format!("`{function}`: {error:#}")))
+        ty.typecheck::<Params, Return>(&self.pre.instance_type()).map_err(|error| {
+            let found = wit_text::signature(function, &ty);
+            self.mismatch(interface, format!("it has `{found}`, and the contract has `{contract}`: {error:#}"))
+        })
     }
 
     fn mismatch(&self, interface: &'static str, reason: String) -> LoadError {

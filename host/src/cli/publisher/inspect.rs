@@ -1,0 +1,89 @@
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use outbox_host::outbox::{PublisherVersion, Registry, VersionState};
+use outbox_host::publisher::component::{ComponentPublisher, Inspection, inspect};
+use serde::Serialize;
+
+use super::super::{Database, print, print_json, publish};
+
+#[derive(Args)]
+pub struct Inspect {
+    #[command(flatten)]
+    database: Database,
+    /// A file; or the name of a publisher that is kept in the outbox, of which the active version is shown, or else the
+    /// one that was asked for last.
+    #[arg(value_name = "FILE|NAME")]
+    what: String,
+    /// Print it as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is printed with `--json`.
+#[derive(Serialize)]
+struct Shown {
+    name: String,
+    /// The version; none for a file.
+    version: Option<u32>,
+    #[serde(flatten)]
+    inspection: Inspection,
+    /// Why it cannot be a publisher; none where it can.
+    refusal: Option<String>,
+}
+
+impl Inspect {
+    pub fn run(self) -> Result<()> {
+        let settings = publish::settings(&self.database.settings()?.publisher);
+        let file = Path::new(&self.what);
+        let (version, bytes) = if file.exists() {
+            (None, ComponentPublisher::read(file, &settings.limits)?)
+        } else {
+            let (version, bytes) = self.kept()?;
+            (Some(version), bytes)
+        };
+        let inspection = inspect(&self.what, &bytes)?;
+        let refusal = ComponentPublisher::from_bytes(&self.what, &bytes, settings).err().map(|error| error.to_string());
+        let shown = Shown { name: self.what, version, inspection, refusal };
+        if self.json { print_json(&shown) } else { print_shown(&shown) }
+    }
+
+    fn kept(&self) -> Result<(u32, Vec<u8>)> {
+        let name = &self.what;
+        let outbox =
+            self.database.open().with_context(|| format!("there is no file {name}, and no outbox to look in"))?;
+        let versions = outbox.versions(Some(name))?;
+        let rank = |version: &&PublisherVersion| (version.state == VersionState::Active, version.requested);
+        let found = versions.iter().max_by_key(rank);
+        let found = found.with_context(|| format!("there is no file {name}, and no publisher of that name"))?;
+        let bytes = outbox.module(&found.digest)?;
+        let bytes = bytes.with_context(|| format!("the module {} is missing: deploy its file again", found.digest))?;
+        Ok((found.version, bytes))
+    }
+}
+
+fn print_shown(shown: &Shown) -> Result<()> {
+    let Shown { name, version, inspection, refusal } = shown;
+    let yes = |is: bool| if is { "yes" } else { "no" };
+    let line = |title: &str, text: &str| print(format!("{title:<15} {text}"));
+    line("name", name)?;
+    if let Some(version) = version {
+        line("version", &version.to_string())?;
+    }
+    line("digest", &inspection.digest)?;
+    line("size", &format!("{} bytes", inspection.size))?;
+    let contract = inspection.contract.as_ref().map(|version| format!("outbox:publisher@{version}"));
+    line("contract", contract.as_deref().unwrap_or("none: it is no publisher"))?;
+    line("batch-publisher", yes(inspection.batch_publisher))?;
+    line("lifecycle", yes(inspection.lifecycle))?;
+    inspection.toolchain.iter().try_for_each(|tool| line("made with", tool))?;
+    inspection.imports.iter().try_for_each(|import| line("imports", import))?;
+    for hint in &inspection.grants {
+        line("may need", &format!("{}, for {}", hint.setting, hint.import.trim_end_matches('/')))?;
+    }
+    match refusal {
+        None => line("deployable", "yes"),
+        Some(refusal) => line("deployable", &format!("no: {refusal}")),
+    }
+}

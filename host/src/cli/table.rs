@@ -1,0 +1,37 @@
+//! Tables for people.
+
+/// Lines of columns that stand below each other, the titles first. An empty column is left out.
+pub fn lines<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> Vec<String> {
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = titles
+        .iter()
+        .enumerate()
+        .map(|(column, title)| match width(column) {
+            None | Some(0) => 0,
+            Some(width) => width.max(title.len()),
+        })
+        .collect();
+    let line = |cells: &[&str]| {
+        let cells = cells.iter().zip(&widths).filter(|(_, width)| **width > 0);
+        let cells: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    let rows = rows.iter().map(|row| line(&row.each_ref().map(String::as_str)));
+    std::iter::once(line(&titles)).chain(rows).collect()
+}
+
+/// The first line of a text, without what would control a terminal.
+pub fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().filter(|it| !it.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_below_each_other_and_empty_ones_are_left_out() {
+        let rows = [["1", "ä", "", "x"], ["10", "long", "", ""]].map(|row| row.map(str::to_owned));
+        assert_eq!(lines(["no", "n", "empty", "last"], &rows), ["no  n     last", "1   ä     x", "10  long"]);
+    }
+}
