@@ -14,9 +14,11 @@ use outbox_host::{Backoff, CanaryRules, OnDeadLetter, Ordering, Policy, RelayOpt
 use serde::{Deserialize, Deserializer, de};
 
 mod limits;
+mod routes;
 mod secrets;
 
 pub use self::limits::LimitsConfig;
+use self::routes::RouteConfig;
 use self::secrets::SecretConfig;
 
 /// The whole file. Everything in it is optional.
@@ -27,6 +29,11 @@ pub struct Config {
     pub db: Option<PathBuf>,
     #[serde(default)]
     pub publisher: PublisherConfig,
+    /// Several publishers, each with a name.
+    #[serde(default)]
+    pub publishers: BTreeMap<String, PublisherConfig>,
+    #[serde(default)]
+    pub route: Vec<RouteConfig>,
     #[serde(default)]
     pub relay: RelayConfig,
     #[serde(default)]
@@ -176,16 +183,20 @@ impl Config {
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut config: Self = toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let secrets = config.publisher.secrets.values_mut().map(|secret| &mut secret.file);
-        let files = [&mut config.db, &mut config.publisher.file, &mut config.publisher.cache];
-        for file in files.into_iter().chain(secrets).flatten() {
-            *file = folder.join(&*file);
-        }
+        let publishers = config.publishers.values_mut().chain([&mut config.publisher]);
+        let files = publishers.flat_map(PublisherConfig::files).chain(&mut config.db);
+        files.for_each(|file| *file = folder.join(&*file));
         Ok(config)
     }
 }
 
 impl PublisherConfig {
+    /// Every path in it.
+    fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let secrets = self.secrets.values_mut().flat_map(|secret| &mut secret.file);
+        self.file.iter_mut().chain(&mut self.cache).chain(secrets)
+    }
+
     /// Reads the secrets; none of them is read before.
     ///
     /// # Errors
@@ -219,6 +230,11 @@ impl PublisherConfig {
 }
 
 impl Config {
+    /// The settings of the publisher with this name in the outbox.
+    pub fn of_publisher(&self, name: &str) -> &PublisherConfig {
+        self.publishers.get(name).unwrap_or(&self.publisher)
+    }
+
     /// How the relay works.
     pub fn options(&self) -> RelayOptions {
         let (relay, retention) = (&self.relay, &self.retention);
@@ -301,6 +317,35 @@ mod tests {
         assert_eq!((options.ordering, options.on_dead_letter), (Ordering::None, OnDeadLetter::Park));
         assert_eq!((options.policy.max_attempts, options.policy.backoff.initial), (3, Duration::from_millis(250)));
         assert_eq!(options.retention.dead_letters, Some(Duration::from_secs(30 * 24 * 3_600)));
+    }
+
+    #[test]
+    fn routes_lead_to_one_publisher_or_to_several() {
+        let config = parse(
+            r#"
+            [[route]]
+            match = { name = "order.*", category = "order", tenant = "acme" }
+            publishers = ["webhook", "audit"]
+            [[route]]
+            publisher = "audit"
+            [publishers.webhook]
+            file = "webhook.wasm"
+            "#,
+        )
+        .unwrap();
+        let routes: Vec<_> = config.route.iter().map(RouteConfig::route).collect();
+        assert_eq!(routes[0].publishers, ["webhook", "audit"]);
+        assert!(routes[0].name.as_ref().unwrap().matches("order.placed"));
+        assert_eq!(*routes[1], outbox_host::Route::to(["audit"]));
+        assert_eq!(config.publishers["webhook"].file, Some("webhook.wasm".into()));
+        for wrong in ["", "publisher = \"a\"\npublishers = [\"b\"]", "publishers = []"] {
+            let error = parse(&format!("[[route]]\n{wrong}")).unwrap_err();
+            assert!(error.contains("a route has either `publisher"), "{error}");
+        }
+        assert!(
+            parse("[[route]]\nmatch = { name = \"\" }\npublisher = \"a\"").unwrap_err().contains("pattern is empty")
+        );
+        assert!(parse("[[route]]\nmatch = { nmae = \"a\" }\npublisher = \"a\"").unwrap_err().contains("nmae"));
     }
 
     #[test]

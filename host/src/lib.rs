@@ -10,6 +10,7 @@ mod canary;
 mod entry;
 pub mod outbox;
 pub mod publisher;
+mod publishers;
 pub mod recorded;
 mod relay;
 mod runner;
@@ -23,6 +24,7 @@ pub use outbox::{MemoryOutbox, NoOutbox, OutboxStorageStrategy, SqliteOutbox, St
 pub use publisher::{
     Attempt, BoxFuture, Kept, Outcome, PublishError, Publisher, VersionedPublisher, WatchedPublisher, Withdrawn,
 };
+pub use publishers::{InvalidRoutes, PUBLISHERS_MAX, Pattern, Publishers, Route};
 pub use recorded::{DEFAULT_TENANT, NewEvent, Payload, Recorded, STREAM_NAMESPACE, StreamId, WrappedEvent};
 pub use relay::{FAILURES_MAX, Failure, OnDeadLetter, Ordering, RelayOptions, Report, Stop, Stopping, stop};
 pub use runner::{DEFAULT_LIMIT, Filterer, Outbox};

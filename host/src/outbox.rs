@@ -1,6 +1,7 @@
 //! Where entries are kept: the seam that every storage implements, and what crosses it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -127,7 +128,7 @@ pub struct Page {
 }
 
 /// Something that holds a stream back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     /// The stream.
     pub stream: StreamKey,
@@ -135,6 +136,8 @@ pub struct Held {
     pub position: i64,
     /// What it is.
     pub hold: Hold,
+    /// The names of the publishers that have the waiting entry's event already.
+    pub delivered_to: Vec<String>,
 }
 
 /// Why a stream is held back.
@@ -184,8 +187,12 @@ pub struct Failed {
     pub position: i64,
     /// When it failed.
     pub at: Timestamp,
-    /// How.
+    /// How: of several publishers that failed, the one that decides what becomes of the entry.
     pub attempt: Attempt,
+    /// How the others failed.
+    pub others: Vec<Attempt>,
+    /// The names of the publishers that have the event already; empty for most.
+    pub delivered_to: Vec<Arc<str>>,
     /// The entry's history, this attempt included.
     pub history: History,
     /// What becomes of it.

@@ -103,6 +103,8 @@ pub struct Withdrawn {
 pub struct Attempt {
     /// How it ended.
     pub outcome: Outcome,
+    /// The name of the publisher that made it, where it has one.
+    pub publisher: Option<Arc<str>>,
     /// The sha256 digest (hex) of the module that made it; none for a native publisher.
     pub digest: Option<Arc<str>>,
     /// The last lines that the guest wrote to its standard error during a failed call; empty otherwise.
@@ -113,7 +115,7 @@ pub struct Attempt {
 
 impl From<Outcome> for Attempt {
     fn from(outcome: Outcome) -> Self {
-        Self { outcome, digest: None, stderr: String::new(), on_trial: false }
+        Self { outcome, publisher: None, digest: None, stderr: String::new(), on_trial: false }
     }
 }
 
@@ -161,6 +163,11 @@ pub enum Outcome {
         /// Which part of the row, and why.
         reason: String,
     },
+    /// No route leads from this event to a publisher; none was called.
+    Unrouted {
+        /// What the event's name, category and tenant are.
+        reason: String,
+    },
     /// The host died while this event was being published; found out by the next host.
     HostDied {
         /// What is known about it.
@@ -180,6 +187,7 @@ impl Outcome {
             Self::TimedOut { .. } => "timed-out",
             Self::LimitExceeded { .. } => "limit-exceeded",
             Self::Undecodable { .. } => "undecodable",
+            Self::Unrouted { .. } => "unrouted",
             Self::HostDied { .. } => "host-died",
         }
     }
@@ -204,6 +212,7 @@ impl Outcome {
         | Self::TimedOut { reason }
         | Self::LimitExceeded { reason }
         | Self::Undecodable { reason }
+        | Self::Unrouted { reason }
         | Self::HostDied { reason } = &mut self
         {
             change(reason);
@@ -222,6 +231,7 @@ impl Outcome {
             | Self::TimedOut { reason }
             | Self::LimitExceeded { reason }
             | Self::Undecodable { reason }
+            | Self::Unrouted { reason }
             | Self::HostDied { reason } => reason,
         }
     }

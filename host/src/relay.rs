@@ -6,7 +6,7 @@
 //! is published while a transaction is open, and nothing is reported before its commit.
 
 use std::sync::Arc;
-use std::sync::atomic::{self, AtomicBool};
+use std::sync::atomic::{self, AtomicU64};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,14 +18,15 @@ use crate::outbox::{
     Act, Failed, Fate, Lease, OutboxStorageStrategy, PageBounds, Pruned, RelayCondition, RelayState, Settled,
     StorageError,
 };
-use crate::publisher::{Attempt, Kept, Publisher, Withdrawn};
+use crate::publisher::{Attempt, Kept, Outcome, Withdrawn};
+use crate::publishers::Publishers;
 use crate::serde::Serde;
 use crate::settlement::{Settlement, settle, settle_on_trial};
 
 use self::acker::{Group, Order};
 use self::caller::{Called, Calls, Finished};
-use self::gate::{Admits, Gate};
-use self::lanes::{Job, LaneId, Lanes};
+use self::gate::Gates;
+use self::lanes::{Doors, Job, LaneId, Lanes};
 use self::stop::StopLevel;
 
 mod acker;
@@ -72,7 +73,7 @@ const PRUNE_PAUSE: Duration = Duration::from_secs(60 * 60);
 pub(crate) struct Parts<'a> {
     pub(crate) strategy: &'a dyn OutboxStorageStrategy,
     pub(crate) serde: &'a dyn Serde,
-    pub(crate) publisher: &'a dyn Publisher,
+    pub(crate) publishers: &'a Publishers<'a>,
     pub(crate) options: &'a RelayOptions,
     pub(crate) clock: fn() -> Timestamp,
     /// A random number from 0 to 1.
@@ -90,7 +91,8 @@ enum Message {
     Lost(StorageError),
     Broken(StorageError),
     Pruned(Result<Pruned, StorageError>),
-    Kept(Kept),
+    /// What came of keeping this publisher up.
+    Kept(usize, Kept),
 }
 
 /// One pass: every entry that is due now is tried once, at most `limit` of them.
@@ -141,9 +143,9 @@ struct Session<'a> {
     parts: Parts<'a>,
     lease: &'a dyn Lease,
     lanes: Lanes,
-    gate: Gate,
-    /// The callers' own side of the gate, which a caller shuts at once and only a probe opens.
-    left_alone: Arc<AtomicBool>,
+    gates: Gates,
+    /// The callers' own side of the gates, which a caller shuts at once and only a probe opens: the bits of [`Legs`].
+    left_alone: Arc<AtomicU64>,
     /// Everything up to here was read, or passed over.
     cursor: i64,
     /// Nothing is behind the cursor, as far as is known.
@@ -195,7 +197,7 @@ impl<'a> Session<'a> {
             parts,
             lease,
             lanes: Lanes::new(parts.options.ordering),
-            gate: Gate::Open,
+            gates: Gates::new(parts.publishers.len()),
             left_alone: Arc::default(),
             cursor: i64::MIN,
             at_end: false,
@@ -225,13 +227,13 @@ impl<'a> Session<'a> {
         let (give_up_calls, calls_given_up) = async_channel::bounded(1);
         let (give_up, all_given_up) = bounded(0);
         let links = Links { inbox, jobs, taken_back: taken.clone(), orders: order, give_up_calls, _give_up: give_up };
-        let Parts { publisher, serde, strategy, clock, .. } = self.parts;
+        let Parts { publishers, serde, strategy, clock, .. } = self.parts;
         let (lease, parts) = (self.lease, self.parts);
         if let Err(error) = upkeep::begin(parts, stopping) {
             return (self.report, Err(error));
         }
         let (results, given_up, left_alone) = (&message, &calls_given_up, &*self.left_alone.clone());
-        let calls = Calls { publisher, serde, lease, jobs: &taken, given_up, left_alone, results, clock };
+        let calls = Calls { publishers, serde, lease, jobs: &taken, given_up, left_alone, results, clock };
         let (orders, given_up) = (&orders, &all_given_up);
         let session = &mut self;
         let ended = thread::scope(move |scope| {
@@ -295,7 +297,7 @@ impl<'a> Session<'a> {
     fn patience(&self, now: Instant) -> Duration {
         let due = self.lanes.next_due().filter(|_| self.limit.is_none());
         let group = self.group.since.filter(|_| self.orders_out < ORDERS_MAX).map(|since| since + GROUP_AGE_MAX);
-        let times = [due, group, self.gate.wake_at(), self.read_again_at, self.prune_at];
+        let times = [due, group, self.gates.wake_at(), self.read_again_at, self.prune_at];
         let next = times.into_iter().flatten().min();
         next.map_or(LOOK_AGAIN, |next| {
             next.saturating_duration_since(now).clamp(Duration::from_micros(100), LOOK_AGAIN)
@@ -304,7 +306,7 @@ impl<'a> Session<'a> {
 
     /// Whether a pass is over: nothing more may be read, and all that was tried is settled.
     fn is_done(&self) -> bool {
-        let nothing_queued = self.lanes.queued().entries == 0 || self.gate != Gate::Open;
+        let nothing_queued = self.lanes.queued().entries == 0 || self.all_shut(self.doors(Instant::now()));
         let nothing_under_way = self.lanes.running() == 0 && self.lanes.unacked() == 0;
         self.limit.is_some() && nothing_queued && nothing_under_way
     }
@@ -382,7 +384,8 @@ impl<'a> Session<'a> {
     }
 
     fn push(&mut self, entry: RawEntry) {
-        self.lanes.push(entry);
+        let route = self.parts.publishers.route(&entry);
+        self.lanes.push(entry, route);
         if let Some(limit) = &mut self.limit {
             *limit = limit.saturating_sub(1);
         }
@@ -402,24 +405,32 @@ impl<'a> Session<'a> {
         if self.reload || self.lanes.unacked() >= UNACKED_MAX {
             return;
         }
-        let entries_max = match self.gate.admits(now) {
-            Admits::Everything => usize::MAX,
-            Admits::Probe if self.lanes.running() == 0 && self.limit.is_none() => 1,
-            Admits::Probe | Admits::Nothing => return,
-        };
+        let mut doors = self.doors(now);
+        // Where nobody may be called, nothing has to be let go for anybody.
+        if self.all_shut(doors) {
+            return;
+        }
         while !links.jobs.is_full()
-            && let Some(job) = self.lanes.next_job(entries_max)
+            && let Some(job) = self.lanes.next_job(doors)
         {
-            if entries_max == 1 {
-                self.gate.probe();
-                self.left_alone.store(false, atomic::Ordering::Release);
+            let probed = job.legs.both(doors.probed);
+            if !probed.is_empty() {
+                self.gates.probe(probed);
+                self.left_alone.fetch_and(!probed.bits(), atomic::Ordering::Release);
+                doors = Doors { shut: doors.shut | probed, probed: doors.probed.without(probed) };
             }
             // The channel is as long as all that can be queued, and only closed at the end.
             let _ = links.jobs.try_send(job);
-            if entries_max == 1 {
-                return;
-            }
         }
+        self.lanes.open(doors);
+    }
+
+    fn doors(&self, now: Instant) -> Doors {
+        self.gates.doors(now, self.limit.is_some(), |leg| self.lanes.is_running_for(leg))
+    }
+
+    fn all_shut(&self, doors: Doors) -> bool {
+        doors.shut == self.parts.publishers.all()
     }
 
     // --- settled -----------------------------------------------------------------------------------------------
@@ -437,38 +448,55 @@ impl<'a> Session<'a> {
             }
             Message::Broken(error) => self.lost = Some(error),
             Message::Pruned(pruned) => self.pruned(pruned),
-            Message::Kept(kept) => self.kept(kept),
+            Message::Kept(leg, kept) => self.kept(leg, kept),
         }
     }
 
     fn settle_job(&mut self, job: Finished) {
         let now = Instant::now();
-        for mut called in job.calls {
-            match called.attempt.take() {
-                Some(attempt) => {
-                    let outcome = attempt.outcome.with_bounded_reason(REASON_CHARS_MAX);
-                    self.settle_call(job.lane, &called, Attempt { outcome, ..attempt }, now);
-                }
-                // It was cut off by the relay itself: that counts for nothing.
-                None => {
-                    self.lanes.released(job.lane, called.position);
-                    self.gate.unprobed(now);
-                }
-            }
+        for called in job.calls {
+            self.open_and_shut(&called, now);
+            self.settle_call(job.lane, called, now);
         }
         if let Some(rest) = job.rest {
             self.lanes.finished(job.lane, rest);
+            self.gates.unprobed(now, |leg| self.lanes.is_running_for(leg));
         }
     }
 
+    /// A publisher that is unavailable is left alone for a while, whatever becomes of the entry.
+    fn open_and_shut(&mut self, called: &Called, now: Instant) {
+        self.gates.available(called.available);
+        for (leg, attempt) in &called.unavailable {
+            let (pauses, policy) = (self.gates.pauses(*leg), &self.parts.options.policy);
+            if let Settlement::PausePublisher { delay } =
+                settle(called.history, pauses, &attempt.outcome, policy, (self.parts.random)())
+            {
+                self.gates.unavailable(*leg, delay, now);
+                self.paused(*leg, attempt.outcome.reason());
+            }
+        }
+        self.not_paused();
+    }
+
     /// What becomes of an entry after an attempt.
-    fn settle_call(&mut self, lane: LaneId, called: &Called, attempt: Attempt, now: Instant) {
-        let Called { position, history, tried_before, at, .. } = *called;
+    fn settle_call(&mut self, lane: LaneId, called: Called, now: Instant) {
+        let Called { position, history, tried_before, delivered, at, in_part, others, .. } = called;
         let options = self.parts.options;
+        // Cut off by the relay itself, which counts for nothing.
+        let cut_off = || Outcome::Unavailable { reason: "the relay was stopped".into(), after: None }.into();
+        let (was_cut_off, attempt) =
+            (called.attempt.is_none(), with_bounded_reason(called.attempt.unwrap_or_else(cut_off)));
+        let others: Vec<Attempt> = others.into_iter().map(with_bounded_reason).collect();
+        others.iter().for_each(|other| note_other_failure(position, other));
         let (policy, jitter) = (&options.policy, (self.parts.random)());
         let settlement = match attempt.on_trial {
             true => settle_on_trial(history, &attempt.outcome, policy, jitter),
-            false => settle(history, self.gate.pauses(), &attempt.outcome, policy, jitter),
+            false => settle(history, 0, &attempt.outcome, policy, jitter),
+        };
+        let failed = |attempt, history, fate| {
+            let delivered_to = self.parts.publishers.names(delivered);
+            Settled::Failed(Box::new(Failed { position, at, attempt, others, delivered_to, history, fate }))
         };
         let settled = match settlement {
             Settlement::Ack => {
@@ -477,9 +505,8 @@ impl<'a> Session<'a> {
             }
             Settlement::Retry { delay, history } => {
                 self.note_failure(position, history.attempts, &attempt, "retry");
-                self.lanes.failed(lane, position, now + delay, history);
-                let fate = Fate::Retry { at: at.saturating_add(signed(delay)).unwrap_or(Timestamp::MAX) };
-                Settled::Failed(Box::new(Failed { position, at, attempt, history, fate }))
+                self.lanes.failed(lane, position, now + delay, history, delivered);
+                failed(attempt, history, Fate::Retry { at: at.saturating_add(signed(delay)).unwrap_or(Timestamp::MAX) })
             }
             Settlement::DeadLetter { history } => {
                 self.note_failure(position, history.attempts, &attempt, "dead-letter");
@@ -488,18 +515,21 @@ impl<'a> Session<'a> {
                 if park {
                     self.lanes.parked(lane);
                 }
-                Settled::Failed(Box::new(Failed { position, at, attempt, history, fate: Fate::DeadLetter { park } }))
+                failed(attempt, history, Fate::DeadLetter { park })
             }
-            Settlement::PausePublisher { delay } => {
-                self.note_failure(position, history.attempts.saturating_add(1), &attempt, "stays");
-                self.lanes.released(lane, position);
-                self.gate.unavailable(delay, now);
-                self.paused(attempt.outcome.reason());
-                return;
+            Settlement::PausePublisher { .. } => {
+                if !was_cut_off {
+                    self.note_failure(position, history.attempts.saturating_add(1), &attempt, "stays");
+                }
+                if !in_part {
+                    self.lanes.released(lane, position);
+                    return;
+                }
+                // It waits for nothing but its publisher; who has it already must not get it again.
+                self.lanes.failed(lane, position, now, history, delivered);
+                failed(attempt, history, Fate::Retry { at })
             }
         };
-        self.gate.available();
-        self.not_paused();
         self.group.since.get_or_insert(now);
         self.group.lanes.push(lane);
         self.group.settled.push(settled);
@@ -507,11 +537,15 @@ impl<'a> Session<'a> {
 
     fn note_failure(&mut self, position: i64, attempt: u32, failed: &Attempt, then: &'static str) {
         let (outcome, reason) = (failed.outcome.name(), failed.outcome.reason().to_owned());
+        let publisher = failed.publisher.clone();
         match then {
-            "dead-letter" => tracing::error!(position, attempt, outcome, then, "{reason}"),
-            _ => tracing::warn!(position, attempt, outcome, then, "{reason}"),
+            "dead-letter" => {
+                tracing::error!(position, attempt, publisher = publisher.as_deref(), outcome, then, "{reason}")
+            }
+            _ => tracing::warn!(position, attempt, publisher = publisher.as_deref(), outcome, then, "{reason}"),
         }
-        self.report.failed(Failure { position, attempt, outcome, reason, then });
+        let publisher = publisher.as_deref().map(Into::into);
+        self.report.failed(Failure { position, attempt, publisher, outcome, reason, then });
     }
 
     // --- acked -------------------------------------------------------------------------------------------------
@@ -573,6 +607,16 @@ impl<'a> Session<'a> {
         };
         self.prune_at = Some(Instant::now() + pause);
     }
+}
+
+fn with_bounded_reason(attempt: Attempt) -> Attempt {
+    Attempt { outcome: attempt.outcome.with_bounded_reason(REASON_CHARS_MAX), ..attempt }
+}
+
+/// Of several publishers that failed, one decides; the others are told too.
+fn note_other_failure(position: i64, other: &Attempt) {
+    let (publisher, outcome, reason) = (other.publisher.as_deref(), other.outcome.name(), other.outcome.reason());
+    tracing::warn!(position, publisher, outcome, "{reason}");
 }
 
 fn signed(duration: Duration) -> SignedDuration {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::outbox::{OutboxStorageStrategy, StorageError};
-use crate::publisher::Publisher;
+use crate::publishers::Publishers;
 use crate::recorded::NewEvent;
 use crate::relay::{self, Parts, RelayOptions, Report, Stopping};
 use crate::serde::{JsonSerde, Serde};
@@ -97,8 +97,12 @@ impl<S: OutboxStorageStrategy, D: Serde> Outbox<S, D> {
     ///
     /// [`StorageError::Leased`] while somebody else drains this outbox. After any error, what was delivered and not
     /// reported may be delivered again.
-    pub fn run(&self, publisher: &dyn Publisher, limit: impl Into<Option<usize>>) -> Result<Report, StorageError> {
-        relay::pass(self.parts(publisher), limit.into().unwrap_or(DEFAULT_LIMIT))
+    pub fn run<'p>(
+        &self,
+        publishers: impl Into<Publishers<'p>>,
+        limit: impl Into<Option<usize>>,
+    ) -> Result<Report, StorageError> {
+        relay::pass(self.parts(&publishers.into()), limit.into().unwrap_or(DEFAULT_LIMIT))
     }
 
     /// Publishes until it is told to stop: entries that are there, that are appended by anybody, and that are to be tried
@@ -107,12 +111,16 @@ impl<S: OutboxStorageStrategy, D: Serde> Outbox<S, D> {
     /// # Errors
     ///
     /// Only where it cannot begin; later it waits until what is wrong with the storage is mended.
-    pub fn relay(&self, publisher: &dyn Publisher, stopping: &Stopping) -> Result<Report, StorageError> {
-        relay::relay(self.parts(publisher), stopping)
+    pub fn relay<'p>(
+        &self,
+        publishers: impl Into<Publishers<'p>>,
+        stopping: &Stopping,
+    ) -> Result<Report, StorageError> {
+        relay::relay(self.parts(&publishers.into()), stopping)
     }
 
-    fn parts<'a>(&'a self, publisher: &'a dyn Publisher) -> Parts<'a> {
+    fn parts<'a>(&'a self, publishers: &'a Publishers<'a>) -> Parts<'a> {
         let Self { strategy, serde, options, clock, random, .. } = self;
-        Parts { strategy, serde, publisher, options, clock: *clock, random: *random }
+        Parts { strategy, serde, publishers, options, clock: *clock, random: *random }
     }
 }

@@ -84,7 +84,9 @@ pub fn settle(history: History, pauses: u32, outcome: &Outcome, policy: &Policy,
     let counted = History { attempts: history.attempts.saturating_add(1), ..history };
     match outcome {
         Outcome::Delivered => Settlement::Ack,
-        Outcome::Rejected { .. } | Outcome::Undecodable { .. } => Settlement::DeadLetter { history: counted },
+        Outcome::Rejected { .. } | Outcome::Undecodable { .. } | Outcome::Unrouted { .. } => {
+            Settlement::DeadLetter { history: counted }
+        }
         Outcome::Unavailable { after, .. } => {
             let delay = wait(*after, policy.pause, pauses.saturating_add(1), policy, jitter);
             Settlement::PausePublisher { delay }

@@ -69,7 +69,15 @@ fn failed(position: i64, attempts: u32, fate: Fate) -> Settled {
     let outcome = Outcome::Trapped { reason: format!("trap {attempts}") };
     let attempt = Attempt { digest: Some("abc".into()), stderr: "oh".into(), ..outcome.into() };
     let history = History { attempts, host_deaths: 0 };
-    Settled::Failed(Box::new(Failed { position, at: at(i64::from(attempts)), attempt, history, fate }))
+    Settled::Failed(Box::new(Failed {
+        position,
+        at: at(i64::from(attempts)),
+        attempt,
+        others: vec![],
+        delivered_to: vec![],
+        history,
+        fate,
+    }))
 }
 
 fn bury(strategy: &impl OutboxStorageStrategy, position: i64) {

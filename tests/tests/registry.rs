@@ -371,7 +371,15 @@ fn a_transition_that_comes_too_late_changes_nothing<K: Kept>(kept: &K) {
 fn failed(position: i64, attempts: u32, digest: &str, fate: Fate) -> Settled {
     let attempt = Attempt { digest: Some(digest.into()), ..Outcome::Trapped { reason: "oh".into() }.into() };
     let history = History { attempts, host_deaths: 0 };
-    Settled::Failed(Box::new(Failed { position, at: at(i64::from(attempts)), attempt, history, fate }))
+    Settled::Failed(Box::new(Failed {
+        position,
+        at: at(i64::from(attempts)),
+        attempt,
+        others: vec![],
+        delivered_to: vec![],
+        history,
+        fate,
+    }))
 }
 
 fn append<K: Kept>(kept: &K, streams: &[&str]) -> Vec<i64> {

@@ -181,16 +181,19 @@ impl Show {
             ("created at", dead.created_at.clone()),
             ("died at", dead.died_at.to_string()),
             ("parks stream", dead.parks_stream.to_string()),
+            ("delivered to", dead.delivered_to.join(", ")),
             ("context", dead.context.clone()),
             ("content type", optional(&dead.content_type)),
             ("data", dead.data.clone()),
         ] {
             print(format!("{title:<13} {value}"))?;
         }
-        for AttemptRecord { attempt, at, outcome, reason, digest, stderr, given_back } in attempts_on_record {
-            let digest = digest.map_or_else(String::new, |digest| format!(" by {digest}"));
+        for AttemptRecord { attempt, at, outcome, reason, digest, stderr, given_back, publisher } in attempts_on_record
+        {
+            let by = [publisher, digest].into_iter().flatten().collect::<Vec<_>>().join(" ");
+            let by = if by.is_empty() { by } else { format!(" by {by}") };
             let given_back = if given_back { " (given back)" } else { "" };
-            print(format!("attempt {attempt}{given_back} at {at}{digest}: {outcome}: {reason}"))?;
+            print(format!("attempt {attempt}{given_back} at {at}{by}: {outcome}: {reason}"))?;
             stderr.lines().try_for_each(|line| print(format!("    stderr: {line}")))?;
         }
         Ok(())

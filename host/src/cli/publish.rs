@@ -4,19 +4,19 @@ use std::env;
 use std::path::PathBuf;
 use std::thread;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
-use outbox_host::publisher::component::{ComponentPublisher, HttpGrant, Settings, TcpGrant};
-use outbox_host::{
-    CanaryRules, DEFAULT_LIMIT, JsonSerde, Outbox, OutboxStorageStrategy, Publisher, Report, SqliteOutbox, Stop,
-    VersionedPublisher, WatchedPublisher, stop,
-};
+use outbox_host::publisher::component::{HttpGrant, Settings, TcpGrant};
+use outbox_host::{DEFAULT_LIMIT, JsonSerde, Outbox, OutboxStorageStrategy, Report, SqliteOutbox, Stop, stop};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use self::publishers::{Chosen, Source};
 use super::{Database, print, print_json};
 use crate::config::{IsolationConfig, PublisherConfig, Time};
+
+mod publishers;
 
 /// What is published with, and how.
 #[derive(Args)]
@@ -87,7 +87,7 @@ struct Sandbox {
 
 impl Sandbox {
     /// What a flag says goes before what the file says.
-    fn apply(self, publisher: &mut PublisherConfig) {
+    fn apply(&self, publisher: &mut PublisherConfig) {
         let limits = &mut publisher.limits;
         limits.call_time = self.call_time.or(limits.call_time);
         limits.compile_time = self.compile_time.or(limits.compile_time);
@@ -139,60 +139,6 @@ fn user_cache() -> Option<PathBuf> {
     folder("XDG_CACHE_HOME", "outbox").or_else(|| folder("HOME", ".cache/outbox"))
 }
 
-/// Where the publisher comes from.
-enum Source {
-    /// A file, as it is at the start.
-    File(PathBuf),
-    /// A file, as it is at any time.
-    Watched(PathBuf),
-    /// The outbox, which has its versions.
-    Deployed(String),
-}
-
-impl Source {
-    /// What the command line says goes before what the file says, and both before what is deployed.
-    fn of(publisher: Option<String>, config: &PublisherConfig, outbox: &SqliteOutbox) -> Result<Self> {
-        match publisher {
-            // A path has a dot or a slash in it, and no name has.
-            Some(file) if file.contains(['.', '/']) => return Ok(Self::File(file.into())),
-            Some(name) => return Ok(Self::Deployed(name)),
-            None => {}
-        }
-        match (&config.file, &config.name) {
-            (Some(_), Some(_)) => bail!("[publisher] has both `file` and `name`: leave one of them out"),
-            (Some(file), None) => return Ok(Self::File(file.clone())),
-            (None, Some(name)) => return Ok(Self::Deployed(name.clone())),
-            (None, None) => {}
-        }
-        let mut names: Vec<String> =
-            outbox.registry().versions(None)?.into_iter().map(|version| version.publisher).collect();
-        names.dedup();
-        match names.as_slice() {
-            [] => bail!(
-                "no publisher: name a file with --publisher FILE or `file` in [publisher], or deploy one with \
-                 `outbox publisher deploy NAME FILE`"
-            ),
-            [name] => Ok(Self::Deployed(name.clone())),
-            names => bail!(
-                "there are several publishers ({}): say which with --publisher NAME, or `name` in [publisher]",
-                names.join(", ")
-            ),
-        }
-    }
-
-    fn load(&self, settings: Settings, rules: CanaryRules) -> Result<Box<dyn Publisher>> {
-        Ok(match self {
-            Self::File(file) => {
-                let publisher = ComponentPublisher::load(file, settings)?;
-                tracing::info!(publisher = publisher.name(), digest = &**publisher.digest(), "loaded");
-                Box::new(publisher)
-            }
-            Self::Watched(file) => Box::new(WatchedPublisher::load(file, settings)?),
-            Self::Deployed(name) => Box::new(VersionedPublisher::new(name, settings, rules)),
-        })
-    }
-}
-
 /// How a component is loaded by commands that do not run it: without secrets.
 pub(super) fn settings(publisher: &PublisherConfig) -> Settings {
     let settings = publisher.settings();
@@ -200,33 +146,34 @@ pub(super) fn settings(publisher: &PublisherConfig) -> Settings {
 }
 
 impl Publishing {
-    fn prepare(self, watched: Option<PathBuf>) -> Result<(Outbox<SqliteOutbox>, Box<dyn Publisher>)> {
+    fn prepare(self, watched: Option<PathBuf>) -> Result<(Outbox<SqliteOutbox>, Chosen)> {
         let (mut config, db) = self.database.config()?;
         let outbox = SqliteOutbox::open(&db)?;
-        let source = match watched {
-            Some(file) => Source::Watched(file),
-            None => Source::of(self.publisher, &config.publisher, &outbox)?,
-        };
+        let named = watched.map(Source::Watched).or_else(|| self.publisher.map(Source::named));
         config.publisher.allow_http.extend(self.allow_http);
         config.publisher.allow_tcp.extend(self.allow_tcp);
         config.publisher.allow_private |= self.allow_private;
         config.publisher.env.extend(self.env);
-        self.sandbox.apply(&mut config.publisher);
         config.relay.max_attempts = self.max_attempts.or(config.relay.max_attempts);
         config.relay.concurrency = self.concurrency.or(config.relay.concurrency);
-        let mut settings = config.publisher.settings();
-        settings.grants.secrets = config.publisher.secrets()?;
-        settings.grants.check_secrets()?;
-        settings.cache = self.cache.or(settings.cache).or_else(user_cache).filter(|_| !self.no_cache);
-        let publisher = source.load(settings, config.publisher.canary.rules())?;
-        Ok((Outbox::new(outbox, JsonSerde).with_options(config.options()), publisher))
+        let settings = |publisher: &PublisherConfig| {
+            let mut publisher = publisher.clone();
+            self.sandbox.apply(&mut publisher);
+            let mut settings = publisher.settings();
+            settings.grants.secrets = publisher.secrets()?;
+            settings.grants.check_secrets()?;
+            settings.cache = self.cache.clone().or(settings.cache).or_else(user_cache).filter(|_| !self.no_cache);
+            Ok(settings)
+        };
+        let chosen = Chosen::load(named, &config, &outbox, settings)?;
+        Ok((Outbox::new(outbox, JsonSerde).with_options(config.options()), chosen))
     }
 }
 
 impl Run {
     pub fn run(self) -> Result<()> {
-        let (outbox, publisher) = self.publishing.prepare(None)?;
-        let report = outbox.run(&*publisher, self.limit)?;
+        let (outbox, chosen) = self.publishing.prepare(None)?;
+        let report = outbox.run(chosen.publishers()?, self.limit)?;
         let remaining = outbox.strategy().status()?.pending;
         if self.json {
             #[derive(Serialize)]
@@ -252,17 +199,18 @@ fn print_report(report: &Report) -> Result<()> {
     for failure in &report.failures {
         let (position, attempt, outcome) = (failure.position, failure.attempt, failure.outcome);
         let reason = failure.reason.lines().next().unwrap_or_default();
-        print(format!("  entry {position}, attempt {attempt}: {outcome}: {reason} -> {}", failure.then))?;
+        let by = failure.publisher.as_deref().map_or_else(String::new, |name| format!(" by {name}"));
+        print(format!("  entry {position}, attempt {attempt}{by}: {outcome}: {reason} -> {}", failure.then))?;
     }
     Ok(())
 }
 
 impl Relay {
     pub fn run(self) -> Result<()> {
-        let (outbox, publisher) = self.publishing.prepare(self.watch)?;
+        let (outbox, chosen) = self.publishing.prepare(self.watch)?;
         let (stop, stopping) = stop();
         stop_on_signals(stop)?;
-        let report = outbox.relay(&*publisher, &stopping)?;
+        let report = outbox.relay(chosen.publishers()?, &stopping)?;
         let Report { published, to_be_retried, dead_lettered, .. } = report;
         tracing::info!(published, to_be_retried, dead_lettered, "stopped");
         Ok(())

@@ -15,6 +15,7 @@ use super::{
     RelayState, Settled, Status, StorageError, Wanted, Watch,
 };
 use crate::entry::{Field, RawEntry, StreamKey};
+use crate::publisher::{Attempt, Outcome};
 use crate::recorded::NewEvent;
 use crate::serde::{StoredData, StoredValue};
 use crate::settlement::History;
@@ -53,6 +54,7 @@ struct Waiting {
     retry_at: Timestamp,
     history: History,
     reason: String,
+    delivered_to: Vec<String>,
 }
 
 struct Dead {
@@ -62,6 +64,7 @@ struct Dead {
     reason: String,
     died_at: Timestamp,
     parks_stream: bool,
+    delivered_to: Vec<String>,
 }
 
 impl MemoryOutbox {
@@ -127,13 +130,15 @@ impl OutboxStorageStrategy for MemoryOutbox {
         let waiting = kept.waiting.iter().filter_map(|(position, waiting)| {
             let Waiting { failed_at, retry_at, history, .. } = *waiting;
             let hold = Hold::Waiting { failed_at, retry_at, history };
-            stream(position).map(|stream| Held { stream, position: *position, hold })
+            let delivered_to = waiting.delivered_to.clone();
+            stream(position).map(|stream| Held { stream, position: *position, hold, delivered_to })
         });
         let parked = kept.dead.iter().filter(|(_, dead)| dead.parks_stream);
         let parked = parked.map(|(position, dead)| Held {
             stream: dead.entry.stream_key(),
             position: *position,
             hold: Hold::Parked,
+            delivered_to: Vec::new(),
         });
         Ok(waiting.chain(parked).collect())
     }
@@ -191,28 +196,35 @@ impl Kept {
     }
 
     fn fail(&mut self, failed: &Failed) {
-        let Failed { position, at, attempt, history, fate } = failed;
+        let Failed { position, at, attempt, others, delivered_to, history, fate } = failed;
         if !self.entries.contains_key(position) {
             return;
         }
         let (outcome, reason) = (attempt.outcome.name(), attempt.outcome.reason().to_owned());
-        self.attempts.entry(*position).or_default().push(AttemptRecord {
+        // One that used up no attempt may be told again and again.
+        let counted = |attempt: &&Attempt| !matches!(attempt.outcome, Outcome::Unavailable { .. });
+        let records = std::iter::once(attempt).chain(others).filter(counted).map(|attempt| AttemptRecord {
             attempt: history.attempts,
             at: *at,
-            outcome: outcome.into(),
-            reason: reason.clone(),
+            outcome: attempt.outcome.name().into(),
+            reason: attempt.outcome.reason().into(),
             digest: attempt.digest.as_deref().map(Into::into),
             stderr: attempt.stderr.clone(),
             given_back: false,
+            publisher: attempt.publisher.as_deref().map(Into::into),
         });
+        self.attempts.entry(*position).or_default().extend(records);
+        let delivered_to = delivered_to.iter().map(ToString::to_string).collect();
         match *fate {
             Fate::Retry { at: retry_at } => {
-                self.waiting.insert(*position, Waiting { failed_at: *at, retry_at, history: *history, reason });
+                let waiting = Waiting { failed_at: *at, retry_at, history: *history, reason, delivered_to };
+                self.waiting.insert(*position, waiting);
             }
             Fate::DeadLetter { park } => {
                 self.waiting.remove(position);
                 if let Some(entry) = self.entries.remove(position) {
-                    let dead = Dead { entry, history: *history, outcome, reason, died_at: *at, parks_stream: park };
+                    let (history, died_at, parks_stream) = (*history, *at, park);
+                    let dead = Dead { entry, history, outcome, reason, died_at, parks_stream, delivered_to };
                     self.dead.insert(*position, dead);
                 }
             }
@@ -279,7 +291,8 @@ impl Operator for MemoryOutbox {
                 if let Some(dead) = kept.dead.remove(&position) {
                     kept.entries.insert(position, dead.entry);
                     let (at, reason) = (by.at, "retried by hand".into());
-                    let waiting = Waiting { failed_at: at, retry_at: at, history: History::default(), reason };
+                    let (history, delivered_to) = (History::default(), dead.delivered_to);
+                    let waiting = Waiting { failed_at: at, retry_at: at, history, reason, delivered_to };
                     kept.waiting.insert(position, waiting);
                     retried.push(position);
                 }
@@ -411,6 +424,7 @@ fn dead_letter(dead: &Dead) -> DeadLetter {
         reason: dead.reason.clone(),
         died_at: dead.died_at,
         parks_stream: dead.parks_stream,
+        delivered_to: dead.delivered_to.clone(),
     }
 }
 

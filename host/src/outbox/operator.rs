@@ -136,6 +136,8 @@ pub struct DeadLetter {
     pub died_at: Timestamp,
     /// Whether its stream is parked until it is retried or discarded.
     pub parks_stream: bool,
+    /// The publishers that have the event already: a retry is for the others.
+    pub delivered_to: Vec<String>,
 }
 
 /// An attempt that is on record.
@@ -155,6 +157,8 @@ pub struct AttemptRecord {
     pub stderr: String,
     /// Whether it no longer counts: a canary made it that was withdrawn.
     pub given_back: bool,
+    /// The publisher that made it.
+    pub publisher: Option<String>,
 }
 
 /// An operator's act that is on record.

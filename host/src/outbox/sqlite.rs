@@ -16,6 +16,7 @@ use crate::serde::StoredData;
 mod append;
 mod connection;
 mod lease;
+mod names;
 mod operator;
 mod page;
 mod registry;

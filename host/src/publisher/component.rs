@@ -263,7 +263,7 @@ impl ComponentPublisher {
                 reason.push_str(note);
             }
         });
-        Attempt { digest, stderr: notes.stderr.clone(), ..outcome.into() }
+        Attempt { publisher: Some(self.name.clone()), digest, stderr: notes.stderr.clone(), ..outcome.into() }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_channel::Receiver as Jobs;
 use crossbeam_channel::Sender;
@@ -14,6 +14,7 @@ use super::Message;
 use super::lanes::{Claim, Job, LaneId};
 use crate::outbox::{Lease, StorageError};
 use crate::publisher::{Attempt, Outcome, Publisher};
+use crate::publishers::{Legs, Publishers};
 use crate::recorded::Recorded;
 use crate::serde::Serde;
 use crate::settlement::History;
@@ -26,14 +27,15 @@ const TELL_MAX: usize = 64;
 /// What all callers share.
 #[derive(Clone, Copy)]
 pub(super) struct Calls<'a> {
-    pub(super) publisher: &'a dyn Publisher,
+    pub(super) publishers: &'a Publishers<'a>,
     pub(super) serde: &'a dyn Serde,
     pub(super) lease: &'a dyn Lease,
     pub(super) jobs: &'a Jobs<Job>,
     /// Closed when the calls under way are to be given up.
     pub(super) given_up: &'a Jobs<()>,
-    /// Set by the call that finds the publisher unavailable: no job that is queued behind it is begun.
-    pub(super) left_alone: &'a AtomicBool,
+    /// The publishers that a call has found unavailable, as the bits of [`Legs`]: no job for them that is queued behind it
+    /// is begun.
+    pub(super) left_alone: &'a AtomicU64,
     pub(super) results: &'a Sender<Message>,
     pub(super) clock: fn() -> Timestamp,
 }
@@ -53,8 +55,18 @@ pub(super) struct Called {
     pub(super) position: i64,
     pub(super) history: History,
     pub(super) tried_before: bool,
-    /// None when the call was given up.
+    /// The publishers that have it, those from earlier attempts included.
+    pub(super) delivered: Legs,
+    /// Whether it was delivered to one of them only now, and not to all.
+    pub(super) in_part: bool,
+    /// What the publisher answered that decides what becomes of the entry. None when the call was given up.
     pub(super) attempt: Option<Attempt>,
+    /// The publishers that answered with anything but that they are unavailable.
+    pub(super) available: Legs,
+    /// The publishers that said that they are unavailable, with what they said.
+    pub(super) unavailable: Vec<(usize, Attempt)>,
+    /// What other publishers answered that failed.
+    pub(super) others: Vec<Attempt>,
     pub(super) at: Timestamp,
 }
 
@@ -120,16 +132,18 @@ impl Calls<'_> {
     }
 
     async fn publish(&self, slot: usize, job: Job, told: &mut Vec<Finished>) -> Finished {
-        if self.left_alone.load(Ordering::Acquire) {
+        if job.legs.meets(Legs::of_bits(self.left_alone.load(Ordering::Acquire))) {
             return Finished { lane: job.lane, calls: Vec::new(), rest: Some(job.claims) };
         }
-        let batch = self.publisher.max_batch() > 1 && job.claims.len() > 1;
-        let finished = match batch {
-            true => self.publish_batch(slot, job, told).await,
-            false => self.publish_in_turn(slot, job, told).await,
+        let same = |leg: &usize| job.claims.iter().all(|claim| claim.legs() == Legs::one(*leg));
+        let only = job.legs.only().filter(|_| job.claims.len() > 1).filter(same);
+        let takes_batches = |publisher: &&dyn Publisher| publisher.max_batch() > 1;
+        let finished = match only.and_then(|leg| Some((leg, self.publishers.publisher(leg).filter(takes_batches)?))) {
+            Some((leg, publisher)) => self.publish_batch(slot, job, leg, publisher, told).await,
+            None => self.publish_in_turn(slot, job, told).await,
         };
-        if finished.calls.iter().any(Called::was_unavailable) {
-            self.left_alone.store(true, Ordering::Release);
+        for (leg, _) in finished.calls.iter().flat_map(|called| &called.unavailable) {
+            self.left_alone.fetch_or(Legs::one(*leg).bits(), Ordering::Release);
         }
         finished
     }
@@ -139,22 +153,22 @@ impl Calls<'_> {
         let mut calls = Vec::with_capacity(job.claims.len());
         let mut claims = job.claims.into_iter();
         for claim in claims.by_ref() {
-            let (position, history, tried_before) = (claim.entry.position, claim.history, claim.tried_before);
-            let attempt = match claim.decode(self.serde) {
+            let (position, facts) = (claim.entry.position, Facts::of(&claim));
+            let called = match claim.decode(self.serde) {
                 Ok(event) => {
                     self.lease.mark(slot, &[position]);
-                    let waits = || {
+                    let mut waits = || {
                         if !calls.is_empty() {
                             told.push(Finished { lane: job.lane, calls: std::mem::take(&mut calls), rest: None });
                         }
                         self.tell(told);
                     };
-                    self.unless_given_up(async { self.publisher.publish(&event).await }, waits).await
+                    self.publish_to_each(&event, facts, &mut waits).await
                 }
-                Err(undecodable) => Some(undecodable.into()),
+                Err(undecodable) => facts.called(Some(undecodable.into()), (self.clock)()),
             };
-            let failed = attempt.as_ref().is_none_or(|attempt| attempt.outcome != Outcome::Delivered);
-            calls.push(Called { position, history, tried_before, attempt, at: (self.clock)() });
+            let failed = called.attempt.as_ref().is_none_or(|attempt| attempt.outcome != Outcome::Delivered);
+            calls.push(called);
             // Once the relay is to stop, nothing new is begun.
             if failed || self.jobs.is_closed() {
                 break;
@@ -163,12 +177,44 @@ impl Calls<'_> {
         Finished { lane: job.lane, calls, rest: Some(claims.collect()) }
     }
 
+    /// Calls each publisher that has not got the event yet. That one fails keeps no other from it.
+    async fn publish_to_each(&self, event: &Recorded, facts: Facts, waits: &mut impl FnMut()) -> Called {
+        let Facts { route, legs, .. } = facts;
+        if legs.is_empty() {
+            // Of those that it was to go to, all have it; or there was none from the start.
+            let outcome = if route.is_empty() { unrouted(event) } else { Outcome::Delivered };
+            return facts.called(Some(outcome.into()), (self.clock)());
+        }
+        let mut called = facts.called(None, (self.clock)());
+        for leg in legs.iter() {
+            let Some(publisher) = self.publishers.publisher(leg) else { continue };
+            let answer = self.unless_given_up(async { publisher.publish(event).await }, &mut *waits).await;
+            let Some(attempt) = answer else {
+                // Whatever was answered before counts for nothing but its deliveries.
+                called.attempt = None;
+                break;
+            };
+            called.answered(leg, self.named(leg, attempt));
+        }
+        called.in_part = called.delivered != facts.delivered
+            && called.attempt.as_ref().is_none_or(|attempt| attempt.outcome != Outcome::Delivered);
+        called.at = (self.clock)();
+        called
+    }
+
     /// Publishes the entries of a job with one call. An entry that cannot be decoded ends the batch before it.
-    async fn publish_batch(&self, slot: usize, job: Job, told: &mut Vec<Finished>) -> Finished {
+    async fn publish_batch(
+        &self,
+        slot: usize,
+        job: Job,
+        leg: usize,
+        publisher: &dyn Publisher,
+        told: &mut Vec<Finished>,
+    ) -> Finished {
         let mut claims = job.claims.into_iter();
         let (mut known, mut events, mut undecodable) = (Vec::new(), Vec::new(), None);
-        for claim in claims.by_ref().take(self.publisher.max_batch()) {
-            let facts = (claim.entry.position, claim.history, claim.tried_before);
+        for claim in claims.by_ref().take(publisher.max_batch()) {
+            let facts = Facts::of(&claim);
             match claim.decode(self.serde) {
                 Ok(event) => {
                     known.push(facts);
@@ -180,34 +226,44 @@ impl Calls<'_> {
                 }
             }
         }
-        let positions: Vec<i64> = known.iter().map(|(position, ..)| *position).collect();
+        let positions: Vec<i64> = known.iter().map(|facts| facts.position).collect();
         let waits = || self.tell(told);
         let attempts = match events.as_slice() {
             [] => Some(Vec::new()),
             [event] => {
                 self.lease.mark(slot, &positions);
-                let call = async { self.publisher.publish(event).await };
+                let call = async { publisher.publish(event).await };
                 self.unless_given_up(call, waits).await.map(|attempt| vec![attempt])
             }
             events => {
                 self.lease.mark(slot, &positions);
-                self.unless_given_up(async { self.publisher.publish_batch(events).await }, waits).await
+                self.unless_given_up(async { publisher.publish_batch(events).await }, waits).await
             }
         };
         let at = (self.clock)();
         let mut attempts = attempts.map(Vec::into_iter);
         let mut calls: Vec<Called> = known
             .into_iter()
-            .map(|(position, history, tried_before)| {
-                let attempt = attempts.as_mut().map(|attempts| attempts.next().unwrap_or_else(miscounted));
-                Called { position, history, tried_before, attempt, at }
+            .map(|facts| {
+                let mut called = facts.called(None, at);
+                if let Some(attempts) = &mut attempts {
+                    called.answered(leg, self.named(leg, attempts.next().unwrap_or_else(miscounted)));
+                }
+                called
             })
             .collect();
-        if let Some(((position, history, tried_before), attempt)) = undecodable {
-            let attempt = Some(attempt);
-            calls.push(Called { position, history, tried_before, attempt, at });
-        }
+        calls.extend(undecodable.map(|(facts, attempt)| facts.called(Some(attempt), at)));
         Finished { lane: job.lane, calls, rest: Some(claims.collect()) }
+    }
+
+    /// The attempt with its publisher's name, where publishers have names here.
+    fn named(&self, leg: usize, mut attempt: Attempt) -> Attempt {
+        if attempt.outcome != Outcome::Delivered
+            && let Some(name) = self.publishers.name(leg)
+        {
+            attempt.publisher = Some(name.clone());
+        }
+        attempt
     }
 
     /// What the call comes to; none when it is given up. A panic of a native publisher's is an outcome like others.
@@ -228,9 +284,83 @@ impl Calls<'_> {
     }
 }
 
+/// What is known of an entry beside its event.
+#[derive(Clone, Copy)]
+struct Facts {
+    position: i64,
+    history: History,
+    tried_before: bool,
+    route: Legs,
+    delivered: Legs,
+    legs: Legs,
+}
+
+impl Facts {
+    fn of(claim: &Claim) -> Self {
+        let Claim { ref entry, history, tried_before, route, delivered } = *claim;
+        Self { position: entry.position, history, tried_before, route, delivered, legs: claim.legs() }
+    }
+
+    fn called(self, attempt: Option<Attempt>, at: Timestamp) -> Called {
+        let Self { position, history, tried_before, delivered, .. } = self;
+        Called {
+            position,
+            history,
+            tried_before,
+            delivered,
+            in_part: false,
+            attempt,
+            available: Legs::NONE,
+            unavailable: Vec::new(),
+            others: Vec::new(),
+            at,
+        }
+    }
+}
+
 impl Called {
-    fn was_unavailable(&self) -> bool {
-        self.attempt.as_ref().is_some_and(|attempt| matches!(attempt.outcome, Outcome::Unavailable { .. }))
+    /// Takes in what one publisher answered: of several answers the one that decides is that which leaves most open.
+    fn answered(&mut self, leg: usize, attempt: Attempt) {
+        match &attempt.outcome {
+            Outcome::Delivered => self.delivered = self.delivered | Legs::one(leg),
+            Outcome::Unavailable { .. } => self.unavailable.push((leg, attempt.clone())),
+            _ => {}
+        }
+        if !matches!(attempt.outcome, Outcome::Unavailable { .. }) {
+            self.available = self.available | Legs::one(leg);
+        }
+        match &mut self.attempt {
+            None => self.attempt = Some(attempt),
+            Some(decides) if weight(&attempt) > weight(decides) => {
+                let other = std::mem::replace(decides, attempt);
+                self.others.extend((other.outcome != Outcome::Delivered).then_some(other));
+            }
+            Some(_) if attempt.outcome == Outcome::Delivered => {}
+            Some(_) => self.others.push(attempt),
+        }
+    }
+}
+
+/// An entry is only set aside when nothing is left to try; a publisher on trial decides nothing for good.
+fn weight(attempt: &Attempt) -> u8 {
+    match &attempt.outcome {
+        Outcome::Delivered => 0,
+        _ if attempt.on_trial => 4,
+        Outcome::Rejected { .. } | Outcome::Undecodable { .. } | Outcome::Unrouted { .. } => 1,
+        Outcome::Unavailable { .. } => 2,
+        _ => 3,
+    }
+}
+
+fn unrouted(event: &Recorded) -> Outcome {
+    let quoted = |text: &str| format!("{text:?}");
+    let (name, tenant) = (quoted(&event.wrapped_event.name), quoted(&event.tenant_id));
+    let category = event.stream_id.category.as_deref().map_or_else(|| "none".into(), quoted);
+    Outcome::Unrouted {
+        reason: format!(
+            "no [[route]] matches it: its name is {name}, its category {category}, its tenant {tenant}; add a route, restart \
+             the relay, and retry the dead letter"
+        ),
     }
 }
 

@@ -1,13 +1,15 @@
 //! What the relay says about itself: in the log when it changes, and to whoever asks for the status.
 
 use super::Session;
-use super::gate::Gate;
 use crate::outbox::{RelayCondition, StorageError};
 
 impl Session<'_> {
-    /// The publisher is unavailable.
-    pub(super) fn paused(&mut self, reason: &str) {
-        self.set_condition(RelayCondition::Paused, reason);
+    /// A publisher is unavailable.
+    pub(super) fn paused(&mut self, leg: usize, reason: &str) {
+        match self.parts.publishers.name(leg) {
+            Some(name) => self.set_condition(RelayCondition::Paused, &format!("{name}: {reason}")),
+            None => self.set_condition(RelayCondition::Paused, reason),
+        }
     }
 
     /// The database cannot be read or written. What is settled stays settled, and is committed when it can be.
@@ -22,9 +24,9 @@ impl Session<'_> {
         }
     }
 
-    /// A publisher that answers is no longer unavailable.
+    /// Publishers that answer are no longer unavailable.
     pub(super) fn not_paused(&mut self) {
-        if self.condition.state == RelayCondition::Paused && self.gate == Gate::Open {
+        if self.condition.state == RelayCondition::Paused && self.gates.all_open() {
             self.set_condition(RelayCondition::Running, "");
         }
     }

@@ -1,6 +1,9 @@
-//! Whether the publisher may be called at all: it is left alone while it is unavailable.
+//! Whether a publisher may be called at all: it is left alone while it is unavailable.
 
 use std::time::{Duration, Instant};
+
+use super::lanes::Doors;
+use crate::publishers::Legs;
 
 /// Open, until the publisher says that it is unavailable. Then shut for a while, and after that open for a single
 /// entry: what becomes of that one decides.
@@ -76,6 +79,68 @@ impl Gate {
         if let Self::Probing { pauses } = *self {
             *self = Self::Shut { until: now, pauses };
         }
+    }
+}
+
+/// The gates of all publishers.
+#[derive(Debug)]
+pub(super) struct Gates(Vec<Gate>);
+
+impl Gates {
+    pub(super) fn new(publishers: usize) -> Self {
+        Self(vec![Gate::Open; publishers])
+    }
+
+    /// Which publishers may be called now. One is probed with nothing beside it: `is_running` says whether it is being
+    /// called. In a pass none is.
+    pub(super) fn doors(&self, now: Instant, in_pass: bool, is_running: impl Fn(usize) -> bool) -> Doors {
+        let mut doors = Doors::default();
+        for (leg, gate) in self.0.iter().enumerate() {
+            match gate.admits(now) {
+                Admits::Everything => {}
+                Admits::Probe if !in_pass && !is_running(leg) => doors.probed = doors.probed | Legs::one(leg),
+                Admits::Probe | Admits::Nothing => doors.shut = doors.shut | Legs::one(leg),
+            }
+        }
+        doors
+    }
+
+    pub(super) fn probe(&mut self, legs: Legs) {
+        self.each(legs, Gate::probe);
+    }
+
+    pub(super) fn available(&mut self, legs: Legs) {
+        self.each(legs, Gate::available);
+    }
+
+    pub(super) fn hasten(&mut self, leg: usize, now: Instant) {
+        self.each(Legs::one(leg), |gate| gate.hasten(now));
+    }
+
+    pub(super) fn unavailable(&mut self, leg: usize, delay: Duration, now: Instant) {
+        self.each(Legs::one(leg), |gate| gate.unavailable(delay, now));
+    }
+
+    /// A probe that nobody is calling any more ended without an answer.
+    pub(super) fn unprobed(&mut self, now: Instant, is_running: impl Fn(usize) -> bool) {
+        let gates = self.0.iter_mut().enumerate().filter(|(leg, _)| !is_running(*leg));
+        gates.for_each(|(_, gate)| gate.unprobed(now));
+    }
+
+    pub(super) fn pauses(&self, leg: usize) -> u32 {
+        self.0.get(leg).map_or(0, |gate| gate.pauses())
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        self.0.iter().filter_map(|gate| gate.wake_at()).min()
+    }
+
+    pub(super) fn all_open(&self) -> bool {
+        self.0.iter().all(|gate| *gate == Gate::Open)
+    }
+
+    fn each(&mut self, legs: Legs, change: impl Fn(&mut Gate)) {
+        legs.iter().for_each(|leg| self.0.get_mut(leg).into_iter().for_each(&change));
     }
 }
 

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use super::options::Ordering;
 use crate::entry::{RawEntry, StreamKey};
+use crate::publishers::{Legs, PUBLISHERS_MAX};
 use crate::settlement::History;
 
 /// The most entries that are handed over at once.
@@ -23,6 +24,17 @@ pub(super) struct Claim {
     pub(super) history: History,
     /// Whether attempts of it are on record.
     pub(super) tried_before: bool,
+    /// The publishers that it goes to.
+    pub(super) route: Legs,
+    /// Those of them that have it already.
+    pub(super) delivered: Legs,
+}
+
+impl Claim {
+    /// The publishers that are still to be called.
+    pub(super) fn legs(&self) -> Legs {
+        self.route.without(self.delivered)
+    }
 }
 
 /// Entries of one lane, to be published one after the other.
@@ -30,6 +42,17 @@ pub(super) struct Claim {
 pub(super) struct Job {
     pub(super) lane: LaneId,
     pub(super) claims: Vec<Claim>,
+    /// The publishers that it calls.
+    pub(super) legs: Legs,
+}
+
+/// Which publishers may be called now: those that are in neither may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Doors {
+    /// Those that may not.
+    pub(super) shut: Legs,
+    /// Those that may for a single entry.
+    pub(super) probed: Legs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +66,10 @@ pub(super) struct Lanes {
     /// Lanes whose next entry is to be published with nothing beside it.
     ready_alone: VecDeque<LaneId>,
     timers: BinaryHeap<Reverse<(Instant, i64, LaneId)>>,
+    /// Lanes that wait for a publisher, with those that their next entry goes to.
+    at_doors: Vec<(LaneId, Legs)>,
+    /// How many jobs are under way for each publisher.
+    running_for: [u16; PUBLISHERS_MAX],
     /// Lanes with waiting entries, of which entries are wanted that were not pushed yet.
     coming: Vec<LaneId>,
     /// Where the reader has to go back to.
@@ -78,6 +105,10 @@ struct Lane {
     /// Entries of it are wanted, and were not pushed yet.
     coming: bool,
     running: bool,
+    /// The publishers that its running job calls.
+    legs: Legs,
+    /// Its next entry waits for a publisher.
+    at_door: bool,
     /// Settled entries whose commit is awaited.
     unacked: usize,
     /// The last entry that was read.
@@ -96,6 +127,7 @@ struct Lane {
 struct Waiting {
     due: Instant,
     history: History,
+    delivered: Legs,
     on_record: bool,
     alone: bool,
 }
@@ -108,6 +140,8 @@ impl Lanes {
             ready: VecDeque::new(),
             ready_alone: VecDeque::new(),
             timers: BinaryHeap::new(),
+            at_doors: Vec::new(),
+            running_for: [0; PUBLISHERS_MAX],
             coming: Vec::new(),
             rewind: None,
             queued: Load::default(),
@@ -120,9 +154,9 @@ impl Lanes {
     // --- what holds entries back, known from the start ----------------------------------------------------------
 
     /// An entry waits until `due`.
-    pub(super) fn hold(&mut self, stream: StreamKey, position: i64, due: Instant, history: History) {
+    pub(super) fn hold(&mut self, stream: StreamKey, position: i64, due: Instant, history: History, delivered: Legs) {
         let (id, alone) = (self.id(stream, position), history.host_deaths > 0);
-        let waiting = Waiting { due, history, on_record: true, alone };
+        let waiting = Waiting { due, history, delivered, on_record: true, alone };
         if alone { self.wait_in_turn(id, position, waiting) } else { self.wait(id, position, waiting) }
     }
 
@@ -130,7 +164,8 @@ impl Lanes {
     pub(super) fn suspect(&mut self, stream: StreamKey, position: i64, now: Instant) {
         let id = self.id(stream, position);
         let known = self.lanes.get(&id).and_then(|lane| lane.waiting.get(&position)).copied();
-        let new = Waiting { due: now, history: History::default(), on_record: false, alone: true };
+        let (history, delivered) = (History::default(), Legs::NONE);
+        let new = Waiting { due: now, history, delivered, on_record: false, alone: true };
         self.wait_in_turn(id, position, Waiting { alone: true, ..known.unwrap_or(new) });
     }
 
@@ -171,7 +206,7 @@ impl Lanes {
             self.timers.pop();
             let holds = |lane: &Lane| {
                 let waits = lane.waiting.get(&position).is_some_and(|waiting| waiting.due == at);
-                waits && lane.held_by == Some(position) && lane.queue.is_empty() && !lane.running && !lane.parked
+                waits && lane.held_by == Some(position) && lane.queue.is_empty() && lane.is_free()
             };
             if self.lanes.get(&id).is_some_and(holds) && !due.contains(&position) {
                 due.push(position);
@@ -203,7 +238,7 @@ impl Lanes {
         if lane.held_by == Some(position) {
             return false;
         }
-        if lane.parked || lane.held_by.is_some() || lane.missed_from.is_some() {
+        if lane.parked || lane.at_door || lane.held_by.is_some() || lane.missed_from.is_some() {
             lane.miss(position);
             return false;
         }
@@ -241,13 +276,15 @@ impl Lanes {
     }
 
     /// An entry that was read, because it was wanted or is due.
-    pub(super) fn push(&mut self, entry: RawEntry) {
+    pub(super) fn push(&mut self, entry: RawEntry, route: Legs) {
         let id = self.id(entry.stream_key(), entry.position);
         let lane = self.lanes.entry(id).or_default();
         let waiting = lane.waiting.get(&entry.position).copied();
         let claim = Claim {
             history: waiting.map_or(History::default(), |waiting| waiting.history),
             tried_before: waiting.is_some_and(|waiting| waiting.on_record),
+            route,
+            delivered: waiting.map_or(Legs::NONE, |waiting| waiting.delivered),
             entry,
         };
         self.queued.add(&claim);
@@ -266,21 +303,92 @@ impl Lanes {
 
     // --- publishing --------------------------------------------------------------------------------------------
 
-    /// The next job of at most `entries_max` entries, if one may start now.
-    pub(super) fn next_job(&mut self, entries_max: usize) -> Option<Job> {
+    /// The next job, if one may start now. A lane whose next entry goes to a publisher that may not be called waits at its
+    /// door, and what was read of it is let go: a queue of it would keep the others from being read.
+    pub(super) fn next_job(&mut self, doors: Doors) -> Option<Job> {
+        while let Some(id) = self.ready_alone.front().copied()
+            && self.waits_at_door(id, doors.shut)
+        {
+            self.ready_alone.pop_front();
+        }
         if self.running_alone || (self.running > 0 && !self.ready_alone.is_empty()) {
             return None;
         }
         let alone = self.ready_alone.pop_front();
         self.running_alone = alone.is_some();
-        let id = alone.or_else(|| self.ready.pop_front())?;
+        let id = match alone {
+            Some(id) => id,
+            None => loop {
+                let id = self.ready.pop_front()?;
+                if !self.waits_at_door(id, doors.shut) {
+                    break id;
+                }
+            },
+        };
         let lane = self.lanes.get_mut(&id)?;
-        let entries = lane.queue.len().min(JOB_MAX).min(entries_max);
+        let first = lane.queue.front()?.legs();
+        let may_go = |claim: &Claim| !claim.legs().meets(doors.shut | doors.probed);
+        let entries = match first.meets(doors.probed) {
+            true => 1,
+            false => lane.queue.iter().take(JOB_MAX).take_while(|claim| may_go(claim)).count(),
+        };
         let claims: Vec<Claim> = lane.queue.drain(..entries).collect();
         claims.iter().for_each(|claim| self.queued.remove(claim));
-        lane.running = true;
+        let legs = claims.iter().fold(Legs::NONE, |legs, claim| legs | claim.legs());
+        (lane.running, lane.legs) = (true, legs);
         self.running += 1;
-        Some(Job { lane: id, claims })
+        self.count_running(legs, 1);
+        Some(Job { lane: id, claims, legs })
+    }
+
+    /// Whether the lane's next entry goes to one of these publishers; then it waits from now on.
+    fn waits_at_door(&mut self, id: LaneId, shut: Legs) -> bool {
+        let Some(lane) = self.lanes.get_mut(&id) else { return false };
+        let Some(next) = lane.queue.front().filter(|next| next.legs().meets(shut)) else { return false };
+        let (position, legs) = (next.entry.position, next.legs());
+        lane.at_door = true;
+        if lane.held_by != Some(position) {
+            lane.miss(position);
+        }
+        lane.queue.drain(..).for_each(|claim| self.queued.remove(&claim));
+        self.at_doors.push((id, legs));
+        true
+    }
+
+    /// Lanes that need not wait for a publisher any longer are read again; of those whose publisher is to be probed, the
+    /// first.
+    pub(super) fn open(&mut self, doors: Doors) {
+        let mut probed = Legs::NONE;
+        let mut opened = Vec::new();
+        self.at_doors.retain(|(id, legs)| {
+            let waits = legs.meets(doors.shut) || legs.both(doors.probed).meets(probed);
+            if !waits {
+                probed = probed | legs.both(doors.probed);
+                opened.push(*id);
+            }
+            waits
+        });
+        for id in opened {
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            lane.at_door = false;
+            if let Some((position, waiting)) = lane.held_by.and_then(|held| Some((held, lane.waiting.get(&held)?))) {
+                self.timers.push(Reverse((waiting.due, position, id)));
+            }
+            self.retire(id);
+        }
+    }
+
+    /// Whether a job is under way that calls this publisher.
+    pub(super) fn is_running_for(&self, leg: usize) -> bool {
+        self.running_for.get(leg).is_some_and(|running| *running > 0)
+    }
+
+    fn count_running(&mut self, legs: Legs, change: i16) {
+        for leg in legs.iter() {
+            if let Some(running) = self.running_for.get_mut(leg) {
+                *running = running.saturating_add_signed(change);
+            }
+        }
     }
 
     /// An entry of a running job was settled: its commit is awaited.
@@ -291,10 +399,10 @@ impl Lanes {
     }
 
     /// An entry of a running job was settled, and waits until `due`.
-    pub(super) fn failed(&mut self, id: LaneId, position: i64, due: Instant, history: History) {
+    pub(super) fn failed(&mut self, id: LaneId, position: i64, due: Instant, history: History, delivered: Legs) {
         self.settled(id, position);
         let alone = history.host_deaths > 0;
-        self.wait(id, position, Waiting { due, history, on_record: true, alone });
+        self.wait(id, position, Waiting { due, history, delivered, on_record: true, alone });
     }
 
     /// An entry of a running job was settled as a dead letter that parks its stream.
@@ -319,6 +427,7 @@ impl Lanes {
         self.running_alone = false;
         let lane = self.lanes.entry(id).or_default();
         lane.running = false;
+        let legs = std::mem::take(&mut lane.legs);
         for claim in rest.into_iter().rev() {
             self.queued.add(&claim);
             lane.queue.push_front(claim);
@@ -332,6 +441,7 @@ impl Lanes {
                 self.ready.push_back(id);
             }
         }
+        self.count_running(legs, -1);
         self.retire(id);
     }
 
@@ -355,7 +465,7 @@ impl Lanes {
     /// is forgotten, unless some entry of it waits.
     fn retire(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(&id).filter(|lane| !lane.is_active()) else { return };
-        if lane.parked || lane.held_by.is_some() {
+        if lane.parked || lane.at_door || lane.held_by.is_some() {
             return;
         }
         lane.through = None;
@@ -401,6 +511,10 @@ impl Lanes {
 impl Lane {
     fn is_active(&self) -> bool {
         self.running || self.unacked > 0 || !self.queue.is_empty() || self.coming
+    }
+
+    fn is_free(&self) -> bool {
+        !self.running && !self.parked && !self.at_door
     }
 
     fn miss(&mut self, position: i64) {

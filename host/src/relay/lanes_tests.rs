@@ -11,6 +11,16 @@ struct World {
     rows: Vec<(i64, &'static str)>,
     cursor: i64,
     now: Instant,
+    doors: Doors,
+}
+
+/// Streams named `other...` go to another publisher, and `both...` to both.
+fn route(stream: &str) -> Legs {
+    match stream {
+        _ if stream.starts_with("other") => Legs::one(1),
+        _ if stream.starts_with("both") => Legs::one(0) | Legs::one(1),
+        _ => Legs::one(0),
+    }
 }
 
 fn key(stream: &str) -> StreamKey {
@@ -42,13 +52,19 @@ fn failures(attempts: u32) -> History {
 
 impl World {
     fn new(ordering: Ordering, rows: &[(i64, &'static str)]) -> Self {
-        Self { lanes: Lanes::new(ordering), rows: rows.to_vec(), cursor: i64::MIN, now: Instant::now() }
+        Self {
+            lanes: Lanes::new(ordering),
+            rows: rows.to_vec(),
+            cursor: i64::MIN,
+            now: Instant::now(),
+            doors: Doors::default(),
+        }
     }
 
     fn read(&mut self) {
         for position in self.lanes.due(self.now, 100) {
             match self.rows.iter().find(|(row, _)| *row == position) {
-                Some((_, stream)) => self.lanes.push(entry(position, stream)),
+                Some((_, stream)) => self.lanes.push(entry(position, stream), route(stream)),
                 None => self.lanes.vanished(position),
             }
         }
@@ -60,14 +76,14 @@ impl World {
         let mut page = self.rows.clone();
         page.retain(|(position, stream)| *position > from && self.lanes.wants(*position, key(stream), self.now));
         self.cursor = self.rows.last().map_or(from, |(last, _)| from.max(*last));
-        page.into_iter().for_each(|(position, stream)| self.lanes.push(entry(position, stream)));
+        page.into_iter().for_each(|(position, stream)| self.lanes.push(entry(position, stream), route(stream)));
         self.lanes.page_ended();
     }
 
     /// Reads, and starts whatever may start: the positions of each job.
     fn jobs(&mut self) -> Vec<Job> {
         self.read();
-        std::iter::from_fn(|| self.lanes.next_job(JOB_MAX)).collect()
+        std::iter::from_fn(|| self.lanes.next_job(self.doors)).collect()
     }
 
     fn positions(jobs: &[Job]) -> Vec<Vec<i64>> {
@@ -89,7 +105,7 @@ impl World {
         let mut claims = job.claims.into_iter();
         let first = claims.next().unwrap();
         let attempts = failures(first.history.attempts + 1);
-        self.lanes.failed(job.lane, first.entry.position, self.now + delay, attempts);
+        self.lanes.failed(job.lane, first.entry.position, self.now + delay, attempts, Legs::NONE);
         self.lanes.finished(job.lane, claims.collect());
         self.lanes.committed(job.lane);
     }
@@ -190,7 +206,7 @@ fn what_is_released_is_read_again_in_order() {
 #[test]
 fn a_waiting_entry_that_is_released_is_due_again() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
-    world.lanes.hold(key("a"), 1, world.now, failures(1));
+    world.lanes.hold(key("a"), 1, world.now, failures(1), Legs::NONE);
     let job = world.jobs().pop().unwrap();
     world.lanes.released(job.lane, 1);
     world.lanes.finished(job.lane, vec![]);
@@ -220,7 +236,7 @@ fn suspects_are_tried_alone_and_in_their_turn() {
 #[test]
 fn an_entry_in_which_the_host_died_waits_for_those_before_it() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a")]);
-    world.lanes.hold(key("a"), 2, world.now + SECOND, History { attempts: 1, host_deaths: 1 });
+    world.lanes.hold(key("a"), 2, world.now + SECOND, History { attempts: 1, host_deaths: 1 }, Legs::NONE);
     let before = world.jobs();
     assert_eq!(World::positions(&before), [[1]]);
     before.into_iter().for_each(|job| world.deliver(job));
@@ -235,7 +251,7 @@ fn an_entry_in_which_the_host_died_waits_for_those_before_it() {
 #[test]
 fn an_entry_in_which_the_host_died_is_tried_alone_when_it_is_due() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b")]);
-    world.lanes.hold(key("a"), 1, world.now + SECOND, History { attempts: 1, host_deaths: 1 });
+    world.lanes.hold(key("a"), 1, world.now + SECOND, History { attempts: 1, host_deaths: 1 }, Legs::NONE);
     let others = world.jobs();
     assert_eq!(World::positions(&others), [[2]]);
     world.now += SECOND;
@@ -247,8 +263,8 @@ fn an_entry_in_which_the_host_died_is_tried_alone_when_it_is_due() {
 #[test]
 fn several_waiting_entries_of_a_lane_keep_their_order_and_their_places() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a"), (4, "a")]);
-    world.lanes.hold(key("a"), 3, world.now + 2 * SECOND, failures(5));
-    world.lanes.hold(key("a"), 1, world.now + SECOND, failures(1));
+    world.lanes.hold(key("a"), 3, world.now + 2 * SECOND, failures(5), Legs::NONE);
+    world.lanes.hold(key("a"), 1, world.now + SECOND, failures(1), Legs::NONE);
     assert!(world.jobs().is_empty());
     world.now += SECOND;
     let jobs = world.jobs();
@@ -271,7 +287,7 @@ fn several_waiting_entries_of_a_lane_keep_their_order_and_their_places() {
 #[test]
 fn a_waiting_entry_that_is_gone_frees_its_lane() {
     let mut world = World::new(Ordering::Stream, &[(2, "a")]);
-    world.lanes.hold(key("a"), 1, world.now, failures(1));
+    world.lanes.hold(key("a"), 1, world.now, failures(1), Legs::NONE);
     world.read();
     assert_eq!(World::positions(&world.jobs()), [[2]]);
 }
@@ -281,8 +297,8 @@ fn a_batch_may_fail_in_several_places() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a")]);
     let job = world.jobs().pop().unwrap();
     let lane = job.lane;
-    world.lanes.failed(lane, 1, world.now + SECOND, failures(1));
-    world.lanes.failed(lane, 2, world.now, failures(1));
+    world.lanes.failed(lane, 1, world.now + SECOND, failures(1), Legs::NONE);
+    world.lanes.failed(lane, 2, world.now, failures(1), Legs::NONE);
     world.lanes.settled(lane, 3);
     world.rows.retain(|(position, _)| *position != 3);
     world.lanes.finished(lane, vec![]);

@@ -9,6 +9,7 @@ use super::lanes::Lanes;
 use crate::entry::RawEntry;
 use crate::outbox::{Failed, Fate, Held, Hold, PageBounds, Settled, StorageError};
 use crate::publisher::{Attempt, Outcome};
+use crate::publishers::Legs;
 use crate::settlement::{Settlement, settle};
 
 const ONE: PageBounds = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_at_max: 1 };
@@ -42,11 +43,13 @@ impl Session<'_> {
     }
 
     fn host_died_of(&mut self, entry: &RawEntry) -> Result<(), StorageError> {
-        let held = self.parts.strategy.held()?;
-        let history = held.iter().find_map(|held| match held.hold {
-            Hold::Waiting { history, .. } if held.position == entry.position => Some(history),
-            _ => None,
+        let held = self.parts.strategy.held()?.into_iter().find(|held| held.position == entry.position);
+        let history = held.as_ref().and_then(|held| match held.hold {
+            Hold::Waiting { history, .. } => Some(history),
+            Hold::Parked => None,
         });
+        let delivered_to = held.map_or_else(Vec::new, |held| held.delivered_to);
+        let delivered_to = delivered_to.into_iter().map(Into::into).collect();
         let reason = "the relay's process died while it was publishing this event, and no other".to_owned();
         let attempt = Attempt::from(Outcome::HostDied { reason });
         let at = (self.parts.clock)();
@@ -64,7 +67,8 @@ impl Session<'_> {
             Settlement::Ack | Settlement::PausePublisher { .. } => return Ok(()),
         };
         self.note_failure(entry.position, history.attempts, &attempt, then);
-        let failed = Failed { position: entry.position, at, attempt, history, fate };
+        let (position, others) = (entry.position, Vec::new());
+        let failed = Failed { position, at, attempt, others, delivered_to, history, fate };
         self.parts.strategy.settle(&[Settled::Failed(Box::new(failed))])
     }
 
@@ -73,11 +77,13 @@ impl Session<'_> {
         self.generation = self.parts.strategy.generation()?;
         self.lanes = Lanes::new(self.parts.options.ordering);
         let wall_clock = (self.parts.clock)();
-        for Held { stream, position, hold } in self.parts.strategy.held()? {
+        for Held { stream, position, hold, delivered_to } in self.parts.strategy.held()? {
             match hold {
                 Hold::Waiting { failed_at, retry_at, history } => {
                     let due = now + remaining(failed_at, retry_at, wall_clock);
-                    self.lanes.hold(stream, position, due, history);
+                    let legs = delivered_to.iter().filter_map(|name| self.parts.publishers.named(name));
+                    let delivered = legs.fold(Legs::NONE, |legs, leg| legs | Legs::one(leg));
+                    self.lanes.hold(stream, position, due, history, delivered);
                 }
                 Hold::Parked => self.lanes.park(stream),
             }

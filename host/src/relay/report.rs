@@ -31,6 +31,8 @@ pub struct Failure {
     pub position: i64,
     /// The attempt's number.
     pub attempt: u32,
+    /// The publisher that failed, where it has a name.
+    pub publisher: Option<String>,
     /// Its outcome's name.
     pub outcome: &'static str,
     /// Why.

@@ -1,4 +1,4 @@
-//! What the publisher needs beside its calls: it follows the registry of its versions.
+//! What the publishers need beside their calls: they follow the registry of their versions.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,36 +13,41 @@ use crate::publisher::Kept;
 /// The shortest time between two looks.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 
-/// Waits until the publisher is what it is to be, before the first event.
+/// Waits until each publisher is what it is to be, before the first event.
 pub(super) fn begin(parts: Parts<'_>, stopping: &Stopping) -> Result<(), StorageError> {
-    while parts.publisher.keep_up(parts.strategy.registry(), (parts.clock)())?.busy {
-        if stopping.level() != StopLevel::Go {
-            break;
+    for (_, publisher) in parts.publishers.iter() {
+        while publisher.keep_up(parts.strategy.registry(), (parts.clock)())?.busy {
+            if stopping.level() != StopLevel::Go {
+                return Ok(());
+            }
+            stopping.wait(PAUSE_MIN);
         }
-        stopping.wait(PAUSE_MIN);
     }
     Ok(())
 }
 
-/// Keeps the publisher up until `changes` ends, which tells of each change of the outbox.
+/// Keeps the publishers up until `changes` ends, which tells of each change of the outbox.
 pub(super) fn run(parts: Parts<'_>, changes: &Receiver<()>, results: &Sender<Message>) {
     let registry = parts.strategy.registry();
     let (mut pause, mut failing) = (LOOK_AGAIN / 2, false);
     while changes.recv_timeout(pause) != Err(RecvTimeoutError::Disconnected) {
-        match parts.publisher.keep_up(registry, (parts.clock)()) {
-            Ok(kept) => {
-                failing = false;
-                pause = if kept.busy { PAUSE_MIN } else { LOOK_AGAIN / 2 };
-                if kept.swapped || !kept.withdrawn.is_empty() {
-                    let _ = results.send(Message::Kept(kept));
+        pause = LOOK_AGAIN / 2;
+        let mut failed = None;
+        for (leg, publisher) in parts.publishers.iter() {
+            match publisher.keep_up(registry, (parts.clock)()) {
+                Ok(kept) => {
+                    pause = if kept.busy { PAUSE_MIN } else { pause };
+                    if kept.swapped || !kept.withdrawn.is_empty() {
+                        let _ = results.send(Message::Kept(leg, kept));
+                    }
                 }
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!("cannot follow the publisher's versions: {error}; trying again");
-                }
+                Err(error) => failed = Some(error),
             }
         }
+        if let Some(error) = failed.as_ref().filter(|_| !failing) {
+            tracing::warn!("cannot follow the publishers' versions: {error}; trying again");
+        }
+        failing = failed.is_some();
         // Under load every commit is a change.
         thread::sleep(PAUSE_MIN);
     }
@@ -50,16 +55,18 @@ pub(super) fn run(parts: Parts<'_>, changes: &Receiver<()>, results: &Sender<Mes
 
 /// The last call was made.
 pub(super) fn end(parts: Parts<'_>) {
-    if let Err(error) = parts.publisher.leave(parts.strategy.registry()) {
-        tracing::warn!("cannot write down what the publisher's versions did: {error}");
+    for (_, publisher) in parts.publishers.iter() {
+        if let Err(error) = publisher.leave(parts.strategy.registry()) {
+            tracing::warn!("cannot write down what the publisher's versions did: {error}");
+        }
     }
 }
 
 impl Session<'_> {
-    /// The publisher is another one.
-    pub(super) fn kept(&mut self, kept: Kept) {
+    /// A publisher is another one.
+    pub(super) fn kept(&mut self, leg: usize, kept: Kept) {
         if kept.swapped {
-            self.gate.hasten(Instant::now());
+            self.gates.hasten(leg, Instant::now());
         }
         // What a canary's attempts used up is given back once none of them is under way.
         self.reload |= !kept.withdrawn.is_empty();

@@ -55,7 +55,7 @@ impl Deploy {
     pub fn run(self) -> Result<()> {
         let (config, db) = self.database.config()?;
         let outbox = SqliteOutbox::open(&db)?;
-        let settings = publish::settings(&config.publisher);
+        let settings = publish::settings(config.of_publisher(&self.name));
         let bytes = ComponentPublisher::read(&self.file, &settings.limits)?;
         // Only a version that can be loaded is worth storing; what is compiled here, the relay finds in the cache.
         ComponentPublisher::from_bytes(&self.file.to_string_lossy(), &bytes, settings)?;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, params_from_iter};
 
-use super::{SqliteOutbox, schema};
+use super::{SqliteOutbox, names, schema};
 use crate::outbox::StorageError;
 use crate::outbox::operator::{
     Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, Operator, Pruned, Retention, Selection,
@@ -12,10 +12,11 @@ use crate::outbox::operator::{
 
 const DEAD_LETTERS: &str = "
     SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
-           data, attempts, outcome, reason, died_at_ms, parks_stream
+           data, attempts, outcome, reason, died_at_ms, parks_stream, delivered_to
     FROM outbox_dead_letters";
 
-const ATTEMPTS: &str = "SELECT attempt, at_ms, outcome, reason, digest, stderr, given_back FROM outbox_attempts
+const ATTEMPTS: &str =
+    "SELECT attempt, at_ms, outcome, reason, digest, stderr, given_back, publisher FROM outbox_attempts
      WHERE position = ?1 ORDER BY id";
 
 /// An entry that has since been put back by hand stays as it is, and its dead letter too.
@@ -28,8 +29,10 @@ const PUT_BACK: &str = "
     ON CONFLICT (position) DO NOTHING";
 /// It is due at once, and what is on record of its attempts stays with it.
 const WAIT_FOR_NOTHING: &str = "
-    INSERT INTO outbox_waiting (position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms, reason)
-    SELECT position, tenant_id, stream_id, 0, 0, ?2, ?2, 'retried by hand' FROM outbox WHERE position = ?1
+    INSERT INTO outbox_waiting (position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms, reason,
+                                delivered_to)
+    SELECT position, tenant_id, stream_id, 0, 0, ?2, ?2, 'retried by hand', delivered_to
+    FROM outbox_dead_letters WHERE position = ?1
     ON CONFLICT (position) DO NOTHING";
 const REMOVE_DEAD_LETTER: &str = "DELETE FROM outbox_dead_letters WHERE position = ?1";
 const FORGET_ATTEMPTS: &str = "DELETE FROM outbox_attempts WHERE position = ?1";
@@ -195,6 +198,7 @@ fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
         reason: row.get(14)?,
         died_at: timestamp(row, 15)?,
         parks_stream: row.get(16)?,
+        delivered_to: names::from_json(row.get(17)?),
     })
 }
 
@@ -235,6 +239,7 @@ fn attempts(connection: &Connection, position: i64) -> rusqlite::Result<Vec<Atte
             digest: row.get(4)?,
             stderr: row.get(5)?,
             given_back: row.get(6)?,
+            publisher: row.get(7)?,
         })
     })?;
     rows.collect()

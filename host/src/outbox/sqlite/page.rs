@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
+use super::names;
 use crate::entry::{Field, RawEntry, StreamKey};
 use crate::outbox::{Held, Hold, Page, PageBounds, Wanted};
 use crate::settlement::History;
@@ -16,7 +17,8 @@ const ENTRIES: &str = "
     FROM outbox WHERE position > ?1 ORDER BY position LIMIT ?2";
 
 const WAITING: &str =
-    "SELECT position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms FROM outbox_waiting";
+    "SELECT position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms, delivered_to
+     FROM outbox_waiting";
 const PARKED: &str = "SELECT position, tenant_id, stream_id FROM outbox_dead_letters WHERE parks_stream";
 
 /// The most bytes of `data` that are read; no guest could be given more.
@@ -60,12 +62,14 @@ pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<Held>> {
         let history = History { attempts: row.get(3)?, host_deaths: row.get(4)? };
         let time = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
         let hold = Hold::Waiting { failed_at: time(row.get(5)?), retry_at: time(row.get(6)?), history };
-        held.push(Held { stream: key(row, 1)?, position: row.get(0)?, hold });
+        let delivered_to = names::from_json(row.get(7)?);
+        held.push(Held { stream: key(row, 1)?, position: row.get(0)?, hold, delivered_to });
     }
     let mut parked = connection.prepare_cached(PARKED)?;
     let mut rows = parked.query([])?;
     while let Some(row) = rows.next()? {
-        held.push(Held { stream: key(row, 1)?, position: row.get(0)?, hold: Hold::Parked });
+        let (stream, position) = (key(row, 1)?, row.get(0)?);
+        held.push(Held { stream, position, hold: Hold::Parked, delivered_to: Vec::new() });
     }
     Ok(held)
 }

@@ -3,29 +3,33 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
+use super::names;
 use crate::outbox::{Failed, Fate, Settled};
+use crate::publisher::{Attempt, Outcome};
 
 const DELIVERED: &str = "DELETE FROM outbox WHERE position BETWEEN ?1 AND ?2";
 const NO_LONGER_WAITING: &str = "DELETE FROM outbox_waiting WHERE position = ?1";
 const FORGET_ATTEMPTS: &str = "DELETE FROM outbox_attempts WHERE position = ?1";
 
 const RECORD_ATTEMPT: &str = "
-    INSERT INTO outbox_attempts (position, attempt, at_ms, outcome, reason, digest, stderr)
-    SELECT position, ?2, ?3, ?4, ?5, ?6, ?7 FROM outbox WHERE position = ?1";
+    INSERT INTO outbox_attempts (position, attempt, at_ms, outcome, reason, digest, stderr, publisher)
+    SELECT position, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM outbox WHERE position = ?1";
 
 const WAIT: &str = "
-    INSERT INTO outbox_waiting (position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms, reason)
-    SELECT position, tenant_id, stream_id, ?2, ?3, ?4, ?5, ?6 FROM outbox WHERE position = ?1
+    INSERT INTO outbox_waiting (position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms, reason,
+                                delivered_to)
+    SELECT position, tenant_id, stream_id, ?2, ?3, ?4, ?5, ?6, ?7 FROM outbox WHERE position = ?1
     ON CONFLICT (position) DO UPDATE SET attempts = excluded.attempts, host_deaths = excluded.host_deaths,
                                          failed_at_ms = excluded.failed_at_ms,
-                                         retry_at_ms = excluded.retry_at_ms, reason = excluded.reason";
+                                         retry_at_ms = excluded.retry_at_ms, reason = excluded.reason,
+                                         delivered_to = excluded.delivered_to";
 
 const BURY: &str = "
     INSERT INTO outbox_dead_letters (position, tenant_id, stream_id, stream_name, category, uuid, name, version,
                                      created_at, content_type, context, data, attempts, outcome, reason, died_at_ms,
-                                     parks_stream)
+                                     parks_stream, delivered_to)
     SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
-           data, ?2, ?3, ?4, ?5, ?6
+           data, ?2, ?3, ?4, ?5, ?6, ?7
     FROM outbox WHERE position = ?1";
 
 pub(super) fn settle(connection: &mut Connection, settled: &[Settled]) -> rusqlite::Result<()> {
@@ -58,17 +62,26 @@ fn settle_failed(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Re
     let (position, attempts, outcome) = (failed.position, failed.history.attempts, failed.attempt.outcome.name());
     let reason = failed.attempt.outcome.reason();
     let at_ms = failed.at.as_millisecond();
-    let (digest, stderr) = (failed.attempt.digest.as_deref(), &failed.attempt.stderr);
-    let record = params![position, attempts, at_ms, outcome, reason, digest, stderr];
-    transaction.prepare_cached(RECORD_ATTEMPT)?.execute(record)?;
+    for Attempt { outcome, publisher, digest, stderr, .. } in std::iter::once(&failed.attempt).chain(&failed.others) {
+        // It used up no attempt, and may be told again and again.
+        if matches!(outcome, Outcome::Unavailable { .. }) {
+            continue;
+        }
+        let (outcome, reason, digest, publisher) =
+            (outcome.name(), outcome.reason(), digest.as_deref(), publisher.as_deref());
+        let record = params![position, attempts, at_ms, outcome, reason, digest, stderr, publisher];
+        transaction.prepare_cached(RECORD_ATTEMPT)?.execute(record)?;
+    }
+    let delivered_to = names::to_json(&failed.delivered_to);
     match failed.fate {
         Fate::Retry { at } => {
             let (deaths, retry_at_ms) = (failed.history.host_deaths, up_to_a_millisecond(at));
-            let wait = params![position, attempts, deaths, at_ms, retry_at_ms, reason];
+            let wait = params![position, attempts, deaths, at_ms, retry_at_ms, reason, delivered_to];
             transaction.prepare_cached(WAIT)?.execute(wait)?;
         }
         Fate::DeadLetter { park } => {
-            transaction.prepare_cached(BURY)?.execute(params![position, attempts, outcome, reason, at_ms, park])?;
+            let bury = params![position, attempts, outcome, reason, at_ms, park, delivered_to];
+            transaction.prepare_cached(BURY)?.execute(bury)?;
             transaction.prepare_cached(DELIVERED)?.execute([position, position])?;
             transaction.prepare_cached(NO_LONGER_WAITING)?.execute([position])?;
         }

@@ -1,0 +1,11 @@
+//! Lists of publishers' names in one column: JSON, or NULL for none.
+
+pub(super) fn to_json(names: &[impl AsRef<str>]) -> Option<String> {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    if names.is_empty() { None } else { serde_json::to_string(&names).ok() }
+}
+
+/// What somebody else has written there is no name.
+pub(super) fn from_json(json: Option<String>) -> Vec<String> {
+    json.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default()
+}
