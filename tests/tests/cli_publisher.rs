@@ -1,7 +1,7 @@
 //! `outbox publisher`: versions of publishers, deployed into the outbox and managed there.
 
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use jiff::Timestamp;
@@ -430,10 +430,14 @@ fn a_deployment_that_is_killed_leaves_all_or_nothing() {
     // Compiled once, so that the kills are spread over what follows.
     place.outbox("publisher deploy hook guests/rust-webhook.wasm --db app.db").ok();
     place.outbox("publisher remove hook --yes --db app.db").ok();
+    let started = Instant::now();
+    place.outbox("publisher deploy hook guests/rust-webhook.wasm --db app.db").ok();
+    let twice_as_long = u64::try_from(started.elapsed().as_micros() * 2).unwrap();
+    place.outbox("publisher remove hook --yes --db app.db").ok();
     let (mut stored, mut nothing) = (0, 0);
     for _ in 0..60 {
         let mut deploying = place.start("publisher deploy hook guests/rust-webhook.wasm --db app.db", Stdio::null());
-        std::thread::sleep(Duration::from_micros(rng.u64(0..60_000)));
+        std::thread::sleep(Duration::from_micros(rng.u64(..twice_as_long)));
         let _ = deploying.kill();
         deploying.wait().unwrap();
         let outbox = outbox(&place);

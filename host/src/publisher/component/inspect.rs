@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload, ProducersSectionReader};
 
 use super::bindings::{BATCH_PUBLISHER, LIFECYCLE};
-use super::load::{CONTRACT, LoadError, check_kind, invalid};
+use super::load::{CONTRACT, CONTRACT_VERSION, LoadError, check_kind, invalid};
 use super::text::bounded;
 
 /// The most characters of one name that are shown, and the most names of one kind.
@@ -89,8 +89,10 @@ pub fn inspect(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
             _ => {}
         }
     }
-    let contract = exports.iter().find_map(|export| export.strip_prefix(CONTRACT)).map(ToOwned::to_owned);
     let exported = |interface: &str| exports.iter().any(|export| export == interface);
+    // Of several versions the known one is called.
+    let contract = exports.iter().filter_map(|export| export.strip_prefix(CONTRACT).map(ToOwned::to_owned));
+    let contract = contract.max_by_key(|version| version == CONTRACT_VERSION);
     Ok(Inspection {
         digest: super::hex(&Sha256::digest(bytes)),
         size: bytes.len() as u64,

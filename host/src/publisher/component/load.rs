@@ -118,7 +118,8 @@ pub enum LoadError {
 
 /// What the export of a publisher of any version starts with.
 pub(super) const CONTRACT: &str = "outbox:publisher/publisher@";
-const CONTRACT_VERSION: &str = "0.1.0";
+/// The version that this host calls.
+pub(super) const CONTRACT_VERSION: &str = "0.1.0";
 
 /// A compiled publisher: what all of its instances share.
 pub(super) struct Program {
