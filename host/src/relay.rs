@@ -537,7 +537,8 @@ impl<'a> Session<'a> {
 
     fn note_failure(&mut self, position: i64, attempt: u32, failed: &Attempt, then: &'static str) {
         let (outcome, reason) = (failed.outcome.name(), failed.outcome.reason().to_owned());
-        let publisher = failed.publisher.clone();
+        // Where there is only one, everybody knows which it was.
+        let publisher = failed.publisher.clone().filter(|_| self.parts.publishers.name(0).is_some());
         match then {
             "dead-letter" => {
                 tracing::error!(position, attempt, publisher = publisher.as_deref(), outcome, then, "{reason}")

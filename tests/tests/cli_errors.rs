@@ -121,7 +121,8 @@ fn a_file_that_is_no_publisher() {
         let commands = [format!("run --db app.db --publisher {file}"), format!("relay --db app.db --publisher {file}")];
         each_is_refused(&place, &commands.each_ref().map(String::as_str), |message| message.contains(expected));
     }
-    let expected = "no publisher: name it with --publisher FILE, or `file` in [publisher]";
+    let expected = "no publisher: name a file with --publisher FILE or `file` in [publisher], or deploy one with `outbox publisher deploy \
+                    NAME FILE`";
     each_is_refused_on_app_db(&place, &["run", "relay"], |message| message == expected);
 }
 

@@ -300,7 +300,8 @@ fn a_rollback_during_a_canary_withdraws_it_and_gives_its_attempts_back() {
     place.outbox("publisher deploy hook guests/scripted.wasm --canary 5% --db app.db").ok();
     outbox(&place).canary_started("hook", 2, Timestamp::now()).unwrap();
     // The attempt of the canary's bytes, as a relay would make it.
-    place.outbox("run --db app.db --publisher guests/scripted.wasm").ok();
+    place.write("hook.wasm", std::fs::read(place.path("guests/scripted.wasm")).unwrap());
+    place.outbox("run --db app.db --publisher hook.wasm").ok();
     assert_eq!(place.query("SELECT attempts, retry_at_ms > failed_at_ms FROM outbox_waiting"), ["1|1"]);
     let said = place.outbox("publisher rollback hook --db app.db").ok();
     assert_eq!(said, "withdrew version 2 of hook\nversion 1 of hook stays active\n");

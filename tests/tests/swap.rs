@@ -1,5 +1,5 @@
 //! Versions of a publisher are swapped while a relay is at work: nothing is lost, nothing comes twice, each stream's order
-//! stays, and no stream goes back to an older version.
+//! stays, and no stream goes back to an older version. The versions are made of `guests/versioned`.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};

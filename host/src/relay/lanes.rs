@@ -157,7 +157,12 @@ impl Lanes {
     pub(super) fn hold(&mut self, stream: StreamKey, position: i64, due: Instant, history: History, delivered: Legs) {
         let (id, alone) = (self.id(stream, position), history.host_deaths > 0);
         let waiting = Waiting { due, history, delivered, on_record: true, alone };
-        if alone { self.wait_in_turn(id, position, waiting) } else { self.wait(id, position, waiting) }
+        let is_behind_one_alone = self.lanes.get(&id).is_some_and(|lane| lane.waits_alone_before(position));
+        if alone || is_behind_one_alone {
+            self.wait_in_turn(id, position, waiting)
+        } else {
+            self.wait(id, position, waiting)
+        }
     }
 
     /// The host may have died of this entry: it is tried with nothing beside it.
@@ -172,7 +177,10 @@ impl Lanes {
     /// When the host died in an entry's call, those before it in its stream were delivered, and maybe never removed. They
     /// come again, and before it: it holds its lane from where the reader meets it.
     fn wait_in_turn(&mut self, id: LaneId, position: i64, waiting: Waiting) {
-        self.lanes.entry(id).or_default().waiting.insert(position, waiting);
+        let lane = self.lanes.entry(id).or_default();
+        lane.waiting.insert(position, waiting);
+        // One behind it that waits too has its turn after it.
+        lane.held_by = lane.held_by.filter(|holder| *holder < position);
     }
 
     /// A dead letter parks this stream.
@@ -511,6 +519,10 @@ impl Lanes {
 impl Lane {
     fn is_active(&self) -> bool {
         self.running || self.unacked > 0 || !self.queue.is_empty() || self.coming
+    }
+
+    fn waits_alone_before(&self, position: i64) -> bool {
+        self.waiting.range(..position).any(|(_, waiting)| waiting.alone)
     }
 
     fn is_free(&self) -> bool {

@@ -369,3 +369,105 @@ fn every_entry_has_its_turn() {
         }
     }
 }
+
+#[test]
+fn an_entry_in_which_the_host_died_goes_before_one_behind_it_that_waits_too() {
+    let deadly = History { attempts: 1, host_deaths: 1 };
+    for first in [1, 2] {
+        let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
+        for position in [first, 3 - first] {
+            let history = if position == 1 { deadly } else { History::default() };
+            world.lanes.hold(key("a"), position, world.now, history, Legs::NONE);
+        }
+        for expected in [1, 2] {
+            world.read();
+            let jobs = world.jobs();
+            assert_eq!(World::positions(&jobs), [[expected]], "held in the order {first}, {}", 3 - first);
+            jobs.into_iter().for_each(|job| world.deliver(job));
+        }
+    }
+}
+
+// --- doors ---------------------------------------------------------------------------------------------------------------
+
+fn shut(leg: usize) -> Doors {
+    Doors { shut: Legs::one(leg), ..Doors::default() }
+}
+
+fn probed(leg: usize) -> Doors {
+    Doors { probed: Legs::one(leg), ..Doors::default() }
+}
+
+#[test]
+fn lanes_of_a_publisher_that_may_not_be_called_wait_and_keep_nothing_in_memory() {
+    let rows = [(1, "a"), (2, "other"), (3, "both"), (4, "a"), (5, "other"), (6, "both")];
+    let mut world = World::new(Ordering::Stream, &rows);
+    world.doors = shut(1);
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[1, 4]]);
+    assert_eq!(world.lanes.queued(), Load::default());
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    world.rows.push((7, "other"));
+    world.rows.push((8, "a"));
+    assert_eq!(World::positions(&world.jobs()), [[8]]);
+
+    world.doors = Doors::default();
+    world.lanes.open(world.doors);
+    assert_eq!(World::positions(&world.jobs()), [vec![2, 5, 7], vec![3, 6]]);
+}
+
+#[test]
+fn a_publisher_is_probed_with_one_entry_of_one_lane() {
+    let mut world = World::new(Ordering::Stream, &[(1, "other-1"), (2, "other-2"), (3, "other-1")]);
+    world.doors = shut(1);
+    assert!(world.jobs().is_empty());
+    world.doors = probed(1);
+    world.lanes.open(world.doors);
+    world.read();
+    let job = world.lanes.next_job(world.doors).unwrap();
+    assert_eq!(World::positions(std::slice::from_ref(&job)), [[1]]);
+    assert!(world.lanes.is_running_for(1) && !world.lanes.is_running_for(0));
+    // While it is asked, nobody else goes.
+    world.doors = shut(1);
+    assert!(world.jobs().is_empty());
+    world.deliver(job);
+    assert!(!world.lanes.is_running_for(1));
+    world.doors = Doors::default();
+    world.lanes.open(world.doors);
+    assert_eq!(World::positions(&world.jobs()), [[3], [2]]);
+}
+
+#[test]
+fn a_waiting_entry_that_is_due_waits_at_the_door_too() {
+    let mut world = World::new(Ordering::Stream, &[(1, "other"), (2, "other")]);
+    world.lanes.hold(key("other"), 1, world.now, failures(1), Legs::NONE);
+    world.doors = shut(1);
+    assert!(world.jobs().is_empty());
+    world.doors = Doors::default();
+    world.lanes.open(world.doors);
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[1]]);
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    assert_eq!(World::positions(&world.jobs()), [[2]]);
+}
+
+#[test]
+fn who_has_an_entry_already_is_no_door_for_it() {
+    let mut world = World::new(Ordering::Stream, &[(1, "both")]);
+    world.lanes.hold(key("both"), 1, world.now, failures(1), Legs::one(1));
+    world.doors = shut(1);
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[1]]);
+    assert_eq!(jobs[0].legs, Legs::one(0));
+}
+
+#[test]
+fn a_job_ends_before_an_entry_for_a_publisher_that_may_not_be_called() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a")]);
+    world.read();
+    let id = world.lanes.id(key("a"), 0);
+    world.lanes.lanes.get_mut(&id).unwrap().queue[1].route = Legs::one(1);
+    world.doors = shut(1);
+    let job = world.lanes.next_job(world.doors).unwrap();
+    assert_eq!(World::positions(std::slice::from_ref(&job)), [[1]]);
+}

@@ -1,6 +1,6 @@
 //! The publishers that a relay is to use, as the command line and the settings name them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use outbox_host::publisher::component::{ComponentPublisher, Settings};
@@ -93,7 +93,8 @@ impl Chosen {
 impl Source {
     /// What `--publisher` says: a path has a dot or a slash in it, and no name has.
     pub fn named(publisher: String) -> Self {
-        if publisher.contains(['.', '/']) { Self::File(publisher.into()) } else { Self::Deployed(publisher) }
+        let is_file = publisher.contains(['.', '/']) || Path::new(&publisher).exists();
+        if is_file { Self::File(publisher.into()) } else { Self::Deployed(publisher) }
     }
 
     fn configured(config: &PublisherConfig) -> Result<Option<Self>> {
@@ -130,7 +131,7 @@ impl Source {
         Ok(match self {
             Self::File(file) => {
                 let publisher = ComponentPublisher::load(file, settings)?;
-                tracing::info!(publisher = publisher.name(), digest = &**publisher.digest(), "loaded");
+                tracing::debug!(publisher = publisher.name(), digest = &**publisher.digest(), "loaded");
                 Box::new(publisher)
             }
             Self::Watched(file) => Box::new(WatchedPublisher::load(file, settings)?),
