@@ -3,20 +3,21 @@
 use std::thread;
 use std::time::Duration;
 
-use outbox_host::{Outbox, OutboxStorageStrategy, Publisher, Report, Stop, stop};
+use outbox_host::{Outbox, OutboxStorageStrategy, Publishers, Report, Stop, stop};
 
 /// How long a test waits for what has to come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a relay beside `meanwhile`, stops it after that (and when that fails), and returns its report.
-pub fn relaying<S: OutboxStorageStrategy>(
+pub fn relaying<'p, S: OutboxStorageStrategy>(
     outbox: &Outbox<S>,
-    publisher: &impl Publisher,
+    publishers: impl Into<Publishers<'p>>,
     meanwhile: impl FnOnce(&Stop),
 ) -> Report {
     let (stop, stopping) = stop();
+    let publishers = publishers.into();
     thread::scope(|scope| {
-        let relay = scope.spawn(|| outbox.relay(publisher, &stopping));
+        let relay = scope.spawn(|| outbox.relay(publishers, &stopping));
         let stop = StopAtEnd(stop);
         meanwhile(&stop.0);
         drop(stop);
