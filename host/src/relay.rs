@@ -24,6 +24,7 @@ use crate::settlement::{Settlement, settle};
 
 use self::acker::{Group, Order};
 use self::caller::{Called, Calls, Finished};
+use self::condition::one_entry;
 use self::gate::{Admits, Gate};
 use self::lanes::{Job, LaneId, Lanes};
 use self::stop::StopLevel;
@@ -496,9 +497,10 @@ impl<'a> Session<'a> {
 
     fn note_failure(&mut self, position: i64, attempt: u32, failed: &Attempt, then: &'static str) {
         let (outcome, reason) = (failed.outcome.name(), failed.outcome.reason().to_owned());
+        let logged = one_entry(&reason);
         match then {
-            "dead-letter" => tracing::error!(position, attempt, outcome, then, "{reason}"),
-            _ => tracing::warn!(position, attempt, outcome, then, "{reason}"),
+            "dead-letter" => tracing::error!(position, attempt, outcome, then, "{logged}"),
+            _ => tracing::warn!(position, attempt, outcome, then, "{logged}"),
         }
         self.report.failed(Failure { position, attempt, outcome, reason, then });
     }

@@ -101,3 +101,39 @@ fn a_publishers_mistakes_do_not_flood_the_log() {
     assert!(log.contains("denied: GET https://127.0.0.1:1"), "{log}");
     assert!(log.lines().count() < 100, "{} lines", log.lines().count());
 }
+
+/// A publisher's reason, and an application's names: none of their lines looks like one of ours, and nothing of them
+/// steers the terminal that shows it.
+#[test]
+fn reasons_and_names_forge_no_line_and_steer_no_terminal() {
+    let place = Workplace::new();
+    let forged = "\n2026-01-31T00:00:00Z ERROR outbox: forged";
+    let reason = format!("no\u{1b}[2J\u{9b}31m\r{forged}\nattempt 2 at");
+    for kind in ["reject", "unavailable"] {
+        let mut event: Value = serde_json::from_str(&event(kind, &json!({"do": kind, "reason": reason}))).unwrap();
+        event["name"] = format!("a\u{1b}\u{9b}{forged}").into();
+        place.append(&format!("{event}\n"));
+    }
+    let mut relay = relay(&place, "scripted", "500ms");
+    relay.wait_for_log("left alone");
+    eventually("the other is a dead letter", || place.status()["dead_letters"] == 1);
+    let shown =
+        ["dead list --db app.db", "dead show 1 --db app.db", "status --db app.db", "dead show 1 --db app.db --json"];
+    let shown: String = shown.map(|arguments| place.outbox(arguments).ok()).concat();
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.wait(), Some(0));
+    // The guest's own copy of it, on its standard error, is a line of its own with the guest's name.
+    let log = relay.log();
+    assert!(
+        log.contains("\u{FFFD}[2J\u{FFFD}31m\u{FFFD}") && shown.contains("\u{FFFD}[2J\u{FFFD}31m\u{FFFD}"),
+        "{shown}\n{log}"
+    );
+    assert_eq!(shown.lines().find(|line| line.starts_with("2026-") || line.starts_with("attempt 2")), None, "{shown}");
+    assert_eq!(log.lines().find(|line| line.starts_with("2026-01-31") || line.starts_with("attempt 2")), None, "{log}");
+    for text in [&shown, &log] {
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text}");
+    }
+    // What a program reads is what there is.
+    let dead = place.outbox("dead show 1 --db app.db --json").json();
+    assert_eq!(dead["name"], format!("a\u{1b}\u{9b}{forged}"));
+}

@@ -35,7 +35,9 @@ impl Session<'_> {
         }
         match state {
             RelayCondition::Running => tracing::info!("running again: no longer {}", self.condition.state.name()),
-            RelayCondition::Paused => tracing::warn!("the publisher is unavailable and is left alone: {reason}"),
+            RelayCondition::Paused => {
+                tracing::warn!("the publisher is unavailable and is left alone: {}", one_entry(reason));
+            }
             RelayCondition::Degraded => tracing::error!("{reason}; entries stay in the outbox, trying again"),
         }
         if self.condition.state != state {
@@ -45,4 +47,9 @@ impl Session<'_> {
         reason.clone_into(&mut self.condition.reason);
         self.lease.show(&self.condition);
     }
+}
+
+/// A reason as it is logged: a publisher has a say in it, and none of its lines looks like an entry of its own.
+pub(super) fn one_entry(reason: &str) -> String {
+    reason.replace('\n', "\n    ")
 }
