@@ -42,7 +42,7 @@ fn relay(place: &Workplace, publisher: &str, call_time: &str) -> Logged {
 #[test]
 fn each_ends_as_a_dead_letter_with_its_outcomes_and_the_others_are_delivered_meanwhile() {
     let place = Workplace::new();
-    let mut relay = relay(&place, "scripted", "500ms");
+    let mut relay = relay(&place, "scripted", "2s");
     relay.wait_for_log("publishing");
     for (number, (script, ..)) in hostilities().iter().enumerate() {
         place.append(&event(&format!("hostile-{number}"), script));
@@ -114,7 +114,7 @@ fn reasons_and_names_forge_no_line_and_steer_no_terminal() {
         event["name"] = format!("a\u{1b}\u{9b}{forged}").into();
         place.append(&format!("{event}\n"));
     }
-    let mut relay = relay(&place, "scripted", "500ms");
+    let mut relay = relay(&place, "scripted", "2s");
     relay.wait_for_log("left alone");
     eventually("the other is a dead letter", || place.status()["dead_letters"] == 1);
     let shown =
