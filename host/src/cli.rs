@@ -144,16 +144,34 @@ fn log(json: bool, with_time: bool) -> Result<()> {
     Ok(())
 }
 
-/// Prints a line, or a JSON document. Somebody who closes the pipe early has seen enough.
+/// Prints a line. Applications and publishers have a say in it: what could steer the terminal is replaced.
 fn print(text: impl std::fmt::Display) -> Result<()> {
+    write_out(&text.to_string().replace(steers_terminal, "\u{FFFD}"))
+}
+
+/// Prints a JSON document, in which what could steer the terminal is escaped: it can only stand in a text.
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let json = serde_json::to_string_pretty(value)?;
+    let escape = |c| if steers_terminal(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    let escaped: String = json.chars().map(escape).collect();
+    write_out(&escaped)
+}
+
+fn steers_terminal(c: char) -> bool {
+    c.is_control() && c != '\n' && c != '\t'
+}
+
+/// Somebody who closes the pipe early has seen enough.
+fn write_out(text: &str) -> Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         printed => Ok(printed?),
     }
 }
 
-fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    print(serde_json::to_string_pretty(value)?)
+/// A text with its lines set in, but for the first: none of them looks like a line of ours.
+fn set_in(text: &str) -> String {
+    text.replace('\n', "\n    ")
 }
 
 /// Who acts, for the audit table.

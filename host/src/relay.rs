@@ -18,7 +18,7 @@ use crate::outbox::{
     Act, Failed, Fate, Lease, OutboxStorageStrategy, PageBounds, Pruned, RelayCondition, RelayState, Settled,
     StorageError,
 };
-use crate::publisher::{Attempt, Kept, Outcome, Withdrawn};
+use crate::publisher::{Attempt, Kept, Outcome, Withdrawn, one_entry};
 use crate::publishers::Publishers;
 use crate::serde::Serde;
 use crate::settlement::{Settlement, settle, settle_on_trial};
@@ -539,11 +539,12 @@ impl<'a> Session<'a> {
         let (outcome, reason) = (failed.outcome.name(), failed.outcome.reason().to_owned());
         // Where there is only one, everybody knows which it was.
         let publisher = failed.publisher.clone().filter(|_| self.parts.publishers.name(0).is_some());
+        let logged = one_entry(&reason);
         match then {
             "dead-letter" => {
-                tracing::error!(position, attempt, publisher = publisher.as_deref(), outcome, then, "{reason}")
+                tracing::error!(position, attempt, publisher = publisher.as_deref(), outcome, then, "{logged}")
             }
-            _ => tracing::warn!(position, attempt, publisher = publisher.as_deref(), outcome, then, "{reason}"),
+            _ => tracing::warn!(position, attempt, publisher = publisher.as_deref(), outcome, then, "{logged}"),
         }
         let publisher = publisher.as_deref().map(Into::into);
         self.report.failed(Failure { position, attempt, publisher, outcome, reason, then });
@@ -617,7 +618,7 @@ fn with_bounded_reason(attempt: Attempt) -> Attempt {
 /// Of several publishers that failed, one decides; the others are told too.
 fn note_other_failure(position: i64, other: &Attempt) {
     let (publisher, outcome, reason) = (other.publisher.as_deref(), other.outcome.name(), other.outcome.reason());
-    tracing::warn!(position, publisher, outcome, "{reason}");
+    tracing::warn!(position, publisher, outcome, "{}", one_entry(reason));
 }
 
 fn signed(duration: Duration) -> SignedDuration {

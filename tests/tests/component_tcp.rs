@@ -1,12 +1,14 @@
 //! What a publisher may reach over TCP, with `tests/guests/tcp` as the guest and a server of the test's own.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::Duration;
 
-use outbox_host::publisher::component::{ComponentPublisher, Grants, Settings};
+use outbox_host::publisher::component::{ComponentPublisher, Grants, Limits, Settings};
 use outbox_host::{Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
 use outbox_tests::guest;
 use uuid::Uuid;
@@ -130,6 +132,41 @@ async fn only_granted_names_are_looked_up() {
     assert_denied(grants(), "look-up localhost", note).await;
     assert_denied(grants(), "look-up exfiltrated.evil.example", "with the port to connect to").await;
     assert_denied(grants(), "look-up 10.0.0.1", "[IpAddress::Ipv4((10, 0, 0, 1))]").await;
+}
+
+/// A server of which nothing good comes: it does this to each connection, until the guest hangs up.
+fn hostile_server(serve: impl Fn(&TcpStream) -> io::Result<u64> + Copy + Send + 'static) -> (String, Receiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (sender, hung_up) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                let _ = serve(&stream.unwrap());
+                let _ = sender.send(());
+            });
+        }
+    });
+    (address, hung_up)
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_or_never_ends_is_left_when_the_call_is_over() {
+    type Serve = fn(&TcpStream) -> io::Result<u64>;
+    let silent: Serve = |mut stream| io::copy(&mut stream, &mut io::sink());
+    let endless: Serve = |mut stream| io::copy(&mut io::repeat(b'x'), &mut stream);
+    let cases = [(silent, "timed-out", "limit: call_time"), (endless, "limit-exceeded", "limit: memory_mib")];
+    for (serve, outcome, says) in cases {
+        let (address, hung_up) = hostile_server(serve);
+        let call_time = Duration::from_secs(if outcome == "timed-out" { 1 } else { 60 });
+        let limits = Limits { call_time, memory_bytes: 16 << 20, ..Limits::default() };
+        let settings = Settings { limits, grants: granted(&[&address]), ..Settings::default() };
+        let publisher = ComponentPublisher::load(&guest("tcp"), settings).unwrap();
+        let ended = publish(&publisher, &address).await;
+        assert!(ended.name() == outcome && ended.reason().contains(says), "{ended:?}");
+        hung_up.recv_timeout(Duration::from_secs(20)).unwrap();
+    }
 }
 
 /// A socket lives on a runtime of the publisher's own: that of the first caller is gone when the second one comes.

@@ -203,6 +203,23 @@ async fn leaked_handles_are_limited() {
     assert_ended("handle-leak", &publish(&publisher, "{}").await, "limit-exceeded", "limit: resources");
 }
 
+/// What the component model's async part makes is held by the host as well.
+#[tokio::test]
+async fn leaked_streams_and_futures_are_limited() {
+    for kind in ["stream", "future"] {
+        let make = format!(
+            "(type $made ({kind} u8)) (core func $make (canon {kind}.new $made))
+             (core instance $i (instantiate $core (with \"host\" (instance (export \"make\" (func $make))))))"
+        );
+        let contract = with_core(&read("contract"), &read("built-in-leak"));
+        let text = contract.replacen("(core instance $i (instantiate $core))", &make, 1);
+        let publisher = load("built-in-leak", &wat::parse_str(text).unwrap());
+        let before = memory("VmRSS");
+        assert_ended(kind, &publish(&publisher, "{}").await, "limit-exceeded", "limit: resources");
+        assert!(memory("VmRSS").saturating_sub(before) < GROWTH_BYTES_MAX);
+    }
+}
+
 const SAME_UNDER_VERSION_2: &str = r#"(export "outbox:publisher/publisher@0.2.0" (instance $publisher))"#;
 
 #[tokio::test]

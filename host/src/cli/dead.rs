@@ -7,7 +7,7 @@ use outbox_host::outbox::{AttemptRecord, DeadLetter, DeadLetterFilter, Operator,
 use outbox_host::{JsonSerde, Payload, Serde, SqliteOutbox};
 use serde::Serialize;
 
-use super::{Database, act, print, print_json};
+use super::{Database, act, print, print_json, set_in};
 use crate::config::Time;
 
 /// What may be done with dead letters. ID is the entry's position.
@@ -149,7 +149,9 @@ fn line(dead: &DeadLetter) -> String {
     let DeadLetter { position, name, tenant_id, stream_id, attempts, outcome, .. } = dead;
     let parks = if dead.parks_stream { ", its stream is parked" } else { "" };
     let reason = dead.reason.lines().next().unwrap_or_default();
-    format!("{position}  {name}  {tenant_id}/{stream_id}  {outcome} after {attempts} attempts{parks}: {reason}")
+    set_in(&format!(
+        "{position}  {name}  {tenant_id}/{stream_id}  {outcome} after {attempts} attempts{parks}: {reason}"
+    ))
 }
 
 /// A dead letter with its attempts, as `show` prints it.
@@ -186,14 +188,14 @@ impl Show {
             ("content type", optional(&dead.content_type)),
             ("data", dead.data.clone()),
         ] {
-            print(format!("{title:<13} {value}"))?;
+            print(format!("{title:<13} {}", set_in(&value)))?;
         }
         for AttemptRecord { attempt, at, outcome, reason, digest, stderr, given_back, publisher } in attempts_on_record
         {
             let by = [publisher, digest].into_iter().flatten().collect::<Vec<_>>().join(" ");
             let by = if by.is_empty() { by } else { format!(" by {by}") };
             let given_back = if given_back { " (given back)" } else { "" };
-            print(format!("attempt {attempt}{given_back} at {at}{by}: {outcome}: {reason}"))?;
+            print(format!("attempt {attempt}{given_back} at {at}{by}: {outcome}: {}", set_in(&reason)))?;
             stderr.lines().try_for_each(|line| print(format!("    stderr: {line}")))?;
         }
         Ok(())

@@ -6,7 +6,7 @@ use outbox_host::{OutboxStorageStrategy, SqliteOutbox};
 use serde::Serialize;
 
 use super::publisher::short;
-use super::{Database, print, print_json};
+use super::{Database, print, print_json, set_in};
 
 #[derive(Args)]
 pub struct ShowStatus {
@@ -77,7 +77,7 @@ fn print_relay(status: &Status) -> Result<()> {
         None => print("relay           none is at work"),
         Some(relay) => {
             let (state, pid, since) = (relay.state.name(), relay.pid, relay.since.round(jiff::Unit::Second)?);
-            let reason = if relay.reason.is_empty() { String::new() } else { format!(": {}", relay.reason) };
+            let reason = if relay.reason.is_empty() { String::new() } else { format!(": {}", set_in(&relay.reason)) };
             print(format!("relay           {state} (process {pid}) since {since}{reason}"))
         }
     }
@@ -95,7 +95,7 @@ fn print_blocked(status: &Status) -> Result<()> {
         };
         let (tenant, id, position, attempts) = (&stream.tenant_id, &stream.stream_id, stream.position, stream.attempts);
         let reason = stream.reason.lines().next().unwrap_or_default();
-        print(format!("  {tenant}/{id} {what} {position} ({attempts} attempts): {reason}"))?;
+        print(set_in(&format!("  {tenant}/{id} {what} {position} ({attempts} attempts): {reason}")))?;
     }
     Ok(())
 }

@@ -37,6 +37,7 @@ mod destination;
 mod engine;
 mod failure;
 mod grants;
+mod held;
 mod http;
 mod http_client;
 mod http_pool;

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use super::component::{ComponentPublisher, Settings};
 use super::loading::Loading;
-use super::{Attempt, BoxFuture, Kept, Outcome, Publisher, Withdrawn};
+use super::{Attempt, BoxFuture, Kept, Outcome, Publisher, Withdrawn, one_entry};
 use crate::canary::{CanaryRules, Verdict, judge};
 use crate::entry::StreamKey;
 use crate::outbox::{CanaryShare, Counts, PublisherVersion, Registry, StorageError, VersionState};
@@ -377,7 +377,12 @@ impl VersionedPublisher {
         reason: &str,
     ) -> Result<(), StorageError> {
         let number = version.version;
-        tracing::error!(publisher = &*self.name, version = number, "the version cannot be activated: {reason}");
+        tracing::error!(
+            publisher = &*self.name,
+            version = number,
+            "the version cannot be activated: {}",
+            one_entry(reason)
+        );
         if version.state == VersionState::Active {
             upkeep.broken = Some(number);
             let mut next = (*self.at_work()).clone();
@@ -400,7 +405,12 @@ impl VersionedPublisher {
                 registry.activated(&self.name, number, now).map(|_| ())
             }
             Verdict::Withdraw { reason } => {
-                tracing::error!(publisher = &*self.name, version = number, "the canary is withdrawn: {reason}");
+                tracing::error!(
+                    publisher = &*self.name,
+                    version = number,
+                    "the canary is withdrawn: {}",
+                    one_entry(&reason)
+                );
                 registry.refused(&self.name, number, &reason).map(|_| ())
             }
         }

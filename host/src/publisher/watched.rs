@@ -11,7 +11,7 @@ use jiff::Timestamp;
 
 use super::component::{ComponentPublisher, LoadError, Settings};
 use super::loading::Loading;
-use super::{Attempt, BoxFuture, Kept, Publisher};
+use super::{Attempt, BoxFuture, Kept, Publisher, one_entry};
 use crate::outbox::{Registry, StorageError};
 use crate::recorded::Recorded;
 
@@ -107,7 +107,11 @@ impl WatchedPublisher {
                 let waited = watch.since.is_none_or(|since| now.duration_since(since) >= PATIENCE);
                 let changed = watch.seen != watch.read;
                 if !changed && waited && !std::mem::replace(&mut watch.told, true) {
-                    tracing::error!(publisher = self.name, "the file has changed, and the last one goes on: {reason}");
+                    tracing::error!(
+                        publisher = self.name,
+                        "the file has changed, and the last one goes on: {}",
+                        one_entry(&reason)
+                    );
                 }
                 if changed || waited {
                     watch.loading = None;

@@ -2,6 +2,7 @@
 
 use super::Session;
 use crate::outbox::{RelayCondition, StorageError};
+use crate::publisher::one_entry;
 
 impl Session<'_> {
     /// A publisher is unavailable.
@@ -37,7 +38,9 @@ impl Session<'_> {
         }
         match state {
             RelayCondition::Running => tracing::info!("running again: no longer {}", self.condition.state.name()),
-            RelayCondition::Paused => tracing::warn!("the publisher is unavailable and is left alone: {reason}"),
+            RelayCondition::Paused => {
+                tracing::warn!("the publisher is unavailable and is left alone: {}", one_entry(reason));
+            }
             RelayCondition::Degraded => tracing::error!("{reason}; entries stay in the outbox, trying again"),
         }
         if self.condition.state != state {

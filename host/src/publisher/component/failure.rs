@@ -5,7 +5,10 @@ use std::time::Duration;
 use wasmtime::WasmBacktrace;
 use wasmtime::component::ResourceTableError;
 use wasmtime_wasi::I32Exit;
+use wasmtime_wasi_http::FieldMapError;
 
+use super::held::TooMuchHeld;
+use super::output::WriteTooLong;
 use super::settings::Limits;
 use super::text::bounded;
 use crate::publisher::Outcome;
@@ -43,8 +46,17 @@ fn host_limit(error: &wasmtime::Error, cause: &str, limits: &Limits) -> Option<S
         let max = limits.hostcall_bytes;
         return Some(format!("the guest handed over more than {max} bytes at once (limit: hostcall_bytes)"));
     }
+    if error.is::<TooMuchHeld>() || error.is::<WriteTooLong>() {
+        return Some(cause.to_owned());
+    }
+    if matches!(error.downcast_ref(), Some(FieldMapError::TotalSizeTooBig | FieldMapError::TooManyFields)) {
+        return Some("the guest made headers of more than 128 KiB (limit: headers of an HTTP request)".to_owned());
+    }
+    if cause.starts_with("requested len ") && cause.contains(" exceeds limit ") {
+        return Some("the guest asked for more than 64 KiB of random bytes at once (limit: random bytes)".to_owned());
+    }
     let full = matches!(error.downcast_ref(), Some(ResourceTableError::Full));
-    if full || cause.contains("store handle limit exceeded") {
+    if full || cause.ends_with("handle limit exceeded") {
         let max = limits.resources;
         return Some(format!("the guest holds more than {max} resources (limit: resources)"));
     }

@@ -4,7 +4,7 @@
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -17,7 +17,9 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use super::address::AddressClass;
 use super::destination::Destination;
 use super::grants::{AddressRule, Grants};
-use super::http_client::{Exchange, HttpClient, SendError, Timeouts};
+use super::held::{self, OnTheWay};
+use super::http_client::{Exchange, HEAD_BYTES_MAX, HttpClient, SendError, Timeouts};
+use super::http_pool::OPEN_MAX;
 use super::secrets::Redactor;
 use super::settings::Limits;
 use super::sockets::SocketGate;
@@ -27,6 +29,8 @@ use super::text::bounded;
 const NOTES_MAX: usize = 3;
 /// How long such a report may be: the host in it is the guest's to choose.
 const NOTE_CHARS_MAX: usize = 500;
+/// The most bytes of a request's body that the host holds until the connection takes them.
+const BODY_CHUNK_BYTES_MAX: usize = 64 * 1024;
 
 /// The gate of one instance.
 pub(super) struct Gate {
@@ -42,6 +46,8 @@ pub(super) struct Gate {
 pub(super) struct HttpCall {
     requests: AtomicU32,
     response_bytes: AtomicU64,
+    /// The bytes of requests that are under way.
+    on_the_way: Arc<AtomicUsize>,
     notes: Mutex<Vec<String>>,
     abandoned: AtomicBool,
     redactor: Redactor,
@@ -67,6 +73,11 @@ impl Gate {
         Arc::new(SocketGate::new(publisher, grants, self.call.clone(), client, self.limits.tcp_sockets))
     }
 
+    /// How much is held of requests that are under way.
+    pub(super) fn on_the_way(&self) -> Arc<AtomicUsize> {
+        self.call.on_the_way.clone()
+    }
+
     /// Starts the accounts of a new call.
     pub(super) fn begin_call(&self) {
         self.call.requests.store(0, Ordering::Relaxed);
@@ -83,13 +94,18 @@ impl Gate {
         self.call.abandoned.store(true, Ordering::Release);
     }
 
+    /// Whether the call may make one more request, whatever comes of it.
+    pub(super) fn counts(&self) -> bool {
+        let max = self.limits.http_requests;
+        let counts = self.call.requests.fetch_add(1, Ordering::Relaxed) < max;
+        if !counts {
+            self.call.note(&self.publisher, format!("a call may make {max} HTTP requests (limit: http_requests)"));
+        }
+        counts
+    }
+
     /// Where the request may go to, and to which addresses.
     fn admit(&self, request: &Request<WasiBody>) -> Result<(Destination, AddressRule), Error> {
-        if self.call.requests.fetch_add(1, Ordering::Relaxed) >= self.limits.http_requests {
-            let max = self.limits.http_requests;
-            self.call.note(&self.publisher, format!("a call may make {max} HTTP requests (limit: http_requests)"));
-            return Err(Error::HttpRequestDenied);
-        }
         let destination = Destination::of(request.uri()).map_err(|_| Error::HttpRequestUriInvalid)?;
         match self.grants.http(&destination) {
             Some(rule) => Ok((destination, rule)),
@@ -135,7 +151,9 @@ impl WasiHttpHooks for Gate {
         let timeouts = Timeouts::clamped(options.unwrap_or_default(), self.limits.call_time);
         let (publisher, call, client) = (self.publisher.clone(), self.call.clone(), self.client.clone());
         let response_bytes_max = self.limits.http_response_bytes;
+        let held = OnTheWay::new(weight(&request), self.call.on_the_way.clone());
         Box::new(async move {
+            let _held = held;
             let (destination, rule) = admitted?;
             let what = format!("{} {destination}", request.method());
             let request = request.map(|body| GuestBody { body, call: call.clone() });
@@ -149,9 +167,16 @@ impl WasiHttpHooks for Gate {
                     call.note_address(&publisher, &what, class);
                     Err(Error::HttpRequestDenied)
                 }
-                Err(SendError::Http(error)) => Err(error),
+                Err(SendError::Http(error)) => {
+                    limit_reached(&error).into_iter().for_each(|note| call.note(&publisher, format!("{what}: {note}")));
+                    Err(error)
+                }
             }
         })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK_BYTES_MAX
     }
 
     fn p2_error_from_hyper(&mut self, error: &hyper::Error) -> ErrorCode {
@@ -174,13 +199,35 @@ impl WasiHttpHooks for Gate {
 
     fn p2_error_from_tls(&mut self, error: &io::Error) -> ErrorCode {
         use tokio_rustls::rustls::Error as TlsError;
-        tracing::warn!(target: "outbox::guest", publisher = &*self.publisher, "TLS: {error}");
+        self.call.note(&self.publisher, format!("TLS: {error}"));
         let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<TlsError>());
         match cause.or_else(|| error.source().and_then(|cause| cause.downcast_ref())) {
             Some(TlsError::InvalidCertificate(_)) => ErrorCode::TlsCertificateError,
             _ => ErrorCode::TlsProtocolError,
         }
     }
+}
+
+/// The limit that a request failed at, where it was one of those that have no key.
+fn limit_reached(error: &Error) -> Option<String> {
+    match error {
+        Error::ConnectionLimitReached => Some(format!("a publisher may have {OPEN_MAX} HTTP connections open at once")),
+        Error::HttpResponseHeaderSectionSize(_) => {
+            Some(format!("a response may have 100 headers, and {HEAD_BYTES_MAX} bytes of them"))
+        }
+        _ => None,
+    }
+}
+
+/// What is held of a request until there is a response.
+fn weight(request: &Request<WasiBody>) -> usize {
+    let uri = request.uri();
+    let line = [
+        Some(request.method().as_str()),
+        uri.authority().map(|it| it.as_str()),
+        uri.path_and_query().map(|it| it.as_str()),
+    ];
+    line.iter().flatten().map(|text| text.len()).sum::<usize>() + held::headers(request.headers())
 }
 
 /// A request body that the guest writes. When the guest is gone its end is no regular one: what it had written so far

@@ -14,7 +14,7 @@ use hyper::{Request, Response, Uri};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
@@ -25,8 +25,10 @@ use super::address::AddressClass;
 use super::destination::{Destination, Host, Scheme};
 use super::grants::AddressRule;
 use super::http::GuestBody;
-use super::http_pool::{Connection, Home, Pool, PooledBody};
+use super::http_pool::{Connection, Home, Permit, Pool, PooledBody};
 
+/// The most bytes of a response before its body, and of what is read ahead of it.
+pub(super) const HEAD_BYTES_MAX: usize = 128 * 1024;
 /// The most name look-ups at once: each takes a thread.
 const LOOKUPS_MAX: usize = 8;
 
@@ -55,7 +57,10 @@ pub(super) enum SendError {
 
 impl From<Error> for SendError {
     fn from(error: Error) -> Self {
-        Self::Http(error)
+        Self::Http(match error {
+            Error::Hyper(error) if error.is_parse_too_large() => Error::HttpResponseHeaderSectionSize(None),
+            error => error,
+        })
     }
 }
 
@@ -147,7 +152,9 @@ impl Exchange {
                 Err(failed) => return Err(failed.error.into()),
             }
         }
-        let connected = timeout(timeouts.connect, connect(&destination, rule)).await;
+        let deadline = Instant::now() + timeouts.connect;
+        let permit = timeout_at(deadline, pool.permit()).await.map_err(|_| Error::ConnectionLimitReached)?;
+        let connected = timeout_at(deadline, connect(&destination, rule, permit)).await;
         let connection = connected.map_err(|_| Error::ConnectionTimeout)??;
         let response = exchange(connection, request, timeouts, &pool, &destination).await;
         response.map_err(|failed| failed.error.into())
@@ -181,16 +188,16 @@ async fn exchange(
 }
 
 /// Connects to an address that the destination may have, and to no other: the name is not resolved again.
-async fn connect(destination: &Destination, rule: AddressRule) -> Result<Connection, SendError> {
+async fn connect(destination: &Destination, rule: AddressRule, permit: Permit) -> Result<Connection, SendError> {
     let addresses = resolve(&destination.host, destination.port, rule).await?;
     let stream = TcpStream::connect(addresses.as_slice()).await.map_err(Error::Connect)?;
     stream.set_nodelay(true).map_err(Error::Connect)?;
     match destination.scheme {
-        Scheme::Http => handshake(TokioIo::new(stream)).await,
+        Scheme::Http => handshake(TokioIo::new(stream), permit).await,
         Scheme::Https => {
             let name = server_name(&destination.host)?;
             let stream = tls().connect(name, stream).await.map_err(Error::Tls)?;
-            handshake(TokioIo::new(stream)).await
+            handshake(TokioIo::new(stream), permit).await
         }
     }
 }
@@ -218,13 +225,18 @@ fn dns_error(error: io::Error) -> Error {
     Error::DnsError { rcode: Some(error.to_string()), info_code: None }
 }
 
-async fn handshake<S>(stream: S) -> Result<Connection, SendError>
+async fn handshake<S>(stream: S, permit: Permit) -> Result<Connection, SendError>
 where
     S: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
 {
-    let (sender, connection) = http1::handshake(stream).await.map_err(Error::Hyper)?;
-    // What ends the connection is told to the request under way.
-    tokio::spawn(connection);
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(HEAD_BYTES_MAX);
+    let (sender, connection) = builder.handshake(stream).await.map_err(Error::Hyper)?;
+    tokio::spawn(async move {
+        // What ends the connection is told to the request under way.
+        let _ = connection.await;
+        drop(permit);
+    });
     Ok(sender)
 }
 

@@ -1,4 +1,5 @@
-//! The idle connections of one publisher, and the response bodies that bring them back.
+//! The connections of one publisher: how many there may be, those that are idle, and the response bodies that bring them
+//! back.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -10,6 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::SendRequest;
 use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use wasmtime_wasi_http::Error;
 
@@ -18,8 +20,8 @@ use super::http::GuestBody;
 
 /// An idle connection is closed after this time: servers close theirs after a minute or more.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
-/// The most connections that are kept idle.
-const IDLE_MAX: usize = 256;
+/// The most connections that are open at once, in use or idle: each takes a file descriptor of the host's.
+pub(super) const OPEN_MAX: usize = 256;
 /// What is read of a response that the guest did not read to its end, to be able to use the connection again.
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
 /// How long that may take.
@@ -28,10 +30,19 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
 /// A connection that a request can be sent on.
 pub(super) type Connection = SendRequest<GuestBody>;
 
+/// That there may be one more connection; it is given back when that is closed.
+pub(super) type Permit = Option<OwnedSemaphorePermit>;
+
 /// The connections that wait for their next request.
-#[derive(Default)]
 pub(super) struct Pool {
     idle: Mutex<HashMap<Destination, Vec<Idle>>>,
+    room: Arc<Semaphore>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { idle: Mutex::default(), room: Arc::new(Semaphore::new(OPEN_MAX)) }
+    }
 }
 
 struct Idle {
@@ -57,13 +68,28 @@ impl Pool {
         usable.map(|idle| idle.connection)
     }
 
+    /// Waits until there may be one more connection; an idle one is closed for it where there is one.
+    pub(super) async fn permit(&self) -> Permit {
+        if self.is_full() {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.values_mut().find_map(Vec::pop);
+        }
+        // None where the semaphore is closed, which it never is.
+        self.room.clone().acquire_owned().await.ok()
+    }
+
+    fn is_full(&self) -> bool {
+        self.room.available_permits() == 0
+    }
+
+    /// Keeps a connection, unless a request may be waiting for there to be one less.
     fn put(&self, destination: Destination, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, waiting| {
             waiting.retain(Idle::is_usable);
             !waiting.is_empty()
         });
-        if idle.values().map(Vec::len).sum::<usize>() < IDLE_MAX {
+        if !self.is_full() {
             idle.entry(destination).or_default().push(Idle { connection, since: Instant::now() });
         }
     }

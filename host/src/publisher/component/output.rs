@@ -11,7 +11,7 @@ use hyper::body::Bytes;
 use tokio::io::AsyncWrite;
 use uuid::Uuid;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::secrets::Redactor;
 use super::settings::Limits;
@@ -365,9 +365,17 @@ impl StdoutStream for GuestOutput {
     }
 }
 
+/// The guest wrote more than it was told that it may.
+#[derive(Debug, thiserror::Error)]
+#[error("the guest wrote more than {WRITE_BYTES_MAX} bytes at once (limit: one write)")]
+pub(super) struct WriteTooLong;
+
 #[async_trait::async_trait]
 impl OutputStream for GuestOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > WRITE_BYTES_MAX {
+            return Err(StreamError::Trap(WriteTooLong.into()));
+        }
         self.capture.lock().write(self.stream, &bytes);
         Ok(())
     }

@@ -13,7 +13,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceTable, ResourceType};
 use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddress, IpAddressFamily};
 use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket::Host as _;
-use wasmtime_wasi::p2::{DynPollable, Network, Pollable, TcpSocket, subscribe};
+use wasmtime_wasi::p2::{DynPollable, Network, Pollable, TcpSocket, UdpSocket, subscribe};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsView};
 
 use super::destination::Host;
@@ -156,6 +156,7 @@ impl Known {
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     linker.instance("wasi:sockets/tcp-create-socket@0.2.12")?.func_wrap("create-tcp-socket", create_tcp_socket)?;
+    linker.instance("wasi:sockets/udp-create-socket@0.2.12")?.func_wrap("create-udp-socket", create_udp_socket)?;
     let mut lookup = linker.instance("wasi:sockets/ip-name-lookup@0.2.12")?;
     lookup.resource("resolve-address-stream", ResourceType::host::<Addresses>(), drop_addresses)?;
     lookup.func_wrap_async("resolve-addresses", |store, parameters| Box::new(resolve_addresses(store, parameters)))?;
@@ -183,6 +184,11 @@ fn create_tcp_socket(
         }
         Err(error) => Ok((Err(error.downcast()?),)),
     }
+}
+
+fn create_udp_socket(store: StoreContextMut<'_, State>, _: (IpAddressFamily,)) -> Answer<Resource<UdpSocket>> {
+    store.data().sockets.note("denied: UDP, which cannot be granted".to_owned());
+    Ok((Err(ErrorCode::AccessDenied),))
 }
 
 /// The addresses of a name, on their way to the guest.

@@ -9,6 +9,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::held::{Held, TooMuchHeld};
 use super::http::Gate;
 use super::limits::Limiter;
 use super::output::{Capture, GuestStream};
@@ -25,6 +26,7 @@ pub(super) struct State {
     http: WasiHttpCtx,
     table: ResourceTable,
     config: WasiConfigVariables,
+    held: Held,
     pub(super) gate: Gate,
     pub(super) sockets: Arc<SocketGate>,
     pub(super) limiter: Limiter,
@@ -44,6 +46,7 @@ impl State {
             http: WasiHttpCtx::new(),
             table,
             config: settings.grants.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            held: Held::new(gate.on_the_way()),
             gate,
             sockets,
             limiter: Limiter::new(&settings.limits),
@@ -78,6 +81,11 @@ fn wasi(settings: &Settings, capture: &Capture, sockets: &Arc<SocketGate>) -> Wa
 impl State {
     pub(super) fn table(&mut self) -> &mut ResourceTable {
         &mut self.table
+    }
+
+    /// Enters what the guest hands over into its account, before it is put into the table.
+    pub(super) fn hold(&mut self, bytes: usize) -> Result<(), TooMuchHeld> {
+        self.held.grow(bytes, &mut self.table)
     }
 }
 

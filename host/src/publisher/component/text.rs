@@ -1,7 +1,10 @@
-//! Text that came from a guest, cut to a length.
+//! Text that came from a guest, cut to a length, and of no use to steer a terminal with.
 
-/// `text` cut to `chars_max` characters, with a mark where something was cut.
-pub(super) fn bounded(mut text: String, chars_max: usize) -> String {
+/// `text` cut to `chars_max` characters, with a mark where something was cut. Control characters but the tab and the
+/// line's end are replaced by U+FFFD.
+pub(super) fn bounded(text: String, chars_max: usize) -> String {
+    let steers = |c: char| c.is_control() && c != '\t' && c != '\n';
+    let mut text = if text.contains(steers) { text.replace(steers, "\u{FFFD}") } else { text };
     // A text of so few bytes cannot have more characters: the common case needs no count.
     if text.len() <= chars_max {
         return text;
@@ -32,6 +35,12 @@ mod tests {
         assert_eq!(bounded("naïve".into(), 3), "naï…");
         assert_eq!(bounded("naïve".into(), 0), "…");
         assert_eq!(bounded(String::new(), 0), "");
+    }
+
+    #[test]
+    fn control_characters_are_replaced() {
+        assert_eq!(bounded("a\tb\nc".into(), 10), "a\tb\nc");
+        assert_eq!(bounded("\u{1b}[2J\r\u{9b}\u{7f}".into(), 10), "\u{FFFD}[2J\u{FFFD}\u{FFFD}\u{FFFD}");
     }
 
     #[test]

@@ -1,0 +1,320 @@
+//! Hostile publishers and hostile servers over HTTP: each call ends as its own outcome, takes up no more of the host than
+//! it may, and holds up nobody. The guest is `tests/guests/requests`; what it may not even ask for is in
+//! `component_http.rs`.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::mem::forget;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use outbox_host::publisher::component::{ComponentPublisher, Grants, Limits, OutputSink, Settings};
+use outbox_host::{Attempt, Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
+use outbox_tests::{guest, wait_until};
+use uuid::Uuid;
+
+const MIB: usize = 1 << 20;
+const CALL_TIME: Duration = Duration::from_secs(2);
+const MEMORY_BYTES: usize = 80 * MIB;
+/// What a call may add to this process's memory: the guest's own, as much again for everything else. The server is in the
+/// same process, and counts in.
+const GROWTH_BYTES_MAX: usize = 2 * MEMORY_BYTES;
+/// How soon a well-behaved publisher's event has to be delivered after a hostile one; ample for a slow machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server that does to each request what its path says.
+struct Server {
+    url: String,
+    /// How many connections there are, and how many there were.
+    open: Arc<AtomicUsize>,
+    accepted: Arc<AtomicUsize>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (open, accepted) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let server = Self { url, open: open.clone(), accepted: accepted.clone() };
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                open.fetch_add(1, Ordering::SeqCst);
+                accepted.fetch_add(1, Ordering::SeqCst);
+                let open = open.clone();
+                thread::spawn(move || {
+                    // It ends when the client hangs up.
+                    let _ = serve(&stream.unwrap());
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        server
+    }
+
+    fn assert_all_hung_up(&self) {
+        wait_until("each connection is closed", PATIENCE, || self.open.load(Ordering::SeqCst) == 0);
+    }
+}
+
+const STATUS: &[u8] = b"HTTP/1.1 200 OK\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const LONG: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 9223372036854775807\r\n\r\n";
+const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+const REDIRECT: &[u8] = b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/inner\r\ncontent-length: 0\r\n\r\n";
+
+fn serve(stream: &TcpStream) -> io::Result<()> {
+    let (mut reader, mut writer) = (BufReader::new(stream), stream);
+    while let Some(path) = request(&mut reader)? {
+        match path.as_str() {
+            "/redirect" => writer.write_all(REDIRECT)?,
+            "/hang" => return io::copy(&mut reader, &mut io::sink()).map(|_| ()),
+            // Stays open for as long as this process lives, and nobody reads what fills its buffers.
+            "/deaf" => return stream.try_clone().map(forget),
+            "/drip" => drip(writer, CHUNKED, b"1\r\nx\r\n")?,
+            "/drip-head" => drip(writer, STATUS, b"x")?,
+            "/flood" => pour(writer, CHUNKED, &[b"10000\r\n", [b'x'; 0x10000].as_slice(), b"\r\n"].concat())?,
+            "/long-line" => pour(writer, STATUS, &[b'x'; 4096])?,
+            "/upgrade" => writer.write_all(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n")?,
+            "/long" => pour(writer, LONG, &[b'x'; 0x10000])?,
+            "/huge-chunk" => pour(writer, CHUNKED, b"fffffffffffffffff\r\n")?,
+            "/hints" => pour(writer, b"", b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n")?,
+            "/many-headers" => answer_with_headers(writer, 100_000, 1)?,
+            "/huge-headers" => answer_with_headers(writer, 20, 10_000)?,
+            "/large-headers" => answer_with_headers(writer, 90, 1_000)?,
+            _ => writer.write_all(OK)?,
+        }
+    }
+    Ok(())
+}
+
+/// The path of the next request; the other lines of its head are left behind.
+fn request(reader: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut first = String::new();
+    reader.read_line(&mut first)?;
+    let mut line = String::from(&first);
+    while !line.trim_end().is_empty() {
+        line.clear();
+        reader.read_line(&mut line)?;
+    }
+    Ok(first.split(' ').nth(1).map(str::to_owned))
+}
+
+fn drip(mut writer: &TcpStream, head: &[u8], drop: &[u8]) -> io::Result<()> {
+    writer.write_all(head)?;
+    loop {
+        writer.write_all(drop)?;
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn pour(mut writer: &TcpStream, head: &[u8], part: &[u8]) -> io::Result<()> {
+    writer.write_all(head)?;
+    loop {
+        writer.write_all(part)?;
+    }
+}
+
+fn answer_with_headers(mut writer: &TcpStream, headers: usize, bytes: usize) -> io::Result<()> {
+    let mut answer = STATUS.to_vec();
+    for number in 0..headers {
+        answer.extend_from_slice(format!("x-{number}: {}\r\n", "v".repeat(bytes)).as_bytes());
+    }
+    answer.extend_from_slice(b"content-length: 0\r\n\r\n");
+    writer.write_all(&answer)
+}
+
+fn settings(server: &Server, limits: Limits) -> Settings {
+    let grants = Grants { allow_http: vec![server.url.parse().unwrap()], ..Grants::default() };
+    Settings { limits, grants, output: OutputSink::new(|_| {}), ..Settings::default() }
+}
+
+fn limits() -> Limits {
+    Limits { call_time: CALL_TIME, memory_bytes: MEMORY_BYTES, http_response_bytes: MIB as u64, ..Limits::default() }
+}
+
+fn requests(server: &Server, limits: Limits) -> ComponentPublisher {
+    ComponentPublisher::load(&guest("requests"), settings(server, limits)).unwrap()
+}
+
+async fn publish(publisher: &ComponentPublisher, script: &str) -> Attempt {
+    let event = Recorded {
+        wrapped_event: WrappedEvent {
+            uuid: Uuid::from_u128(7),
+            name: "order.placed".into(),
+            version: None,
+            created_at: "2026-01-31T12:00:00.000Z".into(),
+            data: Payload::Json(script.into()),
+            context: "{}".into(),
+        },
+        stream_id: StreamId::new("order-1"),
+        position: 1,
+        tenant_id: "default".into(),
+        attempt: 1,
+    };
+    publisher.publish(&event).await
+}
+
+fn script(server: &Server, what: &str) -> String {
+    format!("{{{}}}", what.replace('~', &format!("\"url\": \"{}", server.url)))
+}
+
+async fn assert_delivers(publisher: &ComponentPublisher, script: &str) {
+    let started = Instant::now();
+    assert_eq!(publish(publisher, script).await.outcome, Outcome::Delivered);
+    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+}
+
+fn assert_ended(what: &str, attempt: &Attempt, outcomes: &[&str], says: &str) {
+    let reason = attempt.outcome.reason();
+    assert!(outcomes.contains(&attempt.outcome.name()) && reason.contains(says), "{what}: {:?}", attempt.outcome);
+    assert!(reason.len() < 20_000, "{what}: a reason of {} bytes", reason.len());
+}
+
+/// What it is told to do, with `~` for the server's address; how the call ends, and what the reason says.
+const SCRIPTS: &[(&str, &[&str], &str)] = &[
+    (r#""do": "get", ~/ok""#, &["delivered"], ""),
+    // The time that a request may take is the call's, from its start on: whichever is noticed first.
+    (r#""do": "get", ~/hang""#, &["timed-out", "retry"], ""),
+    (r#""do": "get", ~/drip-head""#, &["timed-out", "retry"], ""),
+    (r#""do": "get", ~/hints""#, &["timed-out", "retry"], ""),
+    (r#""do": "get", ~/drip""#, &["timed-out"], "limit: call_time"),
+    (
+        r#""do": "get", ~/flood""#,
+        &["retry"],
+        "a call may read 1048576 bytes of HTTP responses (limit: http_response_bytes)",
+    ),
+    (r#""do": "get", ~/long""#, &["retry"], "limit: http_response_bytes"),
+    (r#""do": "get", ~/huge-chunk""#, &["retry"], "after 0 bytes"),
+    (r#""do": "get", ~/upgrade""#, &["retry"], "answered 101"),
+    (r#""do": "get", ~/long-line""#, &["retry"], "a response may have 100 headers, and 131072 bytes of them"),
+    (r#""do": "get", ~/many-headers""#, &["retry"], "a response may have 100 headers, and 131072 bytes of them"),
+    (r#""do": "get", ~/huge-headers""#, &["retry"], "a response may have 100 headers, and 131072 bytes of them"),
+    (r#""do": "get", ~/large-headers""#, &["delivered"], ""),
+    (r#""do": "head", "count": 1000, "bytes": 5, ~/ok""#, &["delivered"], ""),
+    (
+        r#""do": "head", "count": 5000, "bytes": 5, ~/ok""#,
+        &["limit-exceeded"],
+        "128 KiB (limit: headers of an HTTP request)",
+    ),
+    (
+        r#""do": "head", "count": 1, "bytes": 1000000, ~/ok""#,
+        &["limit-exceeded"],
+        "128 KiB (limit: headers of an HTTP request)",
+    ),
+    (r#""do": "send", ~/hang""#, &["timed-out"], "limit: call_time"),
+    (r#""do": "send", ~/deaf""#, &["timed-out"], "limit: call_time"),
+    (r#""do": "hoard", "what": "methods", "count": 900, "bytes": 3000000"#, &["limit-exceeded"], HELD),
+    (r#""do": "hoard", "what": "authorities", "count": 900, "bytes": 3000000"#, &["limit-exceeded"], HELD),
+    (r#""do": "hoard", "what": "paths", "count": 900, "bytes": 60000"#, &["limit-exceeded"], HELD),
+    (r#""do": "hoard", "what": "headers", "count": 900, "bytes": 100000"#, &["limit-exceeded"], HELD),
+    (r#""do": "hoard", "what": "small headers", "count": 900, "bytes": 3000"#, &["limit-exceeded"], HELD),
+    (r#""do": "hoard", "what": "copies", "count": 400, "bytes": 100000"#, &["limit-exceeded"], HELD),
+    (
+        r#""do": "hoard", "what": "trailers", "count": 400, "bytes": 100000"#,
+        &["retry"],
+        "HttpRequestTrailerSectionSize",
+    ),
+    (r#""do": "hoard", "what": "trailers", "count": 400, "bytes": 3000"#, &["delivered"], ""),
+    (r#""do": "hoard", "what": "bodies", "count": 900"#, &["limit-exceeded"], "(limit: resources)"),
+    (r#""do": "hoard", "what": "requests", "count": 900, "bytes": 100000, ~/hang""#, &["limit-exceeded"], HELD),
+    (r#""do": "hoard", "what": "answers", "count": 900, ~/large-headers""#, &["limit-exceeded"], HELD),
+    (r#""do": "hoard", "what": "connections", "count": 900, ~/hang""#, &["timed-out", "retry"], ""),
+];
+
+const HELD: &str = "hold more than 16777216 bytes of HTTP requests and responses (limit: HTTP messages held)";
+
+/// A figure of this process's memory in bytes.
+fn memory(name: &str) -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+}
+
+/// One test, since the memory is the whole process's; what the others of this file take up meanwhile is counted too.
+#[tokio::test]
+async fn each_ends_as_its_own_outcome_within_its_memory_and_the_next_event_is_delivered() {
+    let server = Server::start();
+    let well_behaved = requests(&server, Limits::default());
+    let ok = script(&server, r#""do": "get", ~/ok""#);
+    assert_delivers(&well_behaved, &ok).await;
+    let before = memory("VmRSS");
+    for (what, outcomes, says) in SCRIPTS {
+        // What is to end otherwise has all the time that a slow machine may need for it.
+        let call_time = if outcomes.contains(&"timed-out") { CALL_TIME } else { PATIENCE };
+        let hostile = requests(&server, Limits { call_time, ..limits() });
+        let attempt = publish(&hostile, &script(&server, what)).await;
+        println!(
+            "{what}: {} {}, {} MiB at the highest",
+            attempt.outcome.name(),
+            attempt.outcome.reason(),
+            memory("VmHWM") / MIB
+        );
+        assert_ended(what, &attempt, outcomes, says);
+        assert_delivers(&well_behaved, &ok).await;
+        assert_delivers(&hostile, &ok).await;
+    }
+    let growth = memory("VmHWM").saturating_sub(before);
+    println!("the host's memory grew by {} MiB at its highest", growth / MIB);
+    assert!(growth <= GROWTH_BYTES_MAX, "the host's memory grew by {growth} bytes");
+    drop(well_behaved);
+    server.assert_all_hung_up();
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_where_it_leads_to_is_denied() {
+    let server = Server::start();
+    let publisher = requests(&server, Limits::default());
+    let attempt = publish(&publisher, &script(&server, r#""do": "get", ~/redirect""#)).await;
+    assert_ended("redirect", &attempt, &["retry"], "/redirect answered 302");
+
+    let attempt = publish(&publisher, &script(&server, r#""do": "follow", ~/redirect""#)).await;
+    let remedy = "denied: GET http://127.0.0.1:1 — to allow it: allow_http = [\"http://127.0.0.1:1\"]";
+    assert_ended("followed", &attempt, &["retry"], remedy);
+    assert_eq!(attempt.stderr, "answered 302");
+}
+
+#[tokio::test]
+async fn each_request_of_a_port_scan_is_denied_and_counted() {
+    let server = Server::start();
+    let scan = |limits| {
+        let publisher = requests(&server, limits);
+        async move { publish(&publisher, r#"{"do": "scan", "count": 1000}"#).await }
+    };
+    let attempt = scan(Limits { http_requests: 100_000, ..Limits::default() }).await;
+    assert_ended("scan", &attempt, &["retry"], "6000 denied, 0 let out");
+    assert_ended("scan", &attempt, &["retry"], "allow_http = [\"http://127.0.0.1:3\"]");
+    let attempt = scan(Limits { http_requests: 2, ..Limits::default() }).await;
+    assert_ended("scan", &attempt, &["retry"], "6000 denied, 0 let out");
+    assert_ended("scan", &attempt, &["retry"], "a call may make 2 HTTP requests (limit: http_requests)");
+    assert_eq!(server.accepted.load(Ordering::SeqCst), 0);
+}
+
+/// Idle ones are closed for the sake of another destination's, and those that wait get theirs in turn.
+#[tokio::test]
+async fn more_requests_than_connections_are_answered_in_turn() {
+    let (server, other) = (Server::start(), Server::start());
+    let mut settings = settings(&server, Limits { call_time: PATIENCE, ..Limits::default() });
+    settings.grants.allow_http.push(other.url.parse().unwrap());
+    let publisher = ComponentPublisher::load(&guest("requests"), settings).unwrap();
+    let many = |server, count| script(server, &format!(r#""do": "many", "count": {count}, ~/ok""#));
+    assert_delivers(&publisher, &many(&server, 300)).await;
+    assert_delivers(&publisher, &many(&server, 256)).await;
+    assert_delivers(&publisher, &many(&other, 20)).await;
+    assert_eq!(other.accepted.load(Ordering::SeqCst), 20);
+}
+
+/// Each takes a file descriptor, of which a process has often no more than 1,024.
+#[tokio::test]
+async fn the_connections_of_a_publisher_are_limited() {
+    let server = Server::start();
+    let publisher = requests(&server, limits());
+    let hoard = script(&server, r#""do": "hoard", "what": "connections", "count": 900, ~/hang""#);
+    assert_ended("connections", &publish(&publisher, &hoard).await, &["timed-out", "retry"], "");
+    let accepted = server.accepted.load(Ordering::SeqCst);
+    assert!((1..=256).contains(&accepted), "{accepted}");
+    // They go with the call that made them, and make room.
+    server.assert_all_hung_up();
+    assert_delivers(&publisher, &script(&server, r#""do": "get", ~/ok""#)).await;
+}
