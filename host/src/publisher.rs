@@ -85,6 +85,8 @@ pub struct Kept {
     pub swapped: bool,
     /// Whether something is under way that will change it soon.
     pub busy: bool,
+    /// Whether there is a version that publishes.
+    pub ready: bool,
     /// The canaries that publish no longer.
     pub withdrawn: Vec<Withdrawn>,
 }

@@ -229,7 +229,7 @@ impl<'a> Session<'a> {
         let links = Links { inbox, jobs, taken_back: taken.clone(), orders: order, give_up_calls, _give_up: give_up };
         let Parts { publishers, serde, strategy, clock, .. } = self.parts;
         let (lease, parts) = (self.lease, self.parts);
-        if let Err(error) = upkeep::begin(parts, stopping) {
+        if let Err(error) = upkeep::begin(parts, self.limit.is_some(), stopping) {
             return (self.report, Err(error));
         }
         let (results, given_up, left_alone) = (&message, &calls_given_up, &*self.left_alone.clone());

@@ -93,6 +93,16 @@ fn what_a_call_may_hold_is_limited() {
 }
 
 #[test]
+fn every_limit_may_be_a_flag_that_goes_before_the_file() {
+    let sleep = json!({"do": "sleep", "ms": 1});
+    assert_says(&run(&sleep, "--limits table_elements=1").ok(), "limit: table_elements");
+    let ran =
+        run_with_file(&sleep, "limits = { table_elements = 1, call_time = \"1h\" }", "--limits table_elements=100000");
+    assert_says(&ran.ok(), "published       1");
+    assert_says(&run(&sleep, "--limits tables=1").refused(), "unknown field `tables`");
+}
+
+#[test]
 fn http_requests_are_limited() {
     let place = Workplace::new();
     let sink = Sink::start(&place.path("ledger"), env!("CARGO_BIN_EXE_outbox-sink"));

@@ -310,6 +310,52 @@ fn a_version_in_whose_activation_the_host_dies_again_and_again_is_refused() {
 }
 
 #[test]
+fn a_relay_that_stops_while_it_activates_a_version_is_no_death_of_its() {
+    let world = World::new();
+    let version = world.deploy(&Sheet { configure: "hang", ..Sheet::good(1) }.bytes());
+    for _ in 0..5 {
+        relaying(&world.outbox, &world.publisher(), |_| {
+            until("the activation has begun", || world.version(version).tries == 1);
+        });
+        assert_eq!((world.version(version).state, world.version(version).tries), (VersionState::Stored, 0));
+    }
+}
+
+#[test]
+fn a_relay_begins_with_the_active_version_while_another_is_still_tried() {
+    let world = World::new();
+    relaying(&world.outbox, &world.publisher(), |_| {
+        world.activate(Sheet::good(1));
+    });
+    let hanging = world.deploy(&Sheet { configure: "hang", ..Sheet::good(2) }.bytes());
+    world.append(&events(1, 0..3));
+    relaying(&world.outbox, &world.publisher(), |_| {
+        world.until_empty();
+        assert_eq!(world.version(hanging).state, VersionState::Stored);
+    });
+}
+
+#[test]
+fn a_version_whose_bytes_are_damaged_is_refused_and_is_in_nobodys_way() {
+    let world = World::new();
+    let publisher = world.publisher();
+    relaying(&world.outbox, &publisher, |_| {
+        world.activate(Sheet::good(1));
+        let damaged = world.deploy(&Sheet { configure: "hang", ..Sheet::good(2) }.bytes());
+        until("it is being tried", || world.version(damaged).tries == 1);
+    });
+    let damage = "UPDATE outbox_modules SET bytes = zeroblob(9)
+                  WHERE digest = (SELECT digest FROM outbox_versions WHERE version = 2)";
+    world.kept.connection().execute(damage, []).unwrap();
+    relaying(&world.outbox, &world.publisher(), |_| {
+        world.until_state(2, VersionState::Refused);
+        world.append(&events(1, 0..1));
+        world.until_empty();
+    });
+    assert!(world.version(2).reason.contains("digest"), "{}", world.version(2).reason);
+}
+
+#[test]
 fn without_an_active_version_entries_wait_and_the_first_one_is_used_at_once() {
     let world = World::new();
     let publisher = world.publisher();

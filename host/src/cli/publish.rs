@@ -14,7 +14,7 @@ use signal_hook::iterator::Signals;
 
 use self::publishers::{Chosen, Source};
 use super::{Database, print, print_json};
-use crate::config::{IsolationConfig, PublisherConfig, Time};
+use crate::config::{IsolationConfig, LimitsConfig, PublisherConfig, Time};
 
 mod publishers;
 
@@ -55,7 +55,7 @@ struct Publishing {
     concurrency: Option<usize>,
 }
 
-/// The publisher's limits; the others are set in [publisher.limits].
+/// The publisher's limits.
 #[derive(Args)]
 #[command(next_help_heading = "Limits of the publisher")]
 struct Sandbox {
@@ -77,6 +77,9 @@ struct Sandbox {
     /// The most lines of output of one call that are logged [default: 1000].
     #[arg(long, value_name = "N")]
     log_lines: Option<usize>,
+    /// Any limit of [publisher.limits], for example `tcp_sockets=4`; may be given again.
+    #[arg(long, value_name = "KEY=VALUE")]
+    limits: Vec<LimitsConfig>,
     /// Whether an instance serves many events [default: reuse].
     #[arg(long, value_enum)]
     isolation: Option<IsolationConfig>,
@@ -89,6 +92,7 @@ impl Sandbox {
     /// What a flag says goes before what the file says.
     fn apply(&self, publisher: &mut PublisherConfig) {
         let limits = &mut publisher.limits;
+        self.limits.iter().for_each(|limit| *limits = limit.clone().or(limits));
         limits.call_time = self.call_time.or(limits.call_time);
         limits.compile_time = self.compile_time.or(limits.compile_time);
         limits.memory_mib = self.memory_mib.or(limits.memory_mib);

@@ -1,5 +1,7 @@
 //! `[publisher.limits]`: what a publisher may use up.
 
+use std::str::FromStr;
+
 use outbox_host::publisher::component::Limits;
 use serde::Deserialize;
 
@@ -28,7 +30,40 @@ pub struct LimitsConfig {
     pub http_response_bytes: Option<u64>,
 }
 
+/// A limit on the command line, written as in the file: `tcp_sockets=4`.
+impl FromStr for LimitsConfig {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
+        // As it is, a number; else a text, which need not have its quotes here.
+        let quoted = format!("{} = {:?}", key.trim(), value.trim());
+        toml::from_str(text).or_else(|_| toml::from_str(&quoted)).map_err(|error| error.message().to_owned())
+    }
+}
+
 impl LimitsConfig {
+    /// What is set here, and else what is set there.
+    pub fn or(self, there: &Self) -> Self {
+        Self {
+            call_time: self.call_time.or(there.call_time),
+            compile_time: self.compile_time.or(there.compile_time),
+            memory_mib: self.memory_mib.or(there.memory_mib),
+            module_mib: self.module_mib.or(there.module_mib),
+            table_elements: self.table_elements.or(there.table_elements),
+            instances: self.instances.or(there.instances),
+            hostcall_bytes: self.hostcall_bytes.or(there.hostcall_bytes),
+            resources: self.resources.or(there.resources),
+            reason_chars: self.reason_chars.or(there.reason_chars),
+            line_bytes: self.line_bytes.or(there.line_bytes),
+            lines: self.lines.or(there.lines),
+            log_bytes_per_second: self.log_bytes_per_second.or(there.log_bytes_per_second),
+            tcp_sockets: self.tcp_sockets.or(there.tcp_sockets),
+            http_requests: self.http_requests.or(there.http_requests),
+            http_response_bytes: self.http_response_bytes.or(there.http_response_bytes),
+        }
+    }
+
     /// The limits with what is not set at its default.
     pub fn limits(&self) -> Limits {
         let defaults = Limits::default();
@@ -61,6 +96,20 @@ mod tests {
     fn shown(document: &str) -> LimitsConfig {
         let block = document.split("[publisher.limits]").nth(1).unwrap().split("\n[").next().unwrap();
         toml::from_str(block.split("```").next().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_limit_on_the_command_line_is_written_as_in_the_file() {
+        let set: LimitsConfig = "tcp_sockets=4".parse().unwrap();
+        assert_eq!(set, LimitsConfig { tcp_sockets: Some(4), ..LimitsConfig::default() });
+        for time in ["call_time=5s", "call_time = \"5s\""] {
+            assert_eq!(time.parse::<LimitsConfig>().unwrap().limits().call_time.as_secs(), 5);
+        }
+        let there = LimitsConfig { tcp_sockets: Some(1), lines: Some(2), ..LimitsConfig::default() };
+        assert_eq!(set.or(&there), LimitsConfig { tcp_sockets: Some(4), lines: Some(2), ..LimitsConfig::default() });
+        assert!("tcp_sokets=4".parse::<LimitsConfig>().unwrap_err().contains("unknown field `tcp_sokets`"));
+        assert!("lines=many".parse::<LimitsConfig>().unwrap_err().contains("invalid type"));
+        assert!("lines".parse::<LimitsConfig>().is_err());
     }
 
     /// How many keys there are: a new one is to be documented too.

@@ -155,6 +155,10 @@ impl Registry for NoOutbox {
         Ok(false)
     }
 
+    fn activation_given_up(&self, _: &str, _: u32) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     fn give_back(&self, _: &str, _: &str) -> Result<(), StorageError> {
         Ok(())
     }

@@ -79,6 +79,13 @@ pub trait Registry: Send + Sync {
     /// [`StorageError`].
     fn begin_activation(&self, publisher: &str, version: u32) -> Result<Option<u32>, StorageError>;
 
+    /// An activation that began was given up, by no fault of the version: the relay stops, for example.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn activation_given_up(&self, publisher: &str, version: u32) -> Result<(), StorageError>;
+
     /// A version that was asked for, or the canary, is active from now on; what was, and another canary, are retired. For
     /// the active one it only says that its activation ended.
     ///

@@ -225,14 +225,21 @@ impl Publisher for VersionedPublisher {
         }
         self.finish_loading(&mut upkeep, registry, now, &mut kept)?;
         kept.busy = upkeep.loading.is_some();
+        kept.ready = self.at_work().active.is_some();
         Ok(kept)
     }
 
     fn leave(&self, registry: &dyn Registry) -> Result<(), StorageError> {
         let mut upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
-        upkeep.loading = None;
         upkeep.generation = None;
-        self.count(&mut upkeep, registry)
+        let counted = self.count(&mut upkeep, registry);
+        match upkeep.loading.take() {
+            // It was not the version that ended it.
+            Some((version, _)) if version.state == VersionState::Stored => {
+                registry.activation_given_up(&self.name, version.version).and(counted)
+            }
+            _ => counted,
+        }
     }
 }
 
@@ -303,8 +310,16 @@ impl VersionedPublisher {
                 return self.refuse(upkeep, registry, version, &reason);
             }
         }
-        let Some(bytes) = registry.module(&version.digest)? else {
-            return self.refuse(upkeep, registry, version, "its bytes are no longer in the database: deploy it again");
+        let bytes = match registry.module(&version.digest) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => {
+                let reason = "its bytes are no longer in the database: deploy it again";
+                return self.refuse(upkeep, registry, version, reason);
+            }
+            Err(error @ StorageError::DamagedModule { .. }) => {
+                return self.refuse(upkeep, registry, version, &error.to_string());
+            }
+            Err(error) => return Err(error),
         };
         tracing::info!(publisher = &*self.name, version = number, digest = version.digest, "loading");
         let loading = Loading::begin(&self.name, bytes, self.settings.clone());
@@ -325,7 +340,7 @@ impl VersionedPublisher {
         let version = version.clone();
         let number = version.version;
         let at_work = matches!(version.state, VersionState::Active | VersionState::Canary);
-        let share = version.canary.filter(|_| version.state != VersionState::Active && self.at_work().active.is_some());
+        let share = version.canary.filter(|_| version.state != VersionState::Active);
         // The registry first: what it does not take is not at work. Until it has answered, nothing is forgotten.
         let taken = match (&result, share) {
             (Err(reason), _) => self.refuse(upkeep, registry, &version, reason).map(|()| false)?,

@@ -147,7 +147,7 @@ impl Publisher for WatchedPublisher {
         let (mut watch, now) = (self.watch.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
         self.look(&mut watch, now);
         let swapped = self.finish(&mut watch, now);
-        Ok(Kept { swapped, ..Kept::default() })
+        Ok(Kept { swapped, ready: true, ..Kept::default() })
     }
 }
 

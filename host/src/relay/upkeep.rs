@@ -13,10 +13,15 @@ use crate::publisher::Kept;
 /// The shortest time between two looks.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 
-/// Waits until each publisher is what it is to be, before the first event.
-pub(super) fn begin(parts: Parts<'_>, stopping: &Stopping) -> Result<(), StorageError> {
+/// Waits until each publisher can publish, before the first event; in a pass, until it is all that it is to be, since
+/// nobody keeps it up later.
+pub(super) fn begin(parts: Parts<'_>, in_pass: bool, stopping: &Stopping) -> Result<(), StorageError> {
     for (_, publisher) in parts.publishers.iter() {
-        while publisher.keep_up(parts.strategy.registry(), (parts.clock)())?.busy {
+        loop {
+            let kept = publisher.keep_up(parts.strategy.registry(), (parts.clock)())?;
+            if !kept.busy || (kept.ready && !in_pass) {
+                break;
+            }
             if stopping.level() != StopLevel::Go {
                 return Ok(());
             }

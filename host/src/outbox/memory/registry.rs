@@ -141,6 +141,15 @@ impl Registry for MemoryOutbox {
         self.change(|kept| kept.change_versions(publisher, |versions, _| Ok(versions.begin_activation(version))))
     }
 
+    fn activation_given_up(&self, publisher: &str, version: u32) -> Result<(), StorageError> {
+        self.change(|kept| {
+            kept.change_versions(publisher, |versions, _| {
+                versions.activation_given_up(version);
+                Ok(())
+            })
+        })
+    }
+
     fn activated(&self, publisher: &str, version: u32, at: Timestamp) -> Result<bool, StorageError> {
         self.change(|kept| kept.change_versions(publisher, |versions, _| Ok(versions.activated(version, at))))
     }

@@ -144,6 +144,12 @@ impl Versions {
         Some(found.tries)
     }
 
+    pub(in crate::outbox) fn activation_given_up(&mut self, version: u32) {
+        if let Some(found) = self.find_version(version) {
+            found.tries = found.tries.saturating_sub(1);
+        }
+    }
+
     pub(in crate::outbox) fn activated(&mut self, version: u32, at: Timestamp) -> bool {
         let Some(found) = self.find_version(version).filter(|found| is_wanted(found.state)) else { return false };
         found.tries = 0;

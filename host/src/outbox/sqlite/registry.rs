@@ -112,6 +112,14 @@ impl Registry for SqliteOutbox {
         self.change(doing, publisher, |change| Ok(change.versions.begin_activation(version)))
     }
 
+    fn activation_given_up(&self, publisher: &str, version: u32) -> Result<(), StorageError> {
+        let doing = "note that an activation was given up";
+        self.change(doing, publisher, |change| {
+            change.versions.activation_given_up(version);
+            Ok(())
+        })
+    }
+
     fn activated(&self, publisher: &str, version: u32, at: Timestamp) -> Result<bool, StorageError> {
         self.change("activate a publisher", publisher, |change| Ok(change.versions.activated(version, at)))
     }
