@@ -1,0 +1,85 @@
+//! `[[route]]` in outbox.toml: several publishers, real destinations.
+
+use outbox_tests::sink::Sink;
+use outbox_tests::workplace::{Signal, Workplace, eventually};
+
+fn lines(names: &[&str]) -> String {
+    let line = |(number, name): (usize, &&str)| {
+        format!(r#"{{"name": "{name}", "stream_id": "s-{number}", "category": "order", "data": {number}}}"#) + "\n"
+    };
+    names.iter().enumerate().map(line).collect()
+}
+
+fn webhook(name: &str, sink: &Sink) -> String {
+    let url = sink.url();
+    format!(
+        "[publishers.{name}]\nfile = \"guests/rust-webhook.wasm\"\nallow_http = [\"{url}\"]\nenv = {{ WEBHOOK_URL = \"{url}\" }}\n"
+    )
+}
+
+#[test]
+fn entries_go_to_their_destinations_and_an_outage_of_one_is_no_outage_of_the_other() {
+    let place = Workplace::new();
+    let program = env!("CARGO_BIN_EXE_outbox-sink");
+    let orders = Sink::start(&place.path("orders"), program);
+    let audit = Sink::start_with(&place.path("audit"), program, &["--status", "503"]);
+    let routes = "db = \"app.db\"\n\
+        [[route]]\nmatch = { name = \"order.*\", category = \"order\" }\npublishers = [\"orders\", \"audit\"]\n\
+        [[route]]\nmatch = { name = \"shop.*\" }\npublisher = \"orders\"\n";
+    place.write("outbox.toml", [routes, &webhook("orders", &orders), &webhook("audit", &audit)].concat());
+    place.append(&lines(&["shop.opened", "order.placed", "user.left", "shop.closed"]));
+    let mut relay = place.start_logged("relay --config outbox.toml");
+    eventually("what can be delivered is", || place.query("SELECT name FROM outbox") == ["order.placed"]);
+    eventually("it is kept who has the rest", || {
+        place.query("SELECT delivered_to FROM outbox_waiting") == [r#"["orders"]"#]
+    });
+    assert_eq!(orders.deliveries().len(), 3);
+    let status = place.status();
+    assert_eq!(status["relay"]["state"], "paused");
+    assert!(status["relay"]["reason"].as_str().unwrap().starts_with("audit: "), "{status}");
+    let dead = place.outbox("dead list --db app.db --json").json();
+    assert_eq!((dead[0]["name"].as_str(), dead[0]["outcome"].as_str()), (Some("user.left"), Some("unrouted")));
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.wait(), Some(0));
+
+    // The next relay knows who has it.
+    let mended = Sink::start(&place.path("mended"), program);
+    place.write("outbox.toml", [routes, &webhook("orders", &orders), &webhook("audit", &mended)].concat());
+    assert_eq!(place.outbox("run --config outbox.toml --json").json()["published"], 1);
+    assert_eq!((orders.deliveries().len(), mended.deliveries().len()), (3, 1));
+}
+
+#[test]
+fn deployed_publishers_are_routed_by_their_names() {
+    let place = Workplace::new();
+    place.outbox("publisher deploy quiet guests/noop.wasm --db app.db").ok();
+    place.outbox("publisher deploy told guests/scripted.wasm --db app.db").ok();
+    place.write(
+        "outbox.toml",
+        "db = \"app.db\"\n[[route]]\nmatch = { name = \"told.*\" }\npublisher = \"told\"\n[[route]]\npublisher = \"quiet\"\n",
+    );
+    place.append("{\"name\": \"told.x\", \"stream_id\": \"a\", \"data\": {\"do\": \"retry\", \"reason\": \"busy\"}}\n");
+    place.append(&lines(&["order.placed"]));
+    let ran = place.outbox("run --config outbox.toml").ok();
+    assert!(ran.contains("published       1") && ran.contains("entry 1, attempt 1 by told: retry: busy"), "{ran}");
+    let counts = place.query("SELECT publisher, state, delivered, failed FROM outbox_versions ORDER BY publisher");
+    assert_eq!(counts, ["quiet|active|1|0", "told|active|0|1"]);
+    assert_eq!(place.query("SELECT publisher FROM outbox_attempts"), ["told"]);
+}
+
+#[test]
+fn what_does_not_fit_together_is_refused() {
+    let place = Workplace::new();
+    let refused = |text: &str, options: &str| {
+        place.write("outbox.toml", format!("db = \"app.db\"\n{text}"));
+        place.outbox(&format!("run --config outbox.toml {options}")).refused()
+    };
+    let route = "[[route]]\npublisher = \"a\"\n";
+    assert!(refused("[publishers.a]\nfile = \"guests/noop.wasm\"\n", "").contains("no [[route]] that leads to them"));
+    assert!(refused(&format!("{route}[publisher]\nfile = \"x.wasm\"\n"), "").contains("in [publishers.NAME]"));
+    assert!(refused(route, "--allow-http http://127.0.0.1:1").contains("no grant on the command line"));
+    assert!(refused(route, "--publisher guests/noop.wasm").contains("neither with --publisher"));
+    assert!(refused(&format!("{route}[publishers.b]\n"), "").contains("no [[route]] leads to [publishers.b]"));
+    let missing = refused(&format!("{route}[publishers.a]\nfile = \"none.wasm\"\n"), "");
+    assert!(missing.starts_with("the publisher a: cannot read"), "{missing}");
+}
