@@ -89,7 +89,7 @@ impl Append {
     }
 }
 
-fn event(line: &str) -> Result<NewEvent> {
+pub(super) fn event(line: &str) -> Result<NewEvent> {
     // An array would else be taken for the values of all keys, in their order.
     ensure!(line.trim_start().starts_with('{'), "it is not a JSON object");
     let line: Line = serde_json::from_str(line).map_err(|error| anyhow::anyhow!("{}", column_only(&error)))?;

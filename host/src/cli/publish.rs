@@ -27,6 +27,19 @@ struct Publishing {
     /// is deployed].
     #[arg(long, value_name = "FILE|NAME")]
     publisher: Option<String>,
+    #[command(flatten)]
+    running: Running,
+    /// How many attempts an entry gets before it becomes a dead letter.
+    #[arg(long, value_name = "N")]
+    max_attempts: Option<u32>,
+    /// The most calls at once.
+    #[arg(long, value_name = "N")]
+    concurrency: Option<usize>,
+}
+
+/// What a publisher is granted, and how it is run.
+#[derive(Args)]
+pub(super) struct Running {
     /// Let it send HTTP requests there, for example `https://api.example.com`; may be given again.
     #[arg(long, value_name = "ORIGIN")]
     allow_http: Vec<HttpGrant>,
@@ -47,12 +60,27 @@ struct Publishing {
     no_cache: bool,
     #[command(flatten)]
     sandbox: Sandbox,
-    /// How many attempts an entry gets before it becomes a dead letter.
-    #[arg(long, value_name = "N")]
-    max_attempts: Option<u32>,
-    /// The most calls at once.
-    #[arg(long, value_name = "N")]
-    concurrency: Option<usize>,
+}
+
+impl Running {
+    /// Adds what is granted here to what is granted there.
+    pub(super) fn grant(&mut self, publisher: &mut PublisherConfig) {
+        publisher.allow_http.append(&mut self.allow_http);
+        publisher.allow_tcp.append(&mut self.allow_tcp);
+        publisher.allow_private |= self.allow_private;
+        publisher.env.extend(std::mem::take(&mut self.env));
+    }
+
+    /// The settings that follow, secrets included.
+    pub(super) fn settings(&self, publisher: &PublisherConfig) -> Result<Settings> {
+        let mut publisher = publisher.clone();
+        self.sandbox.apply(&mut publisher);
+        let mut settings = publisher.settings();
+        settings.grants.secrets = publisher.secrets()?;
+        settings.grants.check_secrets()?;
+        settings.cache = self.cache.clone().or(settings.cache).or_else(user_cache).filter(|_| !self.no_cache);
+        Ok(settings)
+    }
 }
 
 /// The publisher's limits.
@@ -150,26 +178,14 @@ pub(super) fn settings(publisher: &PublisherConfig) -> Settings {
 }
 
 impl Publishing {
-    fn prepare(self, watched: Option<PathBuf>) -> Result<(Outbox<SqliteOutbox>, Chosen)> {
+    fn prepare(mut self, watched: Option<PathBuf>) -> Result<(Outbox<SqliteOutbox>, Chosen)> {
         let (mut config, db) = self.database.config()?;
         let outbox = SqliteOutbox::open(&db)?;
         let named = watched.map(Source::Watched).or_else(|| self.publisher.map(Source::named));
-        config.publisher.allow_http.extend(self.allow_http);
-        config.publisher.allow_tcp.extend(self.allow_tcp);
-        config.publisher.allow_private |= self.allow_private;
-        config.publisher.env.extend(self.env);
+        self.running.grant(&mut config.publisher);
         config.relay.max_attempts = self.max_attempts.or(config.relay.max_attempts);
         config.relay.concurrency = self.concurrency.or(config.relay.concurrency);
-        let settings = |publisher: &PublisherConfig| {
-            let mut publisher = publisher.clone();
-            self.sandbox.apply(&mut publisher);
-            let mut settings = publisher.settings();
-            settings.grants.secrets = publisher.secrets()?;
-            settings.grants.check_secrets()?;
-            settings.cache = self.cache.clone().or(settings.cache).or_else(user_cache).filter(|_| !self.no_cache);
-            Ok(settings)
-        };
-        let chosen = Chosen::load(named, &config, &outbox, settings)?;
+        let chosen = Chosen::load(named, &config, &outbox, |publisher| self.running.settings(publisher))?;
         Ok((Outbox::new(outbox, JsonSerde).with_options(config.options()), chosen))
     }
 }

@@ -11,6 +11,7 @@ use super::{Database, act, print, print_json};
 
 mod deploy;
 mod inspect;
+mod test;
 
 /// What may be done with publishers that are kept in the outbox.
 #[derive(Subcommand)]
@@ -23,6 +24,8 @@ pub enum Publisher {
     Rollback(Rollback),
     /// Show what a component says about itself.
     Inspect(inspect::Inspect),
+    /// Call a component with events, and show what it does: no outbox is touched.
+    Test(Box<test::Test>),
     /// Remove a version, or a whole publisher.
     Remove(Remove),
 }
@@ -34,6 +37,7 @@ impl Publisher {
             Self::Versions(command) => command.run(),
             Self::Rollback(command) => command.run(),
             Self::Inspect(command) => command.run(),
+            Self::Test(command) => command.run(),
             Self::Remove(command) => command.run(),
         }
     }

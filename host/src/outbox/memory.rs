@@ -274,6 +274,10 @@ impl Operator for MemoryOutbox {
         Ok(self.kept().dead.values().map(dead_letter).filter(selected).take(limit).collect())
     }
 
+    fn dead_entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError> {
+        Ok(self.kept().dead.get(&position).map(|dead| dead.entry.clone()))
+    }
+
     fn attempts(&self, position: i64) -> Result<Vec<AttemptRecord>, StorageError> {
         Ok(self.kept().attempts.get(&position).cloned().unwrap_or_default())
     }

@@ -9,6 +9,7 @@ use super::registry::{CanaryShare, Counts, Deployed, PublisherVersion, Registry,
 use super::{
     Held, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status, StorageError, Wanted, Watch,
 };
+use crate::entry::RawEntry;
 use crate::recorded::NewEvent;
 use crate::serde::StoredData;
 
@@ -84,6 +85,10 @@ impl Watch for NoOutbox {
 impl Operator for NoOutbox {
     fn dead_letters(&self, _: &Selection, _: usize) -> Result<Vec<DeadLetter>, StorageError> {
         Ok(Vec::new())
+    }
+
+    fn dead_entry(&self, _: i64) -> Result<Option<RawEntry>, StorageError> {
+        Ok(None)
     }
 
     fn attempts(&self, _: i64) -> Result<Vec<AttemptRecord>, StorageError> {

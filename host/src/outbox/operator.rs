@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::StorageError;
+use crate::entry::RawEntry;
 
 /// The operator's side of a storage. Every act is put on record in the audit table, in the transaction that does it.
 pub trait Operator {
@@ -13,6 +14,13 @@ pub trait Operator {
     ///
     /// [`StorageError`].
     fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError>;
+
+    /// A dead letter as the entry that it was; none where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn dead_entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError>;
 
     /// The attempts on record of an entry or a dead letter, oldest first.
     ///

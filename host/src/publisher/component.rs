@@ -14,7 +14,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Attempt, BoxFuture, Outcome, Publisher};
@@ -41,6 +41,7 @@ mod held;
 mod http;
 mod http_client;
 mod http_pool;
+mod http_tap;
 mod inspect;
 mod instance;
 mod limits;
@@ -55,6 +56,7 @@ mod text;
 mod wit_text;
 
 pub use self::grants::{Grants, HttpGrant, InvalidHttpGrant, InvalidTcpGrant, TcpGrant};
+pub use self::http_tap::{HttpAnswer, HttpTap, SeenRequest};
 pub use self::inspect::{GrantHint, Inspection, inspect};
 pub use self::load::LoadError;
 pub use self::output::{GuestLine, GuestStream, OutputSink};
@@ -80,6 +82,7 @@ pub struct ComponentPublisher {
     client: Arc<HttpClient>,
     idle: Mutex<Vec<Instance>>,
     started: AtomicU64,
+    memory_bytes: AtomicUsize,
 }
 
 impl ComponentPublisher {
@@ -133,6 +136,7 @@ impl ComponentPublisher {
             client: Arc::default(),
             idle: Mutex::default(),
             started: AtomicU64::new(0),
+            memory_bytes: AtomicUsize::new(0),
         }
     }
 
@@ -164,6 +168,11 @@ impl ComponentPublisher {
     /// How many instances were started so far.
     pub fn instances_started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that the memories of one instance had so far, when a call had ended.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes.load(Ordering::Relaxed)
     }
 
     /// Starts an instance, with its `configure`, and keeps it for the first event: finds out before any event is
@@ -229,7 +238,8 @@ impl ComponentPublisher {
         let serial = self.started.fetch_add(1, Ordering::Relaxed);
         let (name, redactor) = (&self.name, &self.redactor);
         let (grants, limits, client) = (self.grants.clone(), self.limits.clone(), self.client.clone());
-        let gate = Gate::new(name.clone(), grants, limits, client, redactor.clone());
+        let tap = self.settings.http_tap.clone();
+        let gate = Gate::new(name.clone(), grants, limits, client, redactor.clone(), tap);
         let capture = Capture::new(self.log.clone(), &self.limits);
         let state = State::new(&self.settings, gate, capture, redactor.clone());
         let events_max = self.settings.isolation.events_max(serial);
@@ -252,6 +262,7 @@ impl ComponentPublisher {
     }
 
     fn attempt(&self, outcome: Outcome, notes: &Notes) -> Attempt {
+        self.memory_bytes.fetch_max(notes.memory_bytes, Ordering::Relaxed);
         let digest = Some(self.digest.clone());
         if outcome == Outcome::Delivered {
             return Attempt { digest, ..outcome.into() };

@@ -3,7 +3,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use clap::Args;
 use outbox_host::outbox::{PublisherVersion, Registry, VersionState};
-use outbox_host::publisher::component::{ComponentPublisher, Inspection, inspect};
+use outbox_host::publisher::component::{ComponentPublisher, Inspection, Limits, inspect};
 use serde::Serialize;
 
 use super::super::{Database, print, print_json, publish};
@@ -36,31 +36,28 @@ struct Shown {
 impl Inspect {
     pub fn run(self) -> Result<()> {
         let settings = publish::settings(&self.database.settings()?.publisher);
-        let file = Path::new(&self.what);
-        let (version, bytes) = if file.exists() {
-            (None, ComponentPublisher::read(file, &settings.limits)?)
-        } else {
-            let (version, bytes) = self.kept()?;
-            (Some(version), bytes)
-        };
+        let (version, bytes) = find(&self.what, &self.database, &settings.limits)?;
         let inspection = inspect(&self.what, &bytes)?;
         let refusal = ComponentPublisher::from_bytes(&self.what, &bytes, settings).err().map(|error| error.to_string());
         let shown = Shown { name: self.what, version, inspection, refusal };
         if self.json { print_json(&shown) } else { print_shown(&shown) }
     }
+}
 
-    fn kept(&self) -> Result<(u32, Vec<u8>)> {
-        let name = &self.what;
-        let outbox =
-            self.database.open().with_context(|| format!("there is no file {name}, and no outbox to look in"))?;
-        let versions = outbox.versions(Some(name))?;
-        let rank = |version: &&PublisherVersion| (version.state == VersionState::Active, version.requested);
-        let found = versions.iter().max_by_key(rank);
-        let found = found.with_context(|| format!("there is no file {name}, and no publisher of that name"))?;
-        let bytes = outbox.module(&found.digest)?;
-        let bytes = bytes.with_context(|| format!("the module {} is missing: deploy its file again", found.digest))?;
-        Ok((found.version, bytes))
+/// A component: a file, or the version of a publisher in the outbox that is active, or else was asked for last.
+pub fn find(what: &str, database: &Database, limits: &Limits) -> Result<(Option<u32>, Vec<u8>)> {
+    let file = Path::new(what);
+    if file.exists() {
+        return Ok((None, ComponentPublisher::read(file, limits)?));
     }
+    let outbox = database.open().with_context(|| format!("there is no file {what}, and no outbox to look in"))?;
+    let versions = outbox.versions(Some(what))?;
+    let rank = |version: &&PublisherVersion| (version.state == VersionState::Active, version.requested);
+    let found = versions.iter().max_by_key(rank);
+    let found = found.with_context(|| format!("there is no file {what}, and no publisher of that name"))?;
+    let bytes = outbox.module(&found.digest)?;
+    let bytes = bytes.with_context(|| format!("the module {} is missing: deploy its file again", found.digest))?;
+    Ok((Some(found.version), bytes))
 }
 
 fn print_shown(shown: &Shown) -> Result<()> {

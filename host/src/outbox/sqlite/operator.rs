@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, params_from_iter};
 
-use super::{SqliteOutbox, names, schema};
+use super::{SqliteOutbox, names, page, schema};
+use crate::entry::RawEntry;
 use crate::outbox::StorageError;
 use crate::outbox::operator::{
     Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, Operator, Pruned, Retention, Selection,
@@ -47,6 +48,10 @@ const AUDIT: &str = "SELECT at_ms, who, act, position, uuid, detail FROM outbox_
 impl Operator for SqliteOutbox {
     fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
         dead_letters(&self.reader(), selection, limit).map_err(self.error("read the dead letters"))
+    }
+
+    fn dead_entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError> {
+        page::dead_entry(&self.reader(), position).map_err(self.error("read a dead letter"))
     }
 
     fn attempts(&self, position: i64) -> Result<Vec<AttemptRecord>, StorageError> {

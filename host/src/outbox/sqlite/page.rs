@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::names;
 use crate::entry::{Field, RawEntry, StreamKey};
@@ -15,6 +15,11 @@ const ENTRIES: &str = "
     SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
            octet_length(data), data
     FROM outbox WHERE position > ?1 ORDER BY position LIMIT ?2";
+
+const DEAD_ENTRY: &str = "
+    SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
+           octet_length(data), data
+    FROM outbox_dead_letters WHERE position = ?1";
 
 const WAITING: &str =
     "SELECT position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms, delivered_to
@@ -52,6 +57,11 @@ pub(super) fn read(
         }
     }
     Ok(page)
+}
+
+/// A dead letter as the entry that it was.
+pub(super) fn dead_entry(connection: &Connection, position: i64) -> rusqlite::Result<Option<RawEntry>> {
+    connection.prepare_cached(DEAD_ENTRY)?.query_row([position], |row| entry(row, position)).optional()
 }
 
 pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<Held>> {

@@ -20,6 +20,7 @@ use super::grants::{AddressRule, Grants};
 use super::held::{self, OnTheWay};
 use super::http_client::{Exchange, HEAD_BYTES_MAX, HttpClient, SendError, Timeouts};
 use super::http_pool::OPEN_MAX;
+use super::http_tap::HttpTap;
 use super::secrets::Redactor;
 use super::settings::Limits;
 use super::sockets::SocketGate;
@@ -39,6 +40,7 @@ pub(super) struct Gate {
     limits: Arc<Limits>,
     client: Arc<HttpClient>,
     call: Arc<HttpCall>,
+    tap: Option<Arc<HttpTap>>,
 }
 
 /// What the requests of one instance share: what the current call has used up, and what it was denied.
@@ -63,8 +65,9 @@ impl Gate {
         limits: Arc<Limits>,
         client: Arc<HttpClient>,
         redactor: Redactor,
+        tap: Option<Arc<HttpTap>>,
     ) -> Self {
-        Self { publisher, grants, limits, client, call: Arc::new(HttpCall { redactor, ..HttpCall::default() }) }
+        Self { publisher, grants, limits, client, call: Arc::new(HttpCall { redactor, ..HttpCall::default() }), tap }
     }
 
     /// The gate of the same instance's sockets, whose denials are noted with those of its requests.
@@ -145,6 +148,11 @@ impl WasiHttpHooks for Gate {
         _done: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
         let admitted = self.admit(&request);
+        let mut seen = None;
+        if let Some(tap) = self.tap.clone() {
+            let (tapped, now_seen) = tap.see(request);
+            (request, seen) = (tapped, Some((tap, now_seen)));
+        }
         if let Ok((destination, _)) = &admitted {
             self.grants.secrets.iter().for_each(|secret| secret.add_to(request.headers_mut(), destination));
         }
@@ -154,24 +162,35 @@ impl WasiHttpHooks for Gate {
         let held = OnTheWay::new(weight(&request), self.call.on_the_way.clone());
         Box::new(async move {
             let _held = held;
-            let (destination, rule) = admitted?;
-            let what = format!("{} {destination}", request.method());
-            let request = request.map(|body| GuestBody { body, call: call.clone() });
-            let exchange = Exchange { request, destination, rule, timeouts };
-            match client.send(exchange).await {
-                Ok(response) => {
-                    let limit = move |body| BoundedBody { body, publisher, call, bytes_max: response_bytes_max };
-                    Ok((response.map(|body| limit(body).boxed_unsync()), Box::new(async { Ok(()) }) as IoFuture))
+            let exchange = async {
+                let (destination, rule) = admitted?;
+                if let Some((tap, _)) = &seen {
+                    match tap.answer(request).await {
+                        Ok(response) => return Ok(response),
+                        Err(unanswered) => request = unanswered,
+                    }
                 }
-                Err(SendError::Denied(class)) => {
-                    call.note_address(&publisher, &what, class);
-                    Err(Error::HttpRequestDenied)
+                let what = format!("{} {destination}", request.method());
+                let request = request.map(|body| GuestBody { body, call: call.clone() });
+                let exchange = Exchange { request, destination, rule, timeouts };
+                match client.send(exchange).await {
+                    Ok(response) => Ok(response.map(BodyExt::boxed_unsync)),
+                    Err(SendError::Denied(class)) => {
+                        call.note_address(&publisher, &what, class);
+                        Err(Error::HttpRequestDenied)
+                    }
+                    Err(SendError::Http(error)) => {
+                        let note = limit_reached(&error);
+                        note.into_iter().for_each(|note| call.note(&publisher, format!("{what}: {note}")));
+                        Err(error)
+                    }
                 }
-                Err(SendError::Http(error)) => {
-                    limit_reached(&error).into_iter().for_each(|note| call.note(&publisher, format!("{what}: {note}")));
-                    Err(error)
-                }
-            }
+            };
+            let answer: Result<Response<WasiBody>, Error> = exchange.await;
+            seen.iter().for_each(|(_, seen)| seen.answered(&answer));
+            let limit = move |body| BoundedBody { body, publisher, call, bytes_max: response_bytes_max };
+            let response = answer?.map(|body| limit(body).boxed_unsync());
+            Ok((response, Box::new(async { Ok(()) }) as IoFuture))
         })
     }
 

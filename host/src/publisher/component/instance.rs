@@ -35,6 +35,8 @@ pub(super) struct Notes {
     pub(super) stderr: String,
     /// What the guest was denied.
     pub(super) denied: Vec<String>,
+    /// What its memories have come to.
+    pub(super) memory_bytes: usize,
 }
 
 impl Instance {
@@ -156,7 +158,8 @@ fn begin_call(store: &mut Store<State>, call_time: Duration, event: Option<Uuid>
 
 fn end_call(store: &Store<State>) -> Notes {
     let state = store.data();
-    Notes { stderr: state.capture.end_call(), denied: state.gate.take_notes() }
+    let (stderr, denied) = (state.capture.end_call(), state.gate.take_notes());
+    Notes { stderr, denied, memory_bytes: state.limiter.memory_bytes() }
 }
 
 /// Called on every tick of the epoch that finds the guest computing: it lets the other guests of its thread and the

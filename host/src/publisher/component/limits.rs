@@ -29,6 +29,11 @@ impl Limiter {
         }
     }
 
+    /// What the memories have come to: they never shrink.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory.used
+    }
+
     /// What was refused since the last time this was asked.
     pub(super) fn take_refused(&mut self) -> Option<String> {
         self.refused.take()

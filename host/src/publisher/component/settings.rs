@@ -1,9 +1,11 @@
 //! What an operator may set for a publisher: its limits, its grants, how its instances are reused, where its output goes.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::grants::Grants;
+use super::http_tap::HttpTap;
 use super::output::OutputSink;
 
 /// How a component is run. The default grants nothing, limits everything, and sends the guest's output to `tracing`.
@@ -20,6 +22,8 @@ pub struct Settings {
     pub cache: Option<PathBuf>,
     /// Where the lines go that the guest writes to its standard output and standard error.
     pub output: OutputSink,
+    /// What sees the guest's HTTP requests; nothing, unless somebody tests it.
+    pub http_tap: Option<Arc<HttpTap>>,
 }
 
 /// How long an instance lives.
