@@ -224,7 +224,8 @@ impl Publisher for VersionedPublisher {
             upkeep.generation = Some(generation);
         }
         self.finish_loading(&mut upkeep, registry, now, &mut kept)?;
-        kept.busy = upkeep.loading.is_some();
+        // After one version there may be another one to be loaded: the registry has to be asked first.
+        kept.busy = upkeep.loading.is_some() || upkeep.generation.is_none();
         Ok(kept)
     }
 
