@@ -85,7 +85,7 @@ pub struct Kept {
     pub swapped: bool,
     /// Whether something is under way that will change it soon.
     pub busy: bool,
-    /// Whether there is a version that publishes.
+    /// Whether every version that is at work publishes, one at least.
     pub ready: bool,
     /// The canaries that publish no longer.
     pub withdrawn: Vec<Withdrawn>,

@@ -1,11 +1,13 @@
 //! Versions of one publisher: the guest `versioned`, changed as a rebuild would change it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use outbox_host::publisher::component::{GuestStream, Limits, OutputSink, Settings};
+use serde_json::json;
 use uuid::Uuid;
 
 /// What a version does.
@@ -94,6 +96,35 @@ impl Ledger {
         self.all().iter().for_each(|delivered| *counts.entry(delivered.version).or_default() += 1);
         counts
     }
+}
+
+/// Lines for `outbox append`: events of so many streams in turn, each with its number in its uuid.
+pub fn numbered_lines(streams: u32, numbers: Range<u32>) -> String {
+    let line = |number: u32| {
+        let uuid = Uuid::from_u128(u128::from(number) << 96 | 0x4000_8000_0000_0000_0000);
+        let stream = format!("order-{}", number % streams);
+        json!({"name": "order.placed", "stream_id": stream, "uuid": uuid.to_string(), "data": {}}).to_string() + "\n"
+    };
+    numbers.map(line).collect()
+}
+
+/// The number of an event of [`numbered_lines`].
+pub fn number_in(uuid: &str) -> u32 {
+    u32::from_str_radix(&uuid[..8], 16).unwrap()
+}
+
+/// What a relay's log says was delivered, in order: the number of each event, and the version.
+pub fn logged(log: &str) -> Vec<(u32, u32)> {
+    // A line that is being written has no end yet.
+    let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let lines = whole.lines().filter_map(|line| line.split_once(" outbox::guest: "));
+    lines
+        .map(|(_, line)| {
+            let mut parts = line.split(' ');
+            let (version, uuid) = (parts.next().unwrap(), parts.next().unwrap());
+            (number_in(uuid), number(version))
+        })
+        .collect()
 }
 
 fn number<T: FromStr>(text: &str) -> T {

@@ -224,8 +224,11 @@ impl Publisher for VersionedPublisher {
             upkeep.generation = Some(generation);
         }
         self.finish_loading(&mut upkeep, registry, now, &mut kept)?;
-        kept.busy = upkeep.loading.is_some();
-        kept.ready = self.at_work().active.is_some();
+        // After one version there may be another one to be loaded: the registry has to be asked first.
+        let is_followed = upkeep.generation.is_some();
+        let is_asked_for = |(version, _): &(PublisherVersion, Loading)| version.state == VersionState::Stored;
+        kept.busy = upkeep.loading.is_some() || !is_followed;
+        kept.ready = self.at_work().active.is_some() && is_followed && upkeep.loading.as_ref().is_none_or(is_asked_for);
         Ok(kept)
     }
 

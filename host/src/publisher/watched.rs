@@ -39,7 +39,8 @@ struct Watch {
     /// The look at which it was read last.
     read: Option<Look>,
     loading: Option<Loading>,
-    told: bool,
+    /// Why what was read last cannot be used, until that is told.
+    failed: Option<String>,
 }
 
 /// What can be seen of a file without reading it.
@@ -88,35 +89,36 @@ impl WatchedPublisher {
             return;
         }
         let Ok(bytes) = fs::read(&self.path) else { return };
-        (watch.read, watch.told) = (Some(found), false);
+        (watch.read, watch.failed) = (Some(found), None);
         watch.loading = Some(Loading::begin(&self.name, bytes, self.settings.clone()));
     }
 
     /// Whether another one publishes from now on.
     fn finish(&self, watch: &mut Watch, now: Instant) -> bool {
-        let Some(result) = watch.loading.as_mut().and_then(Loading::result) else { return false };
-        match result {
-            Ok(publisher) if publisher.digest() == self.at_work().digest() => watch.loading = None,
-            Ok(publisher) => {
-                watch.loading = None;
-                tracing::info!(publisher = self.name, digest = &**publisher.digest(), "the file has changed: swapped");
-                *self.at_work.write().unwrap_or_else(PoisonError::into_inner) = publisher;
-                return true;
-            }
-            Err(reason) => {
-                let waited = watch.since.is_none_or(|since| now.duration_since(since) >= PATIENCE);
-                let changed = watch.seen != watch.read;
-                if !changed && waited && !std::mem::replace(&mut watch.told, true) {
-                    tracing::error!(
-                        publisher = self.name,
-                        "the file has changed, and the last one goes on: {}",
-                        one_entry(&reason)
-                    );
+        let publisher = &*self.name;
+        if let Some(result) = watch.loading.as_mut().and_then(Loading::result) {
+            watch.loading = None;
+            match result {
+                Ok(found) if found.digest() == self.at_work().digest() => {
+                    tracing::info!(publisher, "the file was written anew, with the same content");
                 }
-                if changed || waited {
-                    watch.loading = None;
+                Ok(found) => {
+                    tracing::info!(publisher, digest = &**found.digest(), "the file has changed: swapped");
+                    *self.at_work.write().unwrap_or_else(PoisonError::into_inner) = found;
+                    return true;
+                }
+                Err(reason) => {
+                    tracing::info!(publisher, "the file has changed, and cannot be loaded yet");
+                    watch.failed = Some(reason);
                 }
             }
+        }
+        let waited = watch.since.is_none_or(|since| now.duration_since(since) >= PATIENCE);
+        if waited
+            && watch.seen == watch.read
+            && let Some(reason) = watch.failed.take()
+        {
+            tracing::error!(publisher, "the file has changed, and the last one goes on: {}", one_entry(&reason));
         }
         false
     }
