@@ -16,7 +16,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 mod contract {
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "../wit/0.1",
         world: "publisher-world",
         exports: { default: async },
         ownership: Borrowing { duplicate_if_necessary: false },

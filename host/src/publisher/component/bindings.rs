@@ -9,7 +9,7 @@ use crate::recorded::{Payload, Recorded};
 
 mod generated {
     wasmtime::component::bindgen!({
-        path: "../wit",
+        path: "../wit/0.1",
         world: "full-publisher-world",
         exports: { default: async },
         // Events are only read: what a guest is given is lowered from borrowed text, without a copy of ours.
