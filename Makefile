@@ -14,6 +14,7 @@ test: guests
 	examples/need.sh cc python3 npm
 	$(CARGO) build --release --workspace --locked
 	$(CARGO) test --release --workspace --locked
+	$(CARGO) test --release --locked -p outbox-guest --all-features
 	$(CARGO) test --locked --manifest-path examples/Cargo.toml --target-dir target/guests-native
 
 # The publishers of this repository, as components in target/guests.
@@ -38,7 +39,7 @@ check:
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --all --check --manifest-path examples/Cargo.toml
 	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --locked -p outbox-host -p outbox-guest
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --locked -p outbox-host -p outbox-guest --features outbox-guest/http
 
 # Licences, banned crates and sources of all dependencies.
 deny:

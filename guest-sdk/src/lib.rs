@@ -21,8 +21,11 @@
 mod decode;
 mod error;
 mod export;
+#[cfg(feature = "http")]
+pub mod http;
 mod publisher;
 mod recorded;
+mod route;
 
 // The export macro expands in the publisher's crate and must reach these two; nobody else should.
 #[doc(hidden)]
@@ -34,3 +37,4 @@ pub use decode::DecodeError;
 pub use error::Error;
 pub use publisher::{BatchPublisher, BoxError, Lifecycle, Publisher};
 pub use recorded::{Payload, Recorded, StreamId, WrappedEvent};
+pub use route::Route;

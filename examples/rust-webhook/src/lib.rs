@@ -1,30 +1,28 @@
 //! Posts each event to a URL, as CloudEvents 1.0 in structured JSON. See the README for its settings and answers.
 
-mod answer;
 mod cloud_event;
-mod destination;
-mod http;
 
 use std::{
     env::{self, VarError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
+use outbox_guest::http::{self, Url};
 use outbox_guest::{BoxError, Error, Lifecycle, Publisher, Recorded};
 
-use crate::destination::Destination;
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Webhook {
-    destination: Destination,
+    url: Url,
     source: String,
 }
 
 impl Lifecycle for Webhook {
     fn configure() -> Result<Self, BoxError> {
         let url = setting("WEBHOOK_URL")?.ok_or("the environment variable WEBHOOK_URL is missing: where to post to")?;
-        let destination = url.parse().map_err(|error| format!("the environment variable WEBHOOK_URL {error}"))?;
+        let url = url.parse().map_err(|error| format!("the environment variable WEBHOOK_URL {error}"))?;
         let source = setting("WEBHOOK_SOURCE")?.unwrap_or_else(|| "/outbox".into());
-        Ok(Self { destination, source })
+        Ok(Self { url, source })
     }
 }
 
@@ -32,8 +30,7 @@ impl Publisher for Webhook {
     fn publish(&mut self, event: Recorded) -> Result<(), Error> {
         let body = cloud_event::json(&event, &self.source)?;
         let headers = [("content-type", cloud_event::CONTENT_TYPE), ("idempotency-key", &event.wrapped_event.uuid)];
-        let response = http::post(&self.destination, &headers, body.as_bytes())?;
-        answer::to_result(&self.destination, &response, SystemTime::now())
+        http::post(&self.url, &headers, body.as_bytes(), TIMEOUT)?.to_result(SystemTime::now())
     }
 }
 

@@ -1,6 +1,6 @@
 use std::io::{Read, Write};
+use std::time::Duration;
 
-use outbox_guest::Error;
 use wasip2::http::{
     outgoing_handler,
     types::{
@@ -9,29 +9,46 @@ use wasip2::http::{
     },
 };
 
-use crate::{answer::Response, destination::Destination};
+use super::{Response, Url};
+use crate::Error;
 
-const TIMEOUT_NS: u64 = 10_000_000_000;
 /// Of a response's body, so much goes into an error's reason ...
 const BODY_KEPT_BYTES: usize = 500;
 /// ... and so much is read, so that the connection can be used again.
 const BODY_READ_BYTES: u64 = 1 << 20;
 
-/// Posts `body`, and waits for the whole response.
-pub fn post(destination: &Destination, headers: &[(&str, &str)], body: &[u8]) -> Result<Response, Error> {
-    let failed = |code| error(destination, &code);
-    let request = request(destination, headers, body.len())?;
+/// Posts `body` with these headers (and `content-length`), and waits for the whole response. `timeout` holds for the
+/// connection, for the first byte of the response, and between two bytes of it; the relay's own limit for the whole call
+/// goes before it.
+///
+/// # Errors
+///
+/// [Unavailable](Error::unavailable) where the relay denies the request: that is the operator's to allow. [Retryable](
+/// Error::retryable) where the network fails. [Rejected](Error::rejected) where a header is none.
+///
+/// ```no_run
+/// use std::time::{Duration, SystemTime};
+/// use outbox_guest::http::{self, Url};
+/// # fn send() -> Result<(), outbox_guest::Error> {
+/// let url: Url = "https://hooks.example.com/orders".parse().map_err(outbox_guest::Error::unavailable)?;
+/// let response = http::post(&url, &[("content-type", "application/json")], b"{}", Duration::from_secs(10))?;
+/// response.to_result(SystemTime::now())
+/// # }
+/// ```
+pub fn post(url: &Url, headers: &[(&str, &str)], body: &[u8], timeout: Duration) -> Result<Response, Error> {
+    let failed = |code| error(url, &code);
+    let request = request(url, headers, body.len())?;
     let outgoing = request.body().map_err(|()| Error::retryable("the request has no body to write to"))?;
-    let response = outgoing_handler::handle(request, Some(options()?)).map_err(failed)?;
+    let response = outgoing_handler::handle(request, Some(options(timeout)?)).map_err(failed)?;
     // A server may answer, and hang up, before it has read everything: its answer counts, not the broken pipe.
     let written = write(outgoing, body);
     match wait(&response).map_err(failed)? {
-        Some(response) => read(&response),
+        Some(response) => Ok(read(url, &response)),
         None => Err(written.err().unwrap_or_else(|| Error::retryable("the response is gone"))),
     }
 }
 
-fn request(destination: &Destination, headers: &[(&str, &str)], length: usize) -> Result<OutgoingRequest, Error> {
+fn request(url: &Url, headers: &[(&str, &str)], length: usize) -> Result<OutgoingRequest, Error> {
     let length = length.to_string();
     let entries: Vec<(String, Vec<u8>)> = headers
         .iter()
@@ -41,22 +58,23 @@ fn request(destination: &Destination, headers: &[(&str, &str)], length: usize) -
     let fields =
         Fields::from_list(&entries).map_err(|error| Error::rejected(format!("a header is refused: {error}")))?;
     let request = OutgoingRequest::new(fields);
-    let scheme = if destination.https { Scheme::Https } else { Scheme::Http };
+    let scheme = if url.https { Scheme::Https } else { Scheme::Http };
     request
         .set_method(&Method::Post)
         .and_then(|()| request.set_scheme(Some(&scheme)))
-        .and_then(|()| request.set_authority(Some(&destination.authority)))
-        .and_then(|()| request.set_path_with_query(Some(&destination.path_with_query)))
-        .map_err(|()| Error::unavailable(format!("WEBHOOK_URL is refused: {destination}")))?;
+        .and_then(|()| request.set_authority(Some(&url.authority)))
+        .and_then(|()| request.set_path_with_query(Some(&url.path_with_query)))
+        .map_err(|()| Error::unavailable(format!("the URL {url} is refused")))?;
     Ok(request)
 }
 
-fn options() -> Result<RequestOptions, Error> {
+fn options(timeout: Duration) -> Result<RequestOptions, Error> {
+    let nanoseconds = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
     let options = RequestOptions::new();
     options
-        .set_connect_timeout(Some(TIMEOUT_NS))
-        .and_then(|()| options.set_first_byte_timeout(Some(TIMEOUT_NS)))
-        .and_then(|()| options.set_between_bytes_timeout(Some(TIMEOUT_NS)))
+        .set_connect_timeout(Some(nanoseconds))
+        .and_then(|()| options.set_first_byte_timeout(Some(nanoseconds)))
+        .and_then(|()| options.set_between_bytes_timeout(Some(nanoseconds)))
         .map_err(|()| Error::unavailable("the relay does not support HTTP time-outs"))?;
     Ok(options)
 }
@@ -77,11 +95,11 @@ fn wait(response: &FutureIncomingResponse) -> Result<Option<IncomingResponse>, E
     }
 }
 
-fn read(response: &IncomingResponse) -> Result<Response, Error> {
+fn read(url: &Url, response: &IncomingResponse) -> Response {
     let status = response.status();
     let retry_after =
         response.headers().get("retry-after").into_iter().next().and_then(|value| String::from_utf8(value).ok());
-    Ok(Response { status, retry_after, body: beginning_of_body(response) })
+    Response { from: url.clone(), status, retry_after, body: beginning_of_body(response) }
 }
 
 /// The status is the answer: a body that breaks off takes nothing from it.
@@ -93,7 +111,7 @@ fn beginning_of_body(response: &IncomingResponse) -> String {
         let mut limited = stream.take(BODY_READ_BYTES);
         while let Ok(length @ 1..) = limited.read(&mut chunk) {
             let wanted = length.min(BODY_KEPT_BYTES - body.len());
-            body.extend_from_slice(&chunk[..wanted]);
+            body.extend_from_slice(chunk.get(..wanted).unwrap_or_default());
         }
     }
     drop(IncomingBody::finish(incoming));
@@ -102,12 +120,12 @@ fn beginning_of_body(response: &IncomingResponse) -> String {
 
 /// A request that the relay denied is the operator's to allow: no event can be delivered before that, and none of them
 /// is to blame. Anything else is the network's, and may pass.
-fn error(destination: &Destination, code: &ErrorCode) -> Error {
+fn error(url: &Url, code: &ErrorCode) -> Error {
     let name = format!("{code:?}").replace("ErrorCode::", "");
     match code {
         ErrorCode::HttpRequestDenied | ErrorCode::DestinationIpProhibited => Error::unavailable(format!(
-            "the relay denied the request to {destination} ({name}): the publisher has no grant for it"
+            "the relay denied the request to {url} ({name}): the publisher has no grant for it"
         )),
-        _ => Error::retryable(format!("the request to {destination} failed: {name}")),
+        _ => Error::retryable(format!("the request to {url} failed: {name}")),
     }
 }

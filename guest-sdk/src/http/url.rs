@@ -1,14 +1,25 @@
 use std::{fmt, str::FromStr};
 
-/// Where to post to: the parts of an http or https URL.
-#[derive(Debug, PartialEq)]
-pub struct Destination {
-    pub https: bool,
-    pub authority: String,
-    pub path_with_query: String,
+/// Where a request goes to: an `http` or `https` URL.
+///
+/// ```
+/// use outbox_guest::http::Url;
+///
+/// let url: Url = "https://hooks.example.com/orders?token=secret".parse()?;
+/// // Without the query, which often carries a token.
+/// assert_eq!(url.to_string(), "https://hooks.example.com/orders");
+/// assert!("https://user:secret@hooks.example.com".parse::<Url>().is_err());
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Url {
+    pub(super) https: bool,
+    pub(super) authority: String,
+    pub(super) path_with_query: String,
 }
 
-impl FromStr for Destination {
+impl FromStr for Url {
+    /// What is wrong with it, as the rest of a sentence: "WEBHOOK_URL has the scheme ftp".
     type Err = String;
 
     fn from_str(url: &str) -> Result<Self, String> {
@@ -35,7 +46,7 @@ impl FromStr for Destination {
 }
 
 /// Without the query, which often carries a token.
-impl fmt::Display for Destination {
+impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.https { "https" } else { "http" };
         let path = self.path_with_query.split('?').next().unwrap_or_default();
@@ -48,7 +59,7 @@ mod tests {
     use super::*;
 
     fn parts(url: &str) -> (bool, String, String) {
-        let Destination { https, authority, path_with_query } = url.parse().unwrap();
+        let Url { https, authority, path_with_query } = url.parse().unwrap();
         (https, authority, path_with_query)
     }
 
@@ -70,14 +81,14 @@ mod tests {
             ("http://a.example/a b", "percent-encoded"),
             ("https://user:secret@a.example", "password"),
         ] {
-            let error = url.parse::<Destination>().unwrap_err();
+            let error = url.parse::<Url>().unwrap_err();
             assert!(error.contains(reason), "{url}: {error}");
         }
     }
 
     #[test]
     fn a_token_in_the_query_is_not_shown() {
-        let destination: Destination = "https://a.example/in?token=secret".parse().unwrap();
+        let destination: Url = "https://a.example/in?token=secret".parse().unwrap();
         assert_eq!(destination.to_string(), "https://a.example/in");
     }
 }
