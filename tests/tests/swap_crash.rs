@@ -139,7 +139,7 @@ fn no_kill_during_an_activation_loses_a_version_or_an_event() {
         if at_work {
             let due = world.asked;
             relay.wait_for_log("publishing");
-            eventually("it is at work", || due == 0 || (world.is_active(due) && !logged(&relay.log()).is_empty()));
+            eventually("it is at work", || due == 0 || world.is_active(due) && !logged(&relay.log()).is_empty());
             world.deploy();
         }
         std::thread::sleep(Duration::from_micros(rng.u64(..150_000)));
