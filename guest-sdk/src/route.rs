@@ -111,9 +111,18 @@ mod tests {
         let mut called = Vec::new();
         let done = event
             .route(&mut called)
-            .on("order.placed", |called, number: u64| Ok(called.push(("placed", number))))
-            .on("order.p*", |called, number: u64| Ok(called.push(("p*", number))))
-            .on("*", |called, number: u64| Ok(called.push(("*", number))))
+            .on("order.placed", |called, number: u64| {
+                called.push(("placed", number));
+                Ok(())
+            })
+            .on("order.p*", |called, number: u64| {
+                called.push(("p*", number));
+                Ok(())
+            })
+            .on("*", |called, number: u64| {
+                called.push(("*", number));
+                Ok(())
+            })
             .or_reject();
         assert_eq!((done, called), (Ok(()), vec![("p*", 7)]));
     }
