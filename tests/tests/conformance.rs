@@ -441,3 +441,16 @@ fn no_outbox_takes_every_event_and_calls_nobody() {
     assert_eq!(strategy.operator().dead_letters(&Selection::all(), 10).unwrap(), []);
     assert!(!strategy.watch().unwrap().wait(Duration::ZERO));
 }
+
+/// Of SQLite only: nobody can delete anything from another one's memory.
+#[test]
+fn an_entry_that_waits_and_is_deleted_by_hand_holds_nothing_back() {
+    let kept = outbox_tests::outboxes::Sqlite::new();
+    let strategy = kept.open();
+    let position = append(&kept, &["a"])[0];
+    strategy.settle(&[failed(position, 1, Fate::Retry { at: at(9) })]).unwrap();
+    assert_eq!((strategy.held().unwrap().len(), strategy.status().unwrap().waiting), (1, 1));
+    kept.connection().execute("DELETE FROM outbox", []).unwrap();
+    assert_eq!((strategy.held().unwrap().len(), strategy.status().unwrap().waiting), (0, 0));
+    assert_eq!(strategy.status().unwrap().blocked_streams, []);
+}

@@ -21,9 +21,10 @@ const DEAD_ENTRY: &str = "
            octet_length(data), data
     FROM outbox_dead_letters WHERE position = ?1";
 
+/// An entry that somebody deleted by hand waits for nothing.
 const WAITING: &str =
     "SELECT position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms, delivered_to
-     FROM outbox_waiting";
+     FROM outbox_waiting WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.position = outbox_waiting.position)";
 const PARKED: &str = "SELECT position, tenant_id, stream_id FROM outbox_dead_letters WHERE parks_stream";
 
 /// The most bytes of `data` that are read; no guest could be given more.

@@ -10,12 +10,17 @@ const LAST_POSITION: &str = "SELECT seq FROM sqlite_sequence WHERE name = 'outbo
 const BLOCKED: &str = "
     SELECT coalesce(CAST(tenant_id AS TEXT), ''), coalesce(CAST(stream_id AS TEXT), ''), min(position), 'waiting',
            attempts, retry_at_ms, reason
-    FROM outbox_waiting GROUP BY 1, 2
+    FROM outbox_waiting WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.position = outbox_waiting.position) GROUP BY 1, 2
     UNION ALL
     SELECT coalesce(CAST(tenant_id AS TEXT), ''), coalesce(CAST(stream_id AS TEXT), ''), min(position), 'parked',
            attempts, NULL, reason
     FROM outbox_dead_letters WHERE parks_stream GROUP BY 1, 2
     ORDER BY 3";
+
+/// What is on record of entries that somebody deleted by hand is not counted.
+const WAITING: &str = "
+    SELECT count(*) FROM outbox_waiting
+    WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.position = outbox_waiting.position)";
 
 pub(super) fn read(connection: &mut Connection) -> rusqlite::Result<Status> {
     let transaction = connection.transaction()?;
@@ -24,7 +29,7 @@ pub(super) fn read(connection: &mut Connection) -> rusqlite::Result<Status> {
     Ok(Status {
         pending: count(&transaction, "SELECT count(*) FROM outbox")?,
         oldest_created_at: transaction.query_row(OLDEST, [], |row| row.get(0)).optional()?.flatten(),
-        waiting: count(&transaction, "SELECT count(*) FROM outbox_waiting")?,
+        waiting: count(&transaction, WAITING)?,
         dead_letters: count(&transaction, "SELECT count(*) FROM outbox_dead_letters")?,
         last_position: last_position(&transaction)?,
         blocked_streams_total: blocked_streams.len() as u64,
