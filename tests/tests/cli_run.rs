@@ -42,7 +42,7 @@ fn says_in_words_what_became_of_each_entry() {
          \x20 entry -1, attempt 1: undecodable: data: data is not JSON: key must be a string at line 1 column 2 -> dead-letter\n\
          \x20 entry 2, attempt 1: retry: busy -> retry\n\
          \x20 entry 3, attempt 1: rejected: no such order -> dead-letter\n\
-         \x20 entry 4, attempt 1: trapped: wasm trap: wasm `unreachable` instruction executed -> retry\n\
+         \x20 entry 4, attempt 1: trapped: wasm trap: wasm `unreachable` instruction executed (stderr: out of luck) -> retry\n\
          \x20 entry 6, attempt 1: unavailable: closed -> stays\n\
          remaining       4\n"
     );

@@ -13,6 +13,9 @@ use super::settings::Limits;
 use super::text::bounded;
 use crate::publisher::Outcome;
 
+/// How much of the last line that a guest wrote goes into the reason.
+const LAST_WORDS_CHARS_MAX: usize = 300;
+
 /// The call was not done within its time limit.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the call was not done within {limit:?} (limit: call_time)")]
@@ -37,6 +40,20 @@ pub(super) fn outcome(error: &wasmtime::Error, refused: Option<String>, limits: 
         return Outcome::Trapped { reason: format!("the guest ended itself with exit code {}", exit.0) };
     }
     Outcome::Trapped { reason: bound(with_backtrace(error, cause)) }
+}
+
+/// What a guest wrote before it trapped mostly says why: a panic's or an exception's text, where the trap itself only says
+/// that there was one.
+pub(super) fn with_last_words(outcome: Outcome, stderr: &str) -> Outcome {
+    let says_something = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
+    match (outcome, stderr.lines().rev().find(says_something)) {
+        (Outcome::Trapped { reason }, Some(words)) => {
+            let (cause, rest) = reason.split_at(reason.find('\n').unwrap_or(reason.len()));
+            let words = bounded(words.trim().to_owned(), LAST_WORDS_CHARS_MAX);
+            Outcome::Trapped { reason: format!("{cause} (stderr: {words}){rest}") }
+        }
+        (outcome, _) => outcome,
+    }
 }
 
 /// The limits that wasmtime keeps for us. Some of its errors have no type that could be asked for: their text is
@@ -72,5 +89,21 @@ fn with_backtrace(error: &wasmtime::Error, cause: String) -> String {
     match error.downcast_ref::<WasmBacktrace>() {
         Some(backtrace) if !backtrace.frames().is_empty() => format!("{cause}\n{backtrace}"),
         _ => cause,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trap_has_the_guests_last_words_in_its_first_line() {
+        let trapped = || Outcome::Trapped { reason: "unreachable\nbacktrace".into() };
+        let stderr = "\nthread panicked at src/lib.rs:7:5:\nout of luck\nnote: run with RUST_BACKTRACE=1\n";
+        assert_eq!(with_last_words(trapped(), stderr).reason(), "unreachable (stderr: out of luck)\nbacktrace");
+        assert_eq!(with_last_words(trapped(), " \n").reason(), "unreachable\nbacktrace");
+        let timed_out = Outcome::TimedOut { reason: "late".into() };
+        assert_eq!(with_last_words(timed_out, stderr).reason(), "late");
+        assert!(with_last_words(trapped(), &"x".repeat(10_000)).reason().len() < 400);
     }
 }

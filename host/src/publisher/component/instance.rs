@@ -106,7 +106,8 @@ impl Instance {
     /// Ends a call that got none, and the instance with it.
     pub(super) fn failed(mut self, error: &wasmtime::Error, limits: &Limits) -> (Outcome, Notes) {
         let outcome = failure::outcome(error, self.store.data_mut().limiter.take_refused(), limits);
-        (outcome, end_call(&self.store))
+        let notes = end_call(&self.store);
+        (failure::with_last_words(outcome, &notes.stderr), notes)
     }
 }
 
