@@ -65,7 +65,7 @@ bool is_published(const struct destination *destination, const struct response *
   if (status == 429 || status == 503) {
     *error = unavailable();
     error->val.unavailable.retry_after_ms = wait_ms(trimmed(response->retry_after), now);
-  } else if (status >= 400 && status < 500) {
+  } else if (status >= 400 && status < 500 && status != 408 && status != 409) {
     *error = (publish_error){.tag = OUTBOX_PUBLISHER_TYPES_PUBLISH_ERROR_REJECTED};
   } else {
     *error = retryable();

@@ -8,7 +8,8 @@ export function toError(destination, { status, retryAfter, body }, now) {
   if (status === 429 || status === 503) {
     return { tag: "unavailable", val: { reason, retryAfterMs: wait(retryAfter, now) } };
   }
-  if (status >= 400 && status < 500) return { tag: "rejected", val: reason };
+  const mayPass = status === 408 || status === 409;
+  if (status >= 400 && status < 500 && !mayPass) return { tag: "rejected", val: reason };
   return { tag: "retryable", val: { reason, retryAfterMs: null } };
 }
 

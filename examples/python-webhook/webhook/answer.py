@@ -25,6 +25,8 @@ def check(destination: Destination, response: Response, now: datetime) -> None:
             return
         case 429 | 503:
             raise Unavailable(reason, wait_ms(response.retry_after, now))
+        case 408 | 409:
+            raise Retryable(reason)
         case status if 400 <= status < 500:
             raise Rejected(reason)
         case _:

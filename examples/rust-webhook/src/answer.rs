@@ -25,6 +25,7 @@ pub fn to_result(destination: &Destination, response: &Response, now: SystemTime
             Some(time) => Error::unavailable(reason()).retry_after(time),
             None => Error::unavailable(reason()),
         }),
+        408 | 409 => Err(Error::retryable(reason())),
         400..=499 => Err(Error::rejected(reason())),
         _ => Err(Error::retryable(reason())),
     }
@@ -61,7 +62,7 @@ mod tests {
         for rejected in [400, 401, 404, 410, 422] {
             assert!(status(rejected).unwrap_err().is_rejected());
         }
-        for retryable in [301, 302, 500, 502, 504] {
+        for retryable in [301, 302, 408, 409, 500, 502, 504] {
             assert!(status(retryable).unwrap_err().is_retryable());
         }
         for unavailable in [429, 503] {
