@@ -23,6 +23,8 @@ struct Language {
     exact_numbers: bool,
     /// After how many events its instance has to be replaced.
     recycle_after: u32,
+    /// What the exception says that it throws for a context that is no JSON; none where it has no exceptions.
+    exception: Option<&'static str>,
     /// Whether it can tell that the relay denied a request, and waits for the grant; else it tries again.
     tells_denials: bool,
 }
@@ -30,11 +32,11 @@ struct Language {
 impl Language {
     /// StarlingMonkey with `fetch`: it leaves resources of each request behind.
     const fn fetching(name: &'static str) -> Self {
-        Self { recycle_after: 100, tells_denials: false, ..Self::like_rust(name) }
+        Self { recycle_after: 100, exception: Some("JSON"), tells_denials: false, ..Self::like_rust(name) }
     }
 
     const fn like_rust(name: &'static str) -> Self {
-        Self { name, exact_numbers: true, recycle_after: u32::MAX, tells_denials: true }
+        Self { name, exact_numbers: true, recycle_after: u32::MAX, exception: None, tells_denials: true }
     }
 
     fn is_built(&self) -> bool {
@@ -86,6 +88,11 @@ macro_rules! languages {
             }
 
             #[tokio::test]
+            async fn an_exception_is_retried_with_its_message() {
+                if LANGUAGE.is_built() { super::an_exception(&LANGUAGE).await; }
+            }
+
+            #[tokio::test]
             async fn what_is_missing_is_waited_for() {
                 if LANGUAGE.is_built() { super::what_is_missing(&LANGUAGE).await; }
             }
@@ -101,8 +108,8 @@ macro_rules! languages {
 languages! {
     rust: Language::like_rust("rust-webhook");
     c: Language::like_rust("c-webhook");
-    python: Language::like_rust("python-webhook");
-    javascript_quickjs: Language { exact_numbers: false, ..Language::like_rust("javascript-quickjs-webhook") };
+    python: Language { exception: Some("Expecting value"), ..Language::like_rust("python-webhook") };
+    javascript_quickjs: Language { exact_numbers: false, exception: Some("SyntaxError"), ..Language::like_rust("javascript-quickjs-webhook") };
     javascript_starlingmonkey: Language::fetching("javascript-starlingmonkey-webhook");
     typescript: Language::fetching("typescript-webhook");
 }
@@ -335,6 +342,23 @@ async fn the_same_outcomes(language: &Language) {
             wait => assert_eq!(after, wait.map(Duration::from_secs), "{case}"),
         }
     }
+}
+
+/// A context that is no JSON, which an outbox never has, makes those programs throw that parse it.
+async fn an_exception(language: &Language) {
+    let (_folder, sink) = sink(&[]);
+    let mut event = event("{}");
+    event.wrapped_event.context = "no JSON".into();
+    let publisher = language.load(&sink);
+    let (kind, reason, _) = told(publisher.publish(&event).await.outcome);
+    match language.exception {
+        None => assert_eq!((kind, reason.as_str()), ("delivered", "")),
+        Some(message) => assert!(kind == "retry" && reason.contains(message), "{kind} {reason}"),
+    }
+    // It was no trap: the instance is still there.
+    event.wrapped_event.context = "{}".into();
+    assert_eq!(publisher.publish(&event).await.outcome, Outcome::Delivered);
+    assert_eq!(publisher.instances_started(), 1);
 }
 
 async fn what_is_missing(language: &Language) {

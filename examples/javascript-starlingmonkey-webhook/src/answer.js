@@ -10,14 +10,14 @@ export function toError(destination, { status, retryAfter, body }, now) {
   }
   const mayPass = status === 408 || status === 409;
   if (status >= 400 && status < 500 && !mayPass) return { tag: "rejected", val: reason };
-  return { tag: "retryable", val: { reason, retryAfterMs: null } };
+  return { tag: "retryable", val: { reason } };
 }
 
 /** `Retry-After` is a number of seconds, or a date. */
 function wait(retryAfter, now) {
   const value = retryAfter?.trim() ?? "";
-  let milliseconds = null;
+  let milliseconds = NaN;
   if (/^\d+$/.test(value)) milliseconds = Number(value) * 1000;
   else if (value.endsWith(" GMT")) milliseconds = Date.parse(value) - now;
-  return Number.isNaN(milliseconds) || milliseconds === null ? null : Math.min(Math.max(milliseconds, 0), MAX_U32);
+  return Number.isNaN(milliseconds) ? undefined : Math.min(Math.max(milliseconds, 0), MAX_U32);
 }
