@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: demo test guests bench soak check deny
+.PHONY: demo test guests languages bench soak check deny
 
 # An application's orders, from its own transaction through a sandboxed publisher: see examples/demo.sh.
 demo:
@@ -16,11 +16,17 @@ test: guests
 	$(CARGO) test --release --workspace --locked
 	$(CARGO) test --release --locked -p outbox-guest --all-features
 	$(CARGO) test --locked --manifest-path examples/Cargo.toml --target-dir target/guests-native
+	examples/test.sh
 
 # The publishers of this repository, as components in target/guests.
 guests:
-	examples/need.sh cc
+	examples/need.sh cc python3 npm
 	examples/build.sh
+
+# The table of languages in docs/publishers.md.
+languages: guests
+	$(CARGO) build --release --workspace --locked
+	$(CARGO) run --release --locked -p outbox-tests --example languages -- docs/publishers.md
 
 # The relay's rate beside bare SQLite's in the same run, and how soon it notices another process's commit.
 bench:

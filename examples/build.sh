@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Builds the publishers of this repository (examples/rust-* and tests/guests/*) as components:
+# Builds the publishers of this repository (examples/*-webhook, examples/rust-* and tests/guests/*) as components:
 #
 #   examples/build.sh [NAME...]     target/guests/NAME.wasm, for all of them or for those named
 #
-# The toolchain is chosen, and where there is none installed, by toolchain.sh. What cargo makes for wasm32-wasip2
-# is a component already: no other tool is needed. Nothing is built twice; an unchanged file is left alone.
+# Rust's toolchain is chosen, and where there is none installed, by toolchain.sh. What cargo makes for wasm32-wasip2
+# is a component already: no other tool is needed. The other languages each have a build.sh of their own. Nothing is built
+# twice; an unchanged file is left alone. When all are built, a language whose toolchain cannot be had is skipped: loudly,
+# here and in the tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,14 +16,30 @@ build=target/guests-build
 components=target/guests
 
 main() {
-  local names=("$@") exports
-  [ $# -gt 0 ] || names=($(all_names))
+  local name rust=() others=()
+  for name in $([ $# -gt 0 ] && echo "$@" || all_names); do
+    if [ -x "examples/$name/build.sh" ]; then others+=("$name"); else rust+=("$name"); fi
+  done
+  mkdir -p "$components"
+  [ ${#rust[@]} = 0 ] || build_rust "${rust[@]}"
+  for name in ${others[@]+"${others[@]}"}; do
+    build_other "$name" $#
+  done
+}
+
+all_names() {
+  local file
+  for file in examples/rust-*/Cargo.toml tests/guests/*/Cargo.toml examples/*/build.sh; do
+    basename "$(dirname "$file")"
+  done
+}
+
+build_rust() {
+  local name exports
   exports=$(examples/toolchain.sh)
   eval "$exports"
-  compile "${names[@]}"
-  mkdir -p "$components"
-  local name
-  for name in "${names[@]}"; do
+  compile "$@"
+  for name in "$@"; do
     place "$build/$target/release/${name//-/_}.wasm" "$components/$name.wasm"
   done
   # No component, for the tests of what a relay refuses: the smallest core module, a header without sections.
@@ -29,11 +47,30 @@ main() {
   place "$build/core-module.wasm" "$components/core-module.wasm"
 }
 
-all_names() {
-  local manifest
-  for manifest in examples/rust-*/Cargo.toml tests/guests/*/Cargo.toml; do
-    basename "$(dirname "$manifest")"
-  done
+# In a language whose example has a build.sh. It ends with 69 where there is no toolchain.
+build_other() { # NAME WHETHER_ASKED_FOR
+  local name=$1 made=$components/$1.wasm draft=target/toolchains/$1/made.wasm code=0
+  is_fresh "$name" && return
+  echo "build: $name" >&2
+  mkdir -p "target/toolchains/$name"
+  "examples/$name/build.sh" "$PWD/$draft" >&2 || code=$?
+  if [ "$code" = 0 ]; then
+    rm -f "$components/$name.skipped"
+    place "$draft" "$made"
+    touch "$made"
+  elif [ "$code" = 69 ] && [ "$2" = 0 ]; then
+    rm -f "$made"
+    echo "its toolchain cannot be installed on this machine" > "$components/$name.skipped"
+    echo "build: SKIPPED $name: its toolchain cannot be installed on this machine" >&2
+  else
+    return "$code"
+  fi
+}
+
+# Whether nothing that a component is made of is newer than it.
+is_fresh() { # NAME
+  local made=$components/$1.wasm
+  [ -f "$made" ] && [ -z "$(find "examples/$1" examples/wit examples/languages.sh wit -newer "$made" -type f -print -quit)" ]
 }
 
 compile() {

@@ -21,6 +21,8 @@ pub struct Sink {
 pub struct Delivery {
     /// When, in nanoseconds since 1970.
     pub at_ns: u64,
+    #[serde(default)]
+    pub content_type: Option<String>,
     pub idempotency_key: Option<String>,
     pub body: String,
 }

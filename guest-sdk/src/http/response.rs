@@ -40,8 +40,8 @@ impl Response {
     }
 
     /// What the status means for an event that was sent: 2xx that it was delivered; 429 and 503 that the destination is
-    /// unavailable, for as long as `Retry-After` says, if it does; another 4xx that it will never take this event; anything
-    /// else that it may take it later.
+    /// unavailable, for as long as `Retry-After` says, if it does; another 4xx than 408 and 409 that it will never take this
+    /// event; anything else that it may take it later.
     ///
     /// # Errors
     ///
@@ -58,6 +58,7 @@ impl Response {
                 Some(time) => Error::unavailable(reason()).retry_after(time),
                 None => Error::unavailable(reason()),
             }),
+            408 | 409 => Err(Error::retryable(reason())),
             400..=499 => Err(Error::rejected(reason())),
             _ => Err(Error::retryable(reason())),
         }
@@ -96,7 +97,7 @@ mod tests {
         for rejected in [400, 401, 404, 410, 422] {
             assert!(status(rejected).unwrap_err().is_rejected());
         }
-        for retryable in [301, 302, 500, 502, 504] {
+        for retryable in [301, 302, 408, 409, 500, 502, 504] {
             assert!(status(retryable).unwrap_err().is_retryable());
         }
         for unavailable in [429, 503] {

@@ -26,6 +26,12 @@ struct Options {
     /// What each request is answered.
     #[arg(long, default_value_t = 200)]
     status: u16,
+    /// The value of a header `Retry-After` that each answer has.
+    #[arg(long)]
+    retry_after: Option<String>,
+    /// The body that each POST is answered with.
+    #[arg(long, default_value = "")]
+    body: String,
     /// How long each answer is held back, after the request was noted.
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
@@ -38,17 +44,19 @@ struct Options {
 struct Server {
     ledger: Mutex<File>,
     status: u16,
+    retry_after: Option<String>,
+    body: String,
     delay: Duration,
     late_ms: u64,
     open: AtomicUsize,
 }
 
 fn main() -> Result<()> {
-    let Options { ledger, status, delay_ms, late_ms } = Options::parse();
+    let Options { ledger, status, retry_after, body, delay_ms, late_ms } = Options::parse();
     let file = OpenOptions::new().create(true).append(true).open(&ledger);
     let ledger = Mutex::new(file.with_context(|| format!("cannot open {}", ledger.display()))?);
     let delay = Duration::from_millis(delay_ms);
-    let server = Arc::new(Server { ledger, status, delay, late_ms, open: AtomicUsize::new(0) });
+    let server = Arc::new(Server { ledger, status, retry_after, body, delay, late_ms, open: AtomicUsize::new(0) });
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("listening on {}", listener.local_addr()?);
     thread::spawn(move || {
@@ -78,7 +86,10 @@ impl Server {
                 break;
             }
             let (status, body) = self.answer(&request)?;
-            let answer = format!("HTTP/1.1 {status} Noted\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let retry_after =
+                self.retry_after.iter().map(|value| format!("retry-after: {value}\r\n")).collect::<String>();
+            let length = body.len();
+            let answer = format!("HTTP/1.1 {status} Noted\r\ncontent-length: {length}\r\n{retry_after}\r\n{body}");
             (&mut &*stream).write_all(answer.as_bytes())?;
         }
         Ok(())
@@ -89,7 +100,7 @@ impl Server {
             "POST" => {
                 self.note(request)?;
                 thread::sleep(self.delay);
-                Ok((self.status, String::new()))
+                Ok((self.status, self.body.clone()))
             }
             "GET" => Ok((200, self.open.load(Ordering::SeqCst).to_string())),
             _ => Ok((405, String::new())),
@@ -99,7 +110,10 @@ impl Server {
     /// One line in one write, which a reader sees whole or not at all. Lines are in the order of their times.
     fn note(&self, request: &Request) -> io::Result<()> {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let line = json!({ "at_ns": now_ns(), "idempotency_key": request.idempotency_key, "body": request.body });
+        let Request { content_type, idempotency_key, body, .. } = request;
+        let line = json!({
+            "at_ns": now_ns(), "content_type": content_type, "idempotency_key": idempotency_key, "body": body
+        });
         let line = format!("{line}\n");
         match ledger.write(line.as_bytes())? {
             written if written == line.len() => Ok(()),
@@ -110,6 +124,7 @@ impl Server {
 
 struct Request {
     method: String,
+    content_type: Option<String>,
     idempotency_key: Option<String>,
     body: String,
 }
@@ -119,19 +134,20 @@ impl Request {
     fn read(reader: &mut impl BufRead) -> io::Result<Option<Self>> {
         let Some(first) = line(reader)? else { return Ok(None) };
         let method = first.split(' ').next().unwrap_or_default().to_owned();
-        let (mut length, mut idempotency_key) = (0, None);
+        let (mut length, mut content_type, mut idempotency_key) = (0, None, None);
         while let Some(header) = line(reader)?.filter(|line| !line.is_empty()) {
             let (name, value) = header.split_once(':').unwrap_or((&header, ""));
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => length = value.trim().parse().map_err(io::Error::other)?,
                 "transfer-encoding" => return Err(io::Error::other("only bodies with a content-length are read")),
+                "content-type" => content_type = Some(value.trim().to_owned()),
                 "idempotency-key" => idempotency_key = Some(value.trim().to_owned()),
                 _ => {}
             }
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        Ok(Some(Self { method, idempotency_key, body: String::from_utf8_lossy(&body).into_owned() }))
+        Ok(Some(Self { method, content_type, idempotency_key, body: String::from_utf8_lossy(&body).into_owned() }))
     }
 }
 

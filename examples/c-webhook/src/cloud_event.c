@@ -1,0 +1,92 @@
+#include "cloud_event.h"
+#include <string.h>
+
+static void add_name(text *to, const char *name) {
+  add(to, to->len == 0 ? "{" : ",");
+  add_json(to, text_of(name));
+  add(to, ":");
+}
+
+static void add_member(text *to, const char *name, text value) {
+  add_name(to, name);
+  add_json(to, value);
+}
+
+static void add_number_member(text *to, const char *name, uint64_t value) {
+  add_name(to, name);
+  add(to, "\"");
+  add_number(to, value);
+  add(to, "\"");
+}
+
+/// The length of the JSON string that begins here, with its quotes.
+static size_t string_length(text json) {
+  size_t at = 1;
+  while (at < json.len && json.ptr[at] != '"') at += json.ptr[at] == '\\' ? 2 : 1;
+  return at + 1;
+}
+
+/// The value of a member of the outermost object, a string with its quotes; empty where there is none. `json` is valid.
+static text string_member(text json, const char *name) {
+  int depth = 0;
+  bool is_name = false, is_wanted = false;
+  for (size_t at = 0; at < json.len; at++) {
+    switch (json.ptr[at]) {
+      case '{': is_name = depth++ == 0; break;
+      case '[': depth++; break;
+      case '}': case ']': depth--; break;
+      case ',': is_name = depth == 1; is_wanted = false; break;
+      case ':': is_name = false; break;
+      case '"': {
+        text string = {json.ptr + at, string_length((text){json.ptr + at, json.len - at})};
+        if (is_wanted && depth == 1) return string;
+        is_wanted = is_name && text_is((text){string.ptr + 1, string.len - 2}, name);
+        at += string.len - 1;
+      }
+    }
+  }
+  return (text){0};
+}
+
+/// The extension of CloudEvents for distributed tracing, where the event's context has it.
+static void add_trace(text *to, text context) {
+  static const char *names[] = {"traceparent", "tracestate"};
+  for (size_t at = 0; at < sizeof names / sizeof *names; at++) {
+    text value = string_member(context, names[at]);
+    if (value.len == 0) continue;
+    add_name(to, names[at]);
+    add_text(to, value);
+  }
+}
+
+text cloud_event(const outbox_publisher_types_recorded_t *event, text source) {
+  const outbox_publisher_types_wrapped_event_t *wrapped = &event->wrapped_event;
+  bool is_json = wrapped->data.tag == OUTBOX_PUBLISHER_TYPES_PAYLOAD_JSON;
+  text json = {0};
+  add_member(&json, "specversion", text_of("1.0"));
+  add_member(&json, "id", wrapped->uuid);
+  add_member(&json, "source", source);
+  add_member(&json, "type", wrapped->name);
+  add_member(&json, "subject", event->stream_id.id);
+  add_member(&json, "time", wrapped->created_at);
+  add_member(&json, "datacontenttype", is_json ? text_of("application/json") : wrapped->data.val.binary.content_type);
+  add_number_member(&json, "outboxposition", event->position);
+  add_name(&json, "outboxattempt");
+  add_number(&json, event->attempt < INT32_MAX ? event->attempt : INT32_MAX);
+  add_member(&json, "tenantid", event->tenant_id);
+  if (event->stream_id.name.is_some) add_member(&json, "streamname", event->stream_id.name.val);
+  if (event->stream_id.category.is_some) add_member(&json, "streamcategory", event->stream_id.category.val);
+  if (wrapped->version.is_some) add_number_member(&json, "streamversion", wrapped->version.val);
+  add_trace(&json, wrapped->context);
+  if (is_json) {
+    add_name(&json, "data");
+    add_text(&json, wrapped->data.val.json);
+  } else {
+    add_name(&json, "data_base64");
+    add(&json, "\"");
+    add_base64(&json, wrapped->data.val.binary.bytes.ptr, wrapped->data.val.binary.bytes.len);
+    add(&json, "\"");
+  }
+  add(&json, "}");
+  return json;
+}

@@ -1,0 +1,55 @@
+// Posts each event to a URL, as CloudEvents 1.0 in structured JSON. See the README for its settings and answers.
+#include "cloud_event.h"
+#include "http.h"
+#include <stdlib.h>
+#include <string.h>
+
+static struct destination destination;
+static text source;
+
+/// The value of an environment variable, as a C string that is never freed; an empty one counts as none.
+static char *setting(const webhook_list_tuple2_string_string_t *environment, const char *name) {
+  for (size_t at = 0; at < environment->len; at++) {
+    text value = environment->ptr[at].f1;
+    if (value.len > 0 && text_is(environment->ptr[at].f0, name)) return strndup((char *)value.ptr, value.len);
+  }
+  return NULL;
+}
+
+bool exports_outbox_publisher_lifecycle_configure(webhook_string_t *err) {
+  webhook_list_tuple2_string_string_t environment;
+  wasi_cli_environment_get_environment(&environment);
+  const char *url = setting(&environment, "WEBHOOK_URL");
+  const char *origin = setting(&environment, "WEBHOOK_SOURCE");
+  webhook_list_tuple2_string_string_free(&environment);
+  source = text_of(origin ? origin : "/outbox");
+  *err = (text){0};
+  if (url == NULL) {
+    add(err, "the environment variable WEBHOOK_URL is missing: where to post to");
+    return false;
+  }
+  const char *wrong = parse_destination(url, &destination);
+  if (wrong == NULL) return true;
+  add(err, "the environment variable WEBHOOK_URL ");
+  add(err, wrong);
+  return false;
+}
+
+bool exports_outbox_publisher_publisher_publish(exports_outbox_publisher_publisher_recorded_t *event,
+                                                exports_outbox_publisher_publisher_publish_error_t *err) {
+  text body = cloud_event(event, source);
+  struct header headers[] = {
+    {"content-type", text_of(CLOUD_EVENT_TYPE)},
+    {"idempotency-key", event->wrapped_event.uuid},
+  };
+  struct response response = {0};
+  bool published = post(&destination, headers, sizeof headers / sizeof *headers, body, &response, err);
+  if (published) {
+    wasi_clocks_wall_clock_datetime_t now;
+    wasi_clocks_wall_clock_now(&now);
+    published = is_published(&destination, &response, (int64_t)now.seconds, err);
+  }
+  webhook_string_free(&body);
+  exports_outbox_publisher_publisher_recorded_free(event);
+  return published;
+}

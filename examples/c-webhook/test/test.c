@@ -1,0 +1,127 @@
+// Run by ../test.sh: prints what failed, and ends with the number of failures.
+#include "../src/answer.h"
+#include "../src/cloud_event.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int failures;
+
+#define CHECK(condition, ...) \
+  do if (!(condition)) { \
+    failures++; \
+    printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+    printf(__VA_ARGS__); \
+    puts(""); \
+  } while (0)
+
+static outbox_publisher_types_recorded_t event(const char *data) {
+  return (outbox_publisher_types_recorded_t){
+    .wrapped_event = {
+      .uuid = text_of("uuid-1"),
+      .name = text_of("order.\"placed\"\n"),
+      .created_at = text_of("2026-01-31T12:00:00.000Z"),
+      .data = {.tag = OUTBOX_PUBLISHER_TYPES_PAYLOAD_JSON, .val.json = text_of(data)},
+      .context = text_of("{}"),
+    },
+    .stream_id = {.id = text_of("example-1")},
+    .position = UINT64_MAX,
+    .tenant_id = text_of("default"),
+    .attempt = 1,
+  };
+}
+
+static void check_event(outbox_publisher_types_recorded_t event, const char *tail) {
+  text json = cloud_event(&event, text_of("/shop"));
+  char expected[1024];
+  snprintf(expected, sizeof expected, "\"subject\":\"example-1\",\"time\":\"2026-01-31T12:00:00.000Z\",%s}", tail);
+  size_t length = strlen(expected);
+  CHECK(json.len >= length && memcmp(json.ptr + json.len - length, expected, length) == 0, "%.*s", (int)json.len, json.ptr);
+  const char *head = "{\"specversion\":\"1.0\",\"id\":\"uuid-1\",\"source\":\"/shop\",\"type\":\"order.\\\"placed\\\"\\u000a\",";
+  CHECK(memcmp(json.ptr, head, strlen(head)) == 0, "%.*s", (int)json.len, json.ptr);
+  free(json.ptr);
+}
+
+#define JSON_HEAD "\"datacontenttype\":\"application/json\",\"outboxposition\":\"18446744073709551615\",\"outboxattempt\":1,\"tenantid\":\"default\","
+#define PNG_HEAD "\"datacontenttype\":\"image/png\",\"outboxposition\":\"18446744073709551615\",\"outboxattempt\":1,\"tenantid\":\"default\","
+
+static void an_event_is_a_cloud_event(void) {
+  check_event(event("{\"z\": 1.10}"), JSON_HEAD "\"data\":{\"z\": 1.10}");
+  outbox_publisher_types_recorded_t given = event("1");
+  given.wrapped_event.version = (webhook_option_u64_t){true, 0};
+  given.stream_id.name = (webhook_option_string_t){true, text_of("a")};
+  check_event(given, JSON_HEAD "\"streamname\":\"a\",\"streamversion\":\"0\",\"data\":1");
+  given = event("1");
+  given.wrapped_event.context = text_of("{\"a\": [{\"traceparent\": \"no\"}, \"\\\"\"], \"traceparent\": \"00-\\\"a\", \"tracestate\": 7}");
+  check_event(given, JSON_HEAD "\"traceparent\":\"00-\\\"a\",\"data\":1");
+}
+
+static void binary_data_is_base64(void) {
+  const char *expected[] = {"", "/w==", "/wA=", "/wAB", "/wABAg=="};
+  uint8_t bytes[] = {0xff, 0, 1, 2};
+  for (size_t length = 0; length <= sizeof bytes; length++) {
+    outbox_publisher_types_recorded_t given = event("");
+    given.wrapped_event.data.tag = OUTBOX_PUBLISHER_TYPES_PAYLOAD_BINARY;
+    given.wrapped_event.data.val.binary.content_type = text_of("image/png");
+    given.wrapped_event.data.val.binary.bytes = (webhook_list_u8_t){bytes, length};
+    char tail[256];
+    snprintf(tail, sizeof tail, PNG_HEAD "\"data_base64\":\"%s\"", expected[length]);
+    check_event(given, tail);
+  }
+}
+
+static publish_error answer(uint16_t status, const char *retry_after, const char *body) {
+  struct destination destination;
+  CHECK(parse_destination("https://a.example/in?token=secret", &destination) == NULL, "parsed");
+  struct response response = {.status = status};
+  strcpy(response.retry_after, retry_after);
+  strcpy(response.body, body);
+  publish_error error = {.tag = 99};
+  CHECK(is_published(&destination, &response, 1769860800, &error) == (error.tag == 99), "%d", status);
+  return error;
+}
+
+static void each_status_has_its_meaning(void) {
+  struct { uint16_t status; uint8_t tag; } cases[] = {
+    {200, 99}, {204, 99}, {302, 0}, {400, 1}, {404, 1}, {408, 0}, {409, 0}, {422, 1}, {429, 2}, {500, 0}, {502, 0}, {503, 2},
+  };
+  for (size_t at = 0; at < sizeof cases / sizeof *cases; at++) {
+    CHECK(answer(cases[at].status, "", "").tag == cases[at].tag, "%d", cases[at].status);
+  }
+  publish_error error = answer(422, "", " no such order\n");
+  CHECK(text_is(*reason(&error), "https://a.example/in answered 422: no such order"), "%s", reason(&error)->ptr);
+}
+
+static void a_pause_is_asked_for_in_seconds_or_by_date(void) {
+  struct { const char *value; bool is_some; uint32_t ms; } cases[] = {
+    {"120", true, 120000}, {" 0 ", true, 0}, {"9999999999", true, UINT32_MAX}, {"", false, 0}, {"soon", false, 0}, {"-1", false, 0},
+    {"Sat, 31 Jan 2026 12:00:30 GMT", true, 30000}, {"Sat, 31 Jan 2026 11:00:00 GMT", true, 0},
+  };
+  for (size_t at = 0; at < sizeof cases / sizeof *cases; at++) {
+    publish_error error = answer(503, cases[at].value, "");
+    webhook_option_u32_t wait = error.val.unavailable.retry_after_ms;
+    CHECK(wait.is_some == cases[at].is_some && (!wait.is_some || wait.val == cases[at].ms), "%s: %u", cases[at].value, wait.val);
+  }
+}
+
+static void what_cannot_be_posted_to_is_refused_with_a_reason(void) {
+  struct { const char *url, *reason; } cases[] = {
+    {"localhost:8080", "is no URL"}, {"ftp://a.example", "scheme"}, {"http://:80/", "no host"}, {"http://", "no host"},
+    {"http://a.example/a b", "percent-encoded"}, {"https://user:secret@a.example", "password"},
+  };
+  for (size_t at = 0; at < sizeof cases / sizeof *cases; at++) {
+    struct destination destination;
+    const char *wrong = parse_destination(cases[at].url, &destination);
+    CHECK(wrong && strstr(wrong, cases[at].reason), "%s", cases[at].url);
+  }
+}
+
+int main(void) {
+  an_event_is_a_cloud_event();
+  binary_data_is_base64();
+  each_status_has_its_meaning();
+  a_pause_is_asked_for_in_seconds_or_by_date();
+  what_cannot_be_posted_to_is_refused_with_a_reason();
+  puts(failures ? "FAILED" : "ok");
+  return failures;
+}

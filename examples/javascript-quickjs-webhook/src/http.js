@@ -1,0 +1,123 @@
+// One POST over wasi:http. A function of WIT that answers with an error throws it here, as the `payload` of an Error.
+
+import { handle } from "wasi:http/outgoing-handler@0.2.12";
+import { Fields, IncomingBody, OutgoingBody, OutgoingRequest, RequestOptions } from "wasi:http/types@0.2.12";
+
+const TIMEOUT_NS = 10_000_000_000;
+/** Of a stream, so much can be written at once. */
+const CHUNK_BYTES = 4096;
+/** Of a response's body, so much goes into an error's reason ... */
+const BODY_KEPT_BYTES = 500;
+/** ... and so much is read, so that the connection can be used again. */
+const BODY_READ_BYTES = 1 << 20;
+
+/** Posts `body`, a text, and waits for the whole response. */
+export function post(destination, headers, body) {
+  try {
+    const bytes = encode(body);
+    const request = newRequest(destination, headers, bytes.length);
+    const outgoing = request.body();
+    const future = handle(request, options());
+    // A server may answer, and hang up, before it has read everything: its answer counts, not the broken pipe.
+    const broken = write(outgoing, bytes);
+    future.subscribe().block();
+    const answer = future.get()?.val;
+    if (answer?.tag === "err") throw answer.val;
+    if (answer?.tag !== "ok") throw broken ?? "the response is gone";
+    return read(answer.val);
+  } catch (thrown) {
+    throw toError(destination, thrown?.payload ?? thrown);
+  }
+}
+
+function newRequest(destination, headers, length) {
+  const fields = Object.entries({ ...headers, "content-length": String(length) });
+  const request = new OutgoingRequest(Fields.fromList(fields.map(([name, value]) => [name, encode(value)])));
+  request.setMethod({ tag: "post" });
+  request.setScheme({ tag: destination.https ? "HTTPS" : "HTTP" });
+  request.setAuthority(destination.authority);
+  request.setPathWithQuery(destination.pathWithQuery);
+  return request;
+}
+
+function options() {
+  const options = new RequestOptions();
+  options.setConnectTimeout(TIMEOUT_NS);
+  options.setFirstByteTimeout(TIMEOUT_NS);
+  options.setBetweenBytesTimeout(TIMEOUT_NS);
+  return options;
+}
+
+/** Writes and finishes a body; answers with the error where it broke off. */
+function write(outgoing, bytes) {
+  try {
+    const stream = outgoing.write();
+    for (let start = 0; start < bytes.length; start += CHUNK_BYTES) {
+      stream.blockingWriteAndFlush(bytes.slice(start, start + CHUNK_BYTES));
+    }
+    stream[Symbol.dispose](); // a body is finished only when nothing can write to it any more
+    OutgoingBody.finish(outgoing, null);
+    return undefined;
+  } catch (thrown) {
+    return thrown;
+  }
+}
+
+function read(response) {
+  const status = response.status();
+  const [retryAfter] = response.headers().get("retry-after");
+  return { status, retryAfter: retryAfter && decode(retryAfter), body: beginningOfBody(response) };
+}
+
+/** The status is the answer: a body that breaks off takes nothing from it. */
+function beginningOfBody(response) {
+  const kept = [];
+  try {
+    const incoming = response.consume();
+    const stream = incoming.stream();
+    try {
+      for (let length = 0; length < BODY_READ_BYTES; ) {
+        const chunk = stream.blockingRead(8192);
+        length += chunk.length;
+        kept.push(...chunk.slice(0, BODY_KEPT_BYTES - kept.length));
+      }
+    } catch {
+      // This is how a stream ends.
+    }
+    stream[Symbol.dispose]();
+    IncomingBody.finish(incoming)[Symbol.dispose]();
+  } catch {
+    // What was read until then is what there is.
+  }
+  return decode(kept);
+}
+
+/**
+ * A request that the relay denied is the operator's to allow: no event can be delivered before that, and none of them is
+ * to blame. Anything else is the network's, and may pass.
+ */
+function toError(destination, cause) {
+  const name = cause?.tag ?? String(cause);
+  if (name === "HTTP-request-denied" || name === "destination-IP-prohibited") {
+    const reason = `the relay denied the request to ${destination.shown} (${name}): the publisher has no grant for it`;
+    return { tag: "unavailable", val: { reason, retryAfterMs: null } };
+  }
+  const reason = `the request to ${destination.shown} failed: ${name}`;
+  return { tag: "retryable", val: { reason, retryAfterMs: null } };
+}
+
+// QuickJS has no TextEncoder.
+
+function encode(text) {
+  const binary = unescape(encodeURIComponent(text));
+  return Uint8Array.from(binary, (character) => character.charCodeAt(0));
+}
+
+function decode(bytes) {
+  const binary = String.fromCharCode(...bytes);
+  try {
+    return decodeURIComponent(escape(binary));
+  } catch {
+    return binary; // not UTF-8, or cut within a character
+  }
+}

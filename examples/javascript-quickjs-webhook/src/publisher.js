@@ -1,0 +1,35 @@
+// Posts each event to a URL, as CloudEvents 1.0 in structured JSON. See the README for its settings and answers.
+
+import { getEnvironment } from "wasi:cli/environment@0.2.12";
+import { toError } from "./answer.js";
+import { CONTENT_TYPE, toCloudEvent } from "./cloud-event.js";
+import { parseDestination } from "./destination.js";
+import { post } from "./http.js";
+
+let destination, source;
+
+export const lifecycle = {
+  configure() {
+    const settings = Object.fromEntries(getEnvironment());
+    const url = settings.WEBHOOK_URL;
+    if (!url) throw "the environment variable WEBHOOK_URL is missing: where to post to";
+    destination = parseDestination(url);
+    if (typeof destination === "string") throw `the environment variable WEBHOOK_URL ${destination}`;
+    source = settings.WEBHOOK_SOURCE || "/outbox";
+  },
+};
+
+export const publisher = {
+  publish(event) {
+    let error;
+    try {
+      const headers = { "content-type": CONTENT_TYPE, "idempotency-key": event.wrappedEvent.uuid };
+      const response = post(destination, headers, toCloudEvent(event, source));
+      error = toError(destination, response, Date.now());
+    } catch (thrown) {
+      // What the program throws on purpose has a tag; anything else is a mistake, and may pass.
+      error = thrown?.tag ? thrown : { tag: "retryable", val: { reason: String(thrown), retryAfterMs: null } };
+    }
+    if (error) throw error;
+  },
+};

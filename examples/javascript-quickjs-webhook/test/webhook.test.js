@@ -1,0 +1,80 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { toError } from "../src/answer.js";
+import { toCloudEvent } from "../src/cloud-event.js";
+import { parseDestination } from "../src/destination.js";
+
+function event(data = { tag: "json", val: '{"order": 7}' }) {
+  return {
+    wrappedEvent: {
+      uuid: "00000000-0000-4000-8000-000000000001", name: "order.placed", version: null,
+      createdAt: "2026-01-31T12:00:00.000Z", data, context: "{}",
+    },
+    streamId: { id: "example-1", name: null, category: null },
+    position: 12, tenantId: "default", attempt: 1,
+  };
+}
+
+test("an event has the attributes of CloudEvents and the outbox's own", () => {
+  const given = event();
+  given.streamId.name = 'Ada\'s "orders"';
+  given.wrappedEvent.version = 3;
+  assert.deepEqual(JSON.parse(toCloudEvent(given, "/shop")), {
+    specversion: "1.0", id: "00000000-0000-4000-8000-000000000001", source: "/shop", type: "order.placed",
+    subject: "example-1", time: "2026-01-31T12:00:00.000Z", datacontenttype: "application/json", outboxposition: "12",
+    outboxattempt: 1, tenantid: "default", streamname: 'Ada\'s "orders"', streamversion: "3", data: { order: 7 },
+  });
+});
+
+test("JSON data arrives byte for byte, other data as base64", () => {
+  const val = '{"z": 1.10, "a":\t1e2}';
+  assert.ok(toCloudEvent(event({ tag: "json", val }), "/").endsWith(`,"data":${val}}`));
+  const binary = { tag: "binary", val: { contentType: "image/png", bytes: new Uint8Array([0xff, 0, 1]) } };
+  const sent = JSON.parse(toCloudEvent(event(binary), "/"));
+  assert.deepEqual([sent.datacontenttype, sent.data_base64, sent.data], ["image/png", "/wAB", undefined]);
+});
+
+test("the trace of the context is passed on where there is one", () => {
+  const given = event();
+  given.wrappedEvent.context = '{"traceparent": "00-ab-cd-01", "user": 7}';
+  assert.equal(JSON.parse(toCloudEvent(given, "/")).traceparent, "00-ab-cd-01");
+  given.wrappedEvent.context = '{"traceparent": 7}';
+  assert.equal(JSON.parse(toCloudEvent(given, "/")).traceparent, undefined);
+});
+
+const NOW = Date.parse("2026-01-31T12:00:00Z");
+const answer = (status, retryAfter, body = "") =>
+  toError({ shown: "https://a.example/in" }, { status, retryAfter, body }, NOW);
+
+test("each status has its meaning", () => {
+  for (const status of [200, 202, 204]) assert.equal(answer(status), undefined);
+  for (const status of [400, 401, 404, 410, 422]) assert.equal(answer(status).tag, "rejected");
+  for (const status of [301, 302, 408, 409, 500, 502, 504]) assert.equal(answer(status).tag, "retryable");
+  for (const status of [429, 503]) assert.equal(answer(status).tag, "unavailable");
+  assert.equal(answer(422, undefined, "no such order\n").val, "https://a.example/in answered 422: no such order");
+});
+
+test("a pause is asked for in seconds or by date", () => {
+  for (const [value, milliseconds] of [
+    ["120", 120_000], [" 0 ", 0], ["9999999999", 2 ** 32 - 1], ["Sat, 31 Jan 2026 12:00:30 GMT", 30_000],
+    ["Sat, 31 Jan 2026 11:00:00 GMT", 0], ["soon", null], ["-1", null], [undefined, null],
+  ]) {
+    assert.equal(answer(503, value).val.retryAfterMs, milliseconds, value);
+  }
+});
+
+test("a URL has an authority and a path, and its query is not shown", () => {
+  assert.deepEqual(parseDestination("HTTPS://a.example/in?token=secret#top"), {
+    https: true, authority: "a.example", pathWithQuery: "/in?token=secret", shown: "https://a.example/in",
+  });
+  assert.equal(parseDestination("https://[::1]?k=a/b").pathWithQuery, "/?k=a/b");
+});
+
+test("what cannot be posted to is refused with a reason", () => {
+  for (const [url, reason] of [
+    ["localhost:8080", /is no URL/], ["ftp://a.example", /scheme ftp/], ["http://:80/", /no host/],
+    ["http://a.example/a b", /percent-encoded/], ["https://user:secret@a.example", /password/],
+  ]) {
+    assert.match(parseDestination(url), reason, url);
+  }
+});

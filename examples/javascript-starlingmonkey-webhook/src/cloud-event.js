@@ -1,0 +1,46 @@
+export const CONTENT_TYPE = "application/cloudevents+json";
+
+/**
+ * The event in the structured JSON format of CloudEvents 1.0.
+ *
+ * JSON data is put in as the text that it is, so that it arrives byte for byte as the application wrote it. Positions
+ * and versions are strings: an integer of CloudEvents has 32 bits.
+ */
+export function toCloudEvent(event, source) {
+  const { wrappedEvent, streamId } = event;
+  const { tag, val } = wrappedEvent.data;
+  const attributes = JSON.stringify({
+    specversion: "1.0",
+    id: wrappedEvent.uuid,
+    source,
+    type: wrappedEvent.name,
+    subject: streamId.id,
+    time: wrappedEvent.createdAt,
+    datacontenttype: tag === "json" ? "application/json" : val.contentType,
+    outboxposition: String(event.position),
+    outboxattempt: Math.min(event.attempt, 2 ** 31 - 1),
+    tenantid: event.tenantId,
+    streamname: streamId.name ?? undefined,
+    streamcategory: streamId.category ?? undefined,
+    streamversion: wrappedEvent.version?.toString(),
+    ...trace(wrappedEvent.context),
+  });
+  const data = tag === "json" ? `"data":${val}` : `"data_base64":"${base64(val.bytes)}"`;
+  return `${attributes.slice(0, -1)},${data}}`;
+}
+
+/** The extension of CloudEvents for distributed tracing, where the event's context has it. */
+function trace(context) {
+  const { traceparent, tracestate } = JSON.parse(context);
+  const isText = (value) => value === undefined || typeof value === "string";
+  // A context of another shape is the application's own affair, and no reason not to deliver.
+  return isText(traceparent) && isText(tracestate) ? { traceparent, tracestate } : {};
+}
+
+function base64(bytes) {
+  let binary = "";
+  for (let start = 0; start < bytes.length; start += 8192) {
+    binary += String.fromCharCode(...bytes.slice(start, start + 8192));
+  }
+  return btoa(binary);
+}

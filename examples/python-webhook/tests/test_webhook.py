@@ -1,0 +1,95 @@
+import json
+import unittest
+from datetime import datetime, timezone
+from types import SimpleNamespace as Record
+
+from webhook.answer import Response, check
+from webhook.cloud_event import to_json
+from webhook.destination import Destination
+from webhook.errors import Rejected, Retryable, Unavailable
+
+
+def event(data='{"order": 7}', context="{}", **changes) -> Record:
+    wrapped = Record(
+        uuid="00000000-0000-4000-8000-000000000001",
+        name="order.placed",
+        version=changes.get("version"),
+        created_at="2026-01-31T12:00:00.000Z",
+        data=Record(value=data),
+        context=context,
+    )
+    stream = Record(id="example-1", name=changes.get("stream_name"), category=None)
+    return Record(wrapped_event=wrapped, stream_id=stream, position=2**64 - 1, tenant_id="default", attempt=1)
+
+
+class CloudEvent(unittest.TestCase):
+    def test_an_event_has_the_attributes_of_cloudevents_and_the_outboxs_own(self):
+        sent = json.loads(to_json(event(version=3, stream_name='Ada\'s "orders"'), "/shop"))
+        self.assertEqual(sent, {
+            "specversion": "1.0", "id": "00000000-0000-4000-8000-000000000001", "source": "/shop",
+            "type": "order.placed", "subject": "example-1", "time": "2026-01-31T12:00:00.000Z",
+            "datacontenttype": "application/json", "outboxposition": "18446744073709551615", "outboxattempt": 1,
+            "tenantid": "default", "streamname": 'Ada\'s "orders"', "streamversion": "3", "data": {"order": 7},
+        })
+
+    def test_json_arrives_byte_for_byte_and_other_data_as_base64(self):
+        data = '{"z": 1.10, "a":\t1e2}'
+        self.assertTrue(to_json(event(data), "/").endswith(f',"data":{data}}}'))
+        sent = json.loads(to_json(event(Record(content_type="image/png", bytes=b"\xff\0\1")), "/"))
+        self.assertEqual((sent["datacontenttype"], sent["data_base64"]), ("image/png", "/wAB"))
+        self.assertNotIn("data", sent)
+
+    def test_the_trace_of_the_context_is_passed_on_where_there_is_one(self):
+        sent = json.loads(to_json(event(context='{"traceparent": "00-ab", "user": 7}'), "/"))
+        self.assertEqual(sent["traceparent"], "00-ab")
+        self.assertNotIn("traceparent", json.loads(to_json(event(context='{"traceparent": 7}'), "/")))
+
+
+class Answer(unittest.TestCase):
+    def check(self, status: int, retry_after: str | None = None, body: str = ""):
+        now = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+        check(Destination.parse("https://a.example/in"), Response(status, retry_after, body), now)
+
+    def test_each_status_has_its_meaning(self):
+        for status in (200, 202, 204):
+            self.check(status)
+        meanings = {
+            Rejected: (400, 401, 404, 410, 422),
+            Retryable: (301, 302, 408, 409, 500, 502, 504),
+            Unavailable: (429, 503),
+        }
+        for meaning, statuses in meanings.items():
+            for status in statuses:
+                with self.subTest(status), self.assertRaises(meaning):
+                    self.check(status)
+
+    def test_a_pause_is_asked_for_in_seconds_or_by_date(self):
+        for value, milliseconds in {
+            "120": 120_000, " 0 ": 0, "9999999999": 2**32 - 1, "Sat, 31 Jan 2026 12:00:30 GMT": 30_000,
+            "Sat, 31 Jan 2026 11:00:00 GMT": 0, "soon": None, "-1": None, None: None,
+        }.items():
+            with self.subTest(value), self.assertRaises(Unavailable) as raised:
+                self.check(503, value)
+            self.assertEqual(raised.exception.retry_after_ms, milliseconds)
+
+    def test_the_reason_has_the_status_and_the_body(self):
+        with self.assertRaisesRegex(Rejected, "^https://a.example/in answered 422: no such order$"):
+            self.check(422, body="no such order\n")
+
+
+class Destinations(unittest.TestCase):
+    def test_a_url_has_an_authority_and_a_path(self):
+        self.assertEqual(Destination.parse("http://localhost:8080"), Destination(False, "localhost:8080", "/"))
+        self.assertEqual(Destination.parse("HTTPS://a.example/in?k=v#top"), Destination(True, "a.example", "/in?k=v"))
+        self.assertEqual(Destination.parse("https://[::1]?k=a/b"), Destination(True, "[::1]", "/?k=a/b"))
+
+    def test_a_token_in_the_query_is_not_shown(self):
+        self.assertEqual(str(Destination.parse("https://a.example/in?token=secret")), "https://a.example/in")
+
+    def test_what_cannot_be_posted_to_is_refused_with_a_reason(self):
+        for url, reason in {
+            "localhost:8080": "is no URL", "ftp://a.example": "scheme ftp", "http://:80/": "no host",
+            "http://a.example/a b": "percent-encoded", "https://user:secret@a.example": "password",
+        }.items():
+            with self.subTest(url), self.assertRaisesRegex(ValueError, reason):
+                Destination.parse(url)

@@ -1,0 +1,49 @@
+"""Posts each event to a URL, as CloudEvents 1.0 in structured JSON. See the README for its settings and answers."""
+
+from datetime import datetime, timezone
+
+from componentize_py_types import Err
+from wit_world import exports
+from wit_world.imports import environment
+from wit_world.imports.outbox_publisher_types import (
+    Failure,
+    PublishError_Rejected,
+    PublishError_Retryable,
+    PublishError_Unavailable,
+    Recorded,
+)
+
+from . import cloud_event, http
+from .answer import check
+from .destination import Destination
+from .errors import Rejected, Unavailable
+
+
+class Lifecycle(exports.Lifecycle):
+    def configure(self) -> None:
+        settings = dict(environment.get_environment())
+        url = settings.get("WEBHOOK_URL")
+        if not url:
+            raise Err("the environment variable WEBHOOK_URL is missing: where to post to")
+        try:
+            Publisher.destination = Destination.parse(url)
+        except ValueError as error:
+            raise Err(f"the environment variable WEBHOOK_URL {error}")
+        Publisher.source = settings.get("WEBHOOK_SOURCE") or "/outbox"
+
+
+class Publisher(exports.Publisher):
+    destination: Destination
+    source: str
+
+    def publish(self, event: Recorded) -> None:
+        headers = {"content-type": cloud_event.CONTENT_TYPE, "idempotency-key": event.wrapped_event.uuid}
+        try:
+            response = http.post(self.destination, headers, cloud_event.to_json(event, self.source).encode())
+            check(self.destination, response, datetime.now(timezone.utc))
+        except Rejected as error:
+            raise Err(PublishError_Rejected(str(error)))
+        except Unavailable as error:
+            raise Err(PublishError_Unavailable(Failure(str(error), error.retry_after_ms)))
+        except Exception as error:  # a mistake in here, too, may pass
+            raise Err(PublishError_Retryable(Failure(str(error) or repr(error), None)))

@@ -1,0 +1,42 @@
+import json
+from base64 import b64encode
+
+CONTENT_TYPE = "application/cloudevents+json"
+
+
+def to_json(event, source: str) -> str:
+    """The event in the structured JSON format of CloudEvents 1.0.
+
+    JSON data is put in as the text that it is, so that it arrives byte for byte as the application wrote it. Positions
+    and versions are strings: an integer of CloudEvents has 32 bits.
+    """
+    wrapped, stream, data = event.wrapped_event, event.stream_id, event.wrapped_event.data.value
+    is_json = isinstance(data, str)
+    attributes = {
+        "specversion": "1.0",
+        "id": wrapped.uuid,
+        "source": source,
+        "type": wrapped.name,
+        "subject": stream.id,
+        "time": wrapped.created_at,
+        "datacontenttype": "application/json" if is_json else data.content_type,
+        "outboxposition": str(event.position),
+        "outboxattempt": min(event.attempt, 2**31 - 1),
+        "tenantid": event.tenant_id,
+        "streamname": stream.name,
+        "streamcategory": stream.category,
+        "streamversion": None if wrapped.version is None else str(wrapped.version),
+        **trace(wrapped.context),
+    }
+    present = {name: value for name, value in attributes.items() if value is not None}
+    head = json.dumps(present, ensure_ascii=False, separators=(",", ":")).removesuffix("}")
+    member = f'"data":{data}' if is_json else f'"data_base64":"{b64encode(data.bytes).decode()}"'
+    return f"{head},{member}}}"
+
+
+def trace(context: str) -> dict:
+    """The extension of CloudEvents for distributed tracing, where the event's context has it."""
+    members = json.loads(context)
+    found = {name: members.get(name) for name in ("traceparent", "tracestate")}
+    # A context of another shape is the application's own affair, and no reason not to deliver.
+    return found if all(value is None or isinstance(value, str) for value in found.values()) else {}

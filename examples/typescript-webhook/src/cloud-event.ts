@@ -1,0 +1,51 @@
+import type { Recorded } from "./contract.js";
+
+export const CONTENT_TYPE = "application/cloudevents+json";
+
+/**
+ * The event in the structured JSON format of CloudEvents 1.0.
+ *
+ * JSON data is put in as the text that it is, so that it arrives byte for byte as the application wrote it. Positions
+ * and versions are strings: an integer of CloudEvents has 32 bits.
+ */
+export function toCloudEvent(event: Recorded, source: string): string {
+  const { wrappedEvent, streamId } = event;
+  const { data } = wrappedEvent;
+  const attributes = JSON.stringify({
+    specversion: "1.0",
+    id: wrappedEvent.uuid,
+    source,
+    type: wrappedEvent.name,
+    subject: streamId.id,
+    time: wrappedEvent.createdAt,
+    datacontenttype: data.tag === "json" ? "application/json" : data.val.contentType,
+    outboxposition: String(event.position),
+    outboxattempt: Math.min(event.attempt, 2 ** 31 - 1),
+    tenantid: event.tenantId,
+    streamname: streamId.name,
+    streamcategory: streamId.category,
+    streamversion: wrappedEvent.version?.toString(),
+    ...trace(wrappedEvent.context),
+  });
+  const member = data.tag === "json" ? `"data":${data.val}` : `"data_base64":"${base64(data.val.bytes)}"`;
+  return `${attributes.slice(0, -1)},${member}}`;
+}
+
+/** The extension of CloudEvents for distributed tracing, where the event's context has it. */
+function trace(context: string): { traceparent?: string; tracestate?: string } {
+  const { traceparent, tracestate }: Record<string, unknown> = JSON.parse(context);
+  // A context of another shape is the application's own affair, and no reason not to deliver.
+  return isText(traceparent) && isText(tracestate) ? { traceparent, tracestate } : {};
+}
+
+function isText(value: unknown): value is string | undefined {
+  return value === undefined || typeof value === "string";
+}
+
+function base64(bytes: Uint8Array): string {
+  let binary = "";
+  for (let start = 0; start < bytes.length; start += 8192) {
+    binary += String.fromCharCode(...bytes.subarray(start, start + 8192));
+  }
+  return btoa(binary);
+}

@@ -1,0 +1,457 @@
+//! One suite for the webhooks of every language: the same events in, the same requests out, and for the same answers the
+//! same outcomes. The destination is `outbox-sink`, in a process of its own.
+//!
+//! A language whose toolchain could not be installed here is skipped, which is said on standard error; one that was merely
+//! not built fails.
+
+use std::io::{Write, stderr};
+use std::path::Path;
+use std::time::Duration;
+
+use outbox_host::publisher::component::{ComponentPublisher, Grants, Isolation, Settings};
+use outbox_host::{Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
+use outbox_tests::sink::{Delivery, Sink};
+use outbox_tests::workplace::{Signal, Workplace, eventually};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+/// A webhook, and how it differs from the one in Rust, as its README says.
+struct Language {
+    /// Its folder in `examples/`.
+    name: &'static str,
+    /// Whether numbers above 2^53 arrive as they are; else the nearest that a JavaScript number can hold.
+    exact_numbers: bool,
+    /// After how many events its instance has to be replaced.
+    recycle_after: u32,
+    /// What the exception says that it throws for a context that is no JSON; none where it has no exceptions.
+    exception: Option<&'static str>,
+    /// Whether it can tell that the relay denied a request, and waits for the grant; else it tries again.
+    tells_denials: bool,
+}
+
+impl Language {
+    /// StarlingMonkey with `fetch`: it leaves resources of each request behind.
+    const fn fetching(name: &'static str) -> Self {
+        Self { recycle_after: 100, exception: Some("JSON"), tells_denials: false, ..Self::like_rust(name) }
+    }
+
+    const fn like_rust(name: &'static str) -> Self {
+        Self { name, exact_numbers: true, recycle_after: u32::MAX, exception: None, tells_denials: true }
+    }
+
+    fn is_built(&self) -> bool {
+        let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests");
+        let why = std::fs::read_to_string(guests.join(format!("{}.skipped", self.name)));
+        if let Ok(why) = &why {
+            // Unlike what `eprintln!` writes, this is seen when the test passes, too.
+            let _ = writeln!(stderr(), "\nSKIPPED: {} was not tested: {}\n", self.name, why.trim());
+        }
+        why.is_err()
+    }
+
+    /// How a number of the contract that has 64 bits arrives.
+    fn number(&self, number: u64) -> String {
+        #[expect(clippy::cast_precision_loss, reason = "this is what JavaScript does")]
+        if self.exact_numbers { number.to_string() } else { (number as f64).to_string() }
+    }
+
+    fn load(&self, sink: &Sink) -> ComponentPublisher {
+        let url = sink.url();
+        let mut grants = Grants { allow_http: vec![url.parse().unwrap()], ..Grants::default() };
+        grants.env.insert("WEBHOOK_URL".into(), format!("{url}/hook?token=secret"));
+        self.load_with(grants)
+    }
+
+    fn load_with(&self, grants: Grants) -> ComponentPublisher {
+        let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/cache/outbox");
+        let isolation = Isolation::Reuse { recycle_after: self.recycle_after };
+        let settings = Settings { grants, isolation, cache: Some(cache), ..Settings::default() };
+        ComponentPublisher::load(&outbox_tests::guest(self.name), settings).unwrap()
+    }
+}
+
+macro_rules! languages {
+    ($($module:ident: $language:expr;)*) => { $(
+        mod $module {
+            use super::Language;
+
+            const LANGUAGE: Language = $language;
+
+            #[test]
+            fn the_same_events_make_the_same_requests() {
+                if LANGUAGE.is_built() { super::the_same_requests(&LANGUAGE); }
+            }
+
+            #[tokio::test]
+            async fn the_same_answers_have_the_same_outcomes() {
+                if LANGUAGE.is_built() { super::the_same_outcomes(&LANGUAGE).await; }
+            }
+
+            #[tokio::test]
+            async fn an_exception_is_retried_with_its_message() {
+                if LANGUAGE.is_built() { super::an_exception(&LANGUAGE).await; }
+            }
+
+            #[tokio::test]
+            async fn what_is_missing_is_waited_for() {
+                if LANGUAGE.is_built() { super::what_is_missing(&LANGUAGE).await; }
+            }
+
+            #[tokio::test]
+            async fn an_instance_lives_long() {
+                if LANGUAGE.is_built() { super::lives_long(&LANGUAGE).await; }
+            }
+        }
+    )* };
+}
+
+languages! {
+    rust: Language::like_rust("rust-webhook");
+    c: Language::like_rust("c-webhook");
+    python: Language { exception: Some("Expecting value"), ..Language::like_rust("python-webhook") };
+    javascript_quickjs: Language { exact_numbers: false, exception: Some("SyntaxError"), ..Language::like_rust("javascript-quickjs-webhook") };
+    javascript_starlingmonkey: Language::fetching("javascript-starlingmonkey-webhook");
+    typescript: Language::fetching("typescript-webhook");
+}
+
+// --- the same requests ------------------------------------------------------------------------------------------------
+
+/// A row of the outbox, with what is to become of it.
+struct Row {
+    name: &'static str,
+    data: Vec<u8>,
+    content_type: Option<&'static str>,
+    version: Option<i64>,
+    stream_name: Option<&'static str>,
+    context: &'static str,
+}
+
+impl Row {
+    fn json(name: &'static str, data: impl Into<String>) -> Self {
+        let data = data.into().into_bytes();
+        Self { name, data, content_type: None, version: None, stream_name: None, context: "{}" }
+    }
+}
+
+fn rows() -> Vec<Row> {
+    const UNICODE: &str = "{\"käse\": \"\u{0}\u{1f600} \\u00e9\\ud83d\\ude00 \u{10ffff} \u{feff}\u{2028}\"}";
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    vec![
+        Row::json("order.placed", r#"{"order": 7}"#),
+        Row::json("naïve.日本 \"😀\"\\", UNICODE.replace('\u{0}', "")),
+        Row::json("long", json!({"text": "é".repeat(14_000)}).to_string()),
+        Row::json("empty", "\"\""),
+        Row::json("as.written", "{\"z\": 1.10, \"a\":\t1e2,\n \"z\": 12345678901234567890} "),
+        Row::json("deep", deep),
+        Row { content_type: Some("image/png"), data: (0..=255).collect(), ..Row::json("binary", "") },
+        Row { content_type: Some("application/x-empty"), data: vec![], ..Row::json("nothing", "") },
+        Row { content_type: Some("application/x-big"), data: vec![0xa5; 50_000], ..Row::json("binary.big", "") },
+        Row { version: Some(0), stream_name: Some("Ada's \"orders\"\n"), ..Row::json("versioned", "null") },
+        Row { version: Some(i64::MAX), ..Row::json("version.high", "1") },
+        Row { context: r#"{"x": {"tracestate": "no"}, "traceparent": "00-\"é"}"#, ..Row::json("traced", "[]") },
+        Row { context: r#"{"traceparent": 7}"#, ..Row::json("oddly.traced", "true") },
+    ]
+}
+
+/// The first position that a JavaScript number cannot hold is among them.
+const FIRST_POSITION: u64 = (1 << 53) - 2;
+
+fn append(place: &Workplace, rows: &[Row]) {
+    let sql = place.sql();
+    let insert = "INSERT INTO outbox (position, stream_id, stream_name, category, uuid, name, version, created_at, data, \
+                  content_type, context) VALUES (?, 's/1', ?, 'ördér', ?, ?, ?, '2026-01-31T12:00:00.000Z', ?, ?, ?)";
+    for (position, row) in (FIRST_POSITION..).zip(rows) {
+        let Row { name, data, content_type, version, stream_name, context } = row;
+        let position = i64::try_from(position).unwrap();
+        let values = (position, stream_name, uuid(position), name, version, data, content_type, context);
+        sql.execute(insert, values).unwrap();
+    }
+}
+
+fn uuid(position: i64) -> String {
+    Uuid::from_u128(position.try_into().unwrap()).to_string()
+}
+
+/// The CloudEvent of a row, without its data.
+fn cloud_event(language: &Language, position: u64, row: &Row) -> Value {
+    let mut expected = json!({
+        "specversion": "1.0",
+        "id": uuid(position.try_into().unwrap()),
+        "source": "https://shop.example/",
+        "type": row.name,
+        "subject": "s/1",
+        "time": "2026-01-31T12:00:00.000Z",
+        "datacontenttype": row.content_type.unwrap_or("application/json"),
+        "outboxposition": language.number(position),
+        "outboxattempt": 1,
+        "tenantid": "default",
+        "streamcategory": "ördér",
+    });
+    if let Some(version) = row.version {
+        expected["streamversion"] = language.number(version.try_into().unwrap()).into();
+    }
+    if let Some(name) = row.stream_name {
+        expected["streamname"] = name.into();
+    }
+    if row.name == "traced" {
+        expected["traceparent"] = "00-\"é".into();
+    }
+    expected
+}
+
+fn the_same_requests(language: &Language) {
+    let place = Workplace::new();
+    let sink = Sink::start(&place.path("ledger"), env!("CARGO_BIN_EXE_outbox-sink"));
+    let rows = rows();
+    append(&place, &rows);
+    let (name, url) = (language.name, sink.url());
+    let run = format!(
+        "run --db app.db --publisher guests/{name}.wasm --allow-http {url} --env WEBHOOK_URL={url}/hook?token=1 \
+         --env WEBHOOK_SOURCE=https://shop.example/ --json"
+    );
+    let report = place.outbox(&run).json();
+    assert_eq!([&report["published"], &report["remaining"]], [rows.len(), 0], "{report:#}");
+
+    let deliveries = sink.deliveries();
+    assert_eq!(deliveries.len(), rows.len());
+    for ((position, row), delivery) in (FIRST_POSITION..).zip(&rows).zip(deliveries) {
+        check(language, position, row, &delivery);
+    }
+}
+
+fn check(language: &Language, position: u64, row: &Row, delivery: &Delivery) {
+    let mut event = delivery.json();
+    assert_eq!(delivery.content_type.as_deref(), Some("application/cloudevents+json"));
+    assert_eq!(delivery.idempotency_key.as_deref(), event["id"].as_str());
+    let members = event.as_object_mut().unwrap();
+    let (data, base64) = (members.remove("data"), members.remove("data_base64"));
+    assert_eq!(event, cloud_event(language, position, row));
+    match row.content_type {
+        // JSON byte for byte as it was written.
+        None => {
+            let text = str::from_utf8(&row.data).unwrap();
+            assert!(base64.is_none() && delivery.body.ends_with(&format!(",\"data\":{text}}}")), "{}", delivery.body);
+        }
+        Some(_) => {
+            assert!(data.is_none());
+            assert!(from_base64(base64.unwrap().as_str().unwrap()) == row.data, "{} is not what it was", row.name);
+        }
+    }
+}
+
+fn from_base64(text: &str) -> Vec<u8> {
+    const DIGITS: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    assert_eq!(text.len() % 4, 0);
+    let digits = text.trim_end_matches('=').chars().map(|digit| DIGITS.find(digit).unwrap());
+    let (mut bytes, mut bits, mut count) = (Vec::new(), 0, 0);
+    for digit in digits {
+        (bits, count) = (bits << 6 | digit, count + 6);
+        if count >= 8 {
+            count -= 8;
+            bytes.push(u8::try_from(bits >> count & 0xff).unwrap());
+        }
+    }
+    bytes
+}
+
+// --- the same outcomes ------------------------------------------------------------------------------------------------
+
+fn event(data: &str) -> Recorded {
+    Recorded {
+        wrapped_event: WrappedEvent {
+            uuid: Uuid::from_u128(7),
+            name: "order.placed".into(),
+            version: Some(1),
+            created_at: "2026-01-31T12:00:00.000Z".into(),
+            data: Payload::Json(data.into()),
+            context: "{}".into(),
+        },
+        stream_id: StreamId::new("order-1"),
+        position: 1,
+        tenant_id: "default".into(),
+        attempt: 1,
+    }
+}
+
+fn sink(options: &[&str]) -> (tempfile::TempDir, Sink) {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = Sink::start_with(&folder.path().join("ledger"), env!("CARGO_BIN_EXE_outbox-sink"), options);
+    (folder, sink)
+}
+
+/// What became of an event: its kind, its reason, and the pause that was asked for.
+fn told(outcome: Outcome) -> (&'static str, String, Option<Duration>) {
+    match outcome {
+        Outcome::Delivered => ("delivered", String::new(), None),
+        Outcome::Retry { reason, after } => ("retry", reason, after),
+        Outcome::Rejected { reason } => ("rejected", reason, None),
+        Outcome::Unavailable { reason, after } => ("unavailable", reason, after),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn the_same_outcomes(language: &Language) {
+    let soon = (jiff::Timestamp::now() + Duration::from_secs(1_000)).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let cases: &[(u16, &str, &str, Option<u64>)] = &[
+        (200, "", "delivered", None),
+        (202, "", "delivered", None),
+        (204, "", "delivered", None),
+        (302, "", "retry", None),
+        (400, "", "rejected", None),
+        (404, "", "rejected", None),
+        (408, "", "retry", None),
+        (409, "", "retry", None),
+        (422, "", "rejected", None),
+        (500, "", "retry", None),
+        (502, "7", "retry", None),
+        (429, "", "unavailable", None),
+        (429, "7", "unavailable", Some(7)),
+        (503, " 120 ", "unavailable", Some(120)),
+        (503, "9999999999", "unavailable", Some(u64::MAX)),
+        (503, "soon", "unavailable", None),
+        (503, "-1", "unavailable", None),
+        (503, "Sat, 31 Jan 2026 12:00:30 GMT", "unavailable", Some(0)),
+        (503, &soon, "unavailable", Some(1_000)),
+    ];
+    for &(status, retry_after, kind, wait) in cases {
+        let status_text = status.to_string();
+        let body = if status == 204 { "" } else { "no\tsuch order" };
+        let mut options = vec!["--status", &status_text, "--body", body];
+        if !retry_after.is_empty() {
+            options.push("--retry-after");
+            options.push(retry_after);
+        }
+        // `--retry-after -1` would be taken for an option.
+        let joined = format!("--retry-after={retry_after}");
+        if retry_after.starts_with('-') {
+            options.truncate(4);
+            options.push(&joined);
+        }
+        let (_folder, sink) = sink(&options);
+        let (got, reason, after) = told(language.load(&sink).publish(&event("{}")).await.outcome);
+        let case = format!("{status} {retry_after:?}: {got} {reason:?} {after:?}");
+        assert_eq!(got, kind, "{case}");
+        if kind != "delivered" {
+            // The query, which often carries a token, is left out.
+            assert_eq!(reason, format!("{}/hook answered {status}: {body}", sink.url()), "{case}");
+        }
+        match wait {
+            // A date is compared with the guest's clock, which goes on; a wait longer than u32 (in QuickJS: i32) holds is cut off.
+            Some(1_000) => assert!((800..=1_000).contains(&after.unwrap().as_secs()), "{case}"),
+            Some(u64::MAX) => assert!(after.unwrap() >= Duration::from_secs(2_000_000), "{case}"),
+            wait => assert_eq!(after, wait.map(Duration::from_secs), "{case}"),
+        }
+    }
+}
+
+/// A context that is no JSON, which an outbox never has, makes those programs throw that parse it.
+async fn an_exception(language: &Language) {
+    let (_folder, sink) = sink(&[]);
+    let mut event = event("{}");
+    event.wrapped_event.context = "no JSON".into();
+    let publisher = language.load(&sink);
+    let (kind, reason, _) = told(publisher.publish(&event).await.outcome);
+    match language.exception {
+        None => assert_eq!((kind, reason.as_str()), ("delivered", "")),
+        Some(message) => assert!(kind == "retry" && reason.contains(message), "{kind} {reason}"),
+    }
+    // It was no trap: the instance is still there.
+    event.wrapped_event.context = "{}".into();
+    assert_eq!(publisher.publish(&event).await.outcome, Outcome::Delivered);
+    assert_eq!(publisher.instances_started(), 1);
+}
+
+async fn what_is_missing(language: &Language) {
+    let publish = async |grants: Grants| {
+        let outcome = language.load_with(grants).publish(&event("{}")).await.outcome;
+        let (kind, reason, _) = told(outcome);
+        (kind, reason)
+    };
+    let (kind, reason) = publish(Grants::default()).await;
+    assert!(kind == "unavailable" && reason.contains("WEBHOOK_URL is missing"), "{kind} {reason}");
+    for url in ["localhost:8080", "ftp://a.example", "http://:80/", "http://a.example/a b", "https://a:b@a.example"] {
+        let (kind, reason) = publish(with_url(url, &[])).await;
+        assert!(kind == "unavailable" && reason.contains("the environment variable WEBHOOK_URL "), "{kind} {reason}");
+    }
+    let (kind, reason) = publish(with_url("http://127.0.0.1:1/hook?token=secret", &[])).await;
+    assert_eq!(kind, if language.tells_denials { "unavailable" } else { "retry" }, "{reason}");
+    assert!(reason.contains("to allow it: allow_http = [\"http://127.0.0.1:1\"]"), "{reason}");
+    // Nobody listens there.
+    let (kind, reason) = publish(with_url("http://127.0.0.1:1/hook?token=secret", &["http://127.0.0.1:1"])).await;
+    assert_eq!(kind, "retry", "{reason}");
+    assert!(reason.starts_with("the request to http://127.0.0.1:1/hook failed"), "{reason}");
+}
+
+fn with_url(url: &str, allow_http: &[&str]) -> Grants {
+    let mut grants =
+        Grants { allow_http: allow_http.iter().map(|it| it.parse().unwrap()).collect(), ..Grants::default() };
+    grants.env.insert("WEBHOOK_URL".into(), url.into());
+    grants
+}
+
+// --- a long life ------------------------------------------------------------------------------------------------------
+
+/// An instance serves small and large events in turn, and neither traps nor runs out of anything, for as long as its
+/// README says that it may live.
+async fn lives_long(language: &Language) {
+    let (_folder, sink) = sink(&[]);
+    let publisher = language.load(&sink);
+    let (small, large) = (event("{}"), event(&json!("x".repeat(1 << 20)).to_string()));
+    for call in 1..=1_000 {
+        let event = if call % 50 == 0 { &large } else { &small };
+        let outcome = publisher.publish(event).await.outcome;
+        assert_eq!(outcome, Outcome::Delivered, "call {call}");
+    }
+    let instances = 1_000_u32.div_ceil(language.recycle_after.saturating_mul(9) / 10);
+    assert!(publisher.instances_started() <= instances.into(), "{}", publisher.instances_started());
+}
+
+// --- a swap between languages -----------------------------------------------------------------------------------------
+
+#[test]
+fn a_relay_goes_from_language_to_language_and_loses_nothing() {
+    let names = ["rust-webhook", "c-webhook", "python-webhook", "javascript-quickjs-webhook"];
+    let built: Vec<&str> = names.into_iter().filter(|name| Language::like_rust(name).is_built()).collect();
+    let place = Workplace::new();
+    let sink = Sink::start(&place.path("ledger"), env!("CARGO_BIN_EXE_outbox-sink"));
+    let url = sink.url();
+    let deploy = |name: &str| place.outbox(&format!("publisher deploy hook guests/{name}.wasm --db app.db")).ok();
+    deploy(built[0]);
+    let mut relay = place.start_logged(&format!("relay --db app.db --allow-http {url} --env WEBHOOK_URL={url}/hook"));
+    let mut appended = 0;
+    for name in &built {
+        if *name != built[0] {
+            // There is something to deliver while the one takes over from the other.
+            appended += append_some(&place, appended);
+            let said = deploy(name);
+            assert!(said.contains("active"), "{said}");
+        }
+        appended += append_some(&place, appended);
+        let delivered = appended;
+        eventually("all is delivered", || sink.deliveries().len() >= delivered && place.status()["pending"] == 0);
+    }
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.wait(), Some(0), "{}", relay.log());
+
+    let numbers: Vec<u64> =
+        sink.deliveries().iter().map(|delivery| delivery.json()["data"].as_u64().unwrap()).collect();
+    let mut once = numbers.clone();
+    once.sort_unstable();
+    assert_eq!(once, (0..appended as u64).collect::<Vec<_>>(), "each arrives once");
+    for stream in 0..STREAMS {
+        let of_stream = numbers.iter().filter(|number| *number % STREAMS == stream);
+        assert!(of_stream.is_sorted(), "stream {stream} is out of order");
+    }
+    let delivered = place.query("SELECT delivered FROM outbox_versions ORDER BY version");
+    assert!(delivered.len() == built.len() && !delivered.contains(&"0".into()), "{delivered:?}");
+}
+
+const STREAMS: u64 = 10;
+
+fn append_some(place: &Workplace, from: usize) -> usize {
+    let lines = (from as u64..).take(200).map(|number| {
+        json!({"name": "counted", "stream_id": format!("s{}", number % STREAMS), "data": number}).to_string() + "\n"
+    });
+    place.append(&lines.collect::<String>());
+    200
+}
