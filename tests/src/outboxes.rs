@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
-use outbox_host::{Field, MemoryOutbox, NewEvent, OutboxStorageStrategy, RawEntry, SqliteOutbox, StreamId};
+use outbox_host::{
+    Field, MemoryOutbox, NewEvent, OutboxStorageStrategy, Payload, RawEntry, Recorded, SqliteOutbox, StreamId,
+    WrappedEvent,
+};
 
 /// Runs each of these functions, `fn name<K: Kept>(kept: &K)`, as a test of each storage. A new storage is a line here.
 #[macro_export]
@@ -161,5 +164,23 @@ pub fn row(stream: &str) -> RawEntry {
         content_type: Field::Null,
         context: "{}".into(),
         data: "{}".into(),
+    }
+}
+
+/// An event as a publisher gets it, with this data.
+pub fn recorded(data: impl Into<String>) -> Recorded {
+    Recorded {
+        wrapped_event: WrappedEvent {
+            uuid: uuid::Uuid::from_u128(0x1234),
+            name: "order.placed".into(),
+            version: Some(1),
+            created_at: "2026-01-31T12:00:00.000Z".into(),
+            data: Payload::Json(data.into()),
+            context: "{}".into(),
+        },
+        stream_id: StreamId::new("order-1"),
+        position: 1,
+        tenant_id: "default".into(),
+        attempt: 1,
     }
 }

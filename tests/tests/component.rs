@@ -5,30 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use outbox_host::publisher::component::{ComponentPublisher, Isolation, Limits, LoadError, OutputSink, Settings};
-use outbox_host::{Attempt, Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
+use outbox_host::{Attempt, Outcome, Payload, Publisher};
 use outbox_tests::guest;
+use outbox_tests::outboxes::recorded as event;
 use uuid::Uuid;
 
 fn load(name: &str, settings: Settings) -> ComponentPublisher {
     ComponentPublisher::load(&guest(name), settings).unwrap()
-}
-
-/// An event that tells the guest `scripted` what to do.
-fn event(script: &str) -> Recorded {
-    Recorded {
-        wrapped_event: WrappedEvent {
-            uuid: Uuid::from_u128(0x1234),
-            name: "order.placed".into(),
-            version: Some(1),
-            created_at: "2026-01-31T12:00:00.000Z".into(),
-            data: Payload::Json(script.into()),
-            context: "{}".into(),
-        },
-        stream_id: StreamId::new("order-1"),
-        position: 1,
-        tenant_id: "default".into(),
-        attempt: 1,
-    }
 }
 
 fn limits(limits: Limits) -> Settings {

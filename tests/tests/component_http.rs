@@ -9,9 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use outbox_host::publisher::component::{ComponentPublisher, Grants, Isolation, Limits, Settings};
-use outbox_host::{Attempt, Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
+use outbox_host::{Attempt, Outcome, Publisher};
 use outbox_tests::guest;
-use uuid::Uuid;
+use outbox_tests::outboxes::recorded;
 
 /// An HTTP/1.1 server on a port of its own.
 struct Server {
@@ -90,20 +90,7 @@ fn webhook(settings: Settings) -> ComponentPublisher {
 }
 
 async fn publish(publisher: &ComponentPublisher) -> Attempt {
-    let event = Recorded {
-        wrapped_event: WrappedEvent {
-            uuid: Uuid::from_u128(7),
-            name: "order.placed".into(),
-            version: None,
-            created_at: "2026-01-31T12:00:00.000Z".into(),
-            data: Payload::Json(r#"{"order": 42}"#.into()),
-            context: "{}".into(),
-        },
-        stream_id: StreamId::new("order-1"),
-        position: 1,
-        tenant_id: "default".into(),
-        attempt: 1,
-    };
+    let event = recorded(r#"{"order": 42}"#);
     publisher.publish(&event).await
 }
 

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use outbox_host::publisher::component::{ComponentPublisher, Grants, HeaderSecret, OutputSink, Settings};
-use outbox_host::{Attempt, Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
+use outbox_host::{Attempt, Outcome, Publisher};
+use outbox_tests::outboxes::recorded;
 use outbox_tests::workplace::Workplace;
 use outbox_tests::{guest, outbox_program};
-use uuid::Uuid;
 
 const TOKEN: &str = "tok-3fd9c1f0-secret";
 
@@ -88,20 +88,7 @@ fn webhook(server: &Server, allow_http: &[&str], secrets: Vec<HeaderSecret>) -> 
 type Lines = Arc<Mutex<Vec<String>>>;
 
 async fn publish(publisher: &ComponentPublisher) -> Attempt {
-    let event = Recorded {
-        wrapped_event: WrappedEvent {
-            uuid: Uuid::from_u128(7),
-            name: "order.placed".into(),
-            version: None,
-            created_at: "2026-01-31T12:00:00.000Z".into(),
-            data: Payload::Json("{}".into()),
-            context: "{}".into(),
-        },
-        stream_id: StreamId::new("order-1"),
-        position: 1,
-        tenant_id: "default".into(),
-        attempt: 1,
-    };
+    let event = recorded("{}");
     publisher.publish(&event).await
 }
 

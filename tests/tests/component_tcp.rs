@@ -9,9 +9,9 @@ use std::thread;
 use std::time::Duration;
 
 use outbox_host::publisher::component::{ComponentPublisher, Grants, Limits, Settings};
-use outbox_host::{Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
+use outbox_host::{Outcome, Publisher};
 use outbox_tests::guest;
-use uuid::Uuid;
+use outbox_tests::outboxes::recorded;
 
 /// A server that sends each line back.
 struct Echo {
@@ -58,20 +58,7 @@ fn tcp(grants: Grants) -> ComponentPublisher {
 }
 
 async fn publish(publisher: &ComponentPublisher, script: &str) -> Outcome {
-    let event = Recorded {
-        wrapped_event: WrappedEvent {
-            uuid: Uuid::from_u128(7),
-            name: "order.placed".into(),
-            version: None,
-            created_at: "2026-01-31T12:00:00.000Z".into(),
-            data: Payload::Json(format!("{script:?}")),
-            context: "{}".into(),
-        },
-        stream_id: StreamId::new("order-1"),
-        position: 1,
-        tenant_id: "default".into(),
-        attempt: 1,
-    };
+    let event = recorded(format!("{script:?}"));
     publisher.publish(&event).await.outcome
 }
 

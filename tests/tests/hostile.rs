@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use outbox_host::publisher::component::{ComponentPublisher, Limits, LoadError, OutputSink, Settings};
-use outbox_host::{Attempt, Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
+use outbox_host::{Attempt, Outcome, Publisher};
 use outbox_tests::guest;
+use outbox_tests::outboxes::recorded as event;
 use proptest::prelude::*;
-use uuid::Uuid;
 
 const MIB: usize = 1 << 20;
 const CALL_TIME: Duration = Duration::from_secs(1);
@@ -87,23 +87,6 @@ fn settings() -> Settings {
 
 fn load(name: &str, bytes: &[u8]) -> ComponentPublisher {
     ComponentPublisher::from_bytes(name, bytes, settings()).unwrap()
-}
-
-fn event(script: &str) -> Recorded {
-    Recorded {
-        wrapped_event: WrappedEvent {
-            uuid: Uuid::from_u128(0x1234),
-            name: "order.placed".into(),
-            version: Some(1),
-            created_at: "2026-01-31T12:00:00.000Z".into(),
-            data: Payload::Json(script.into()),
-            context: "{}".into(),
-        },
-        stream_id: StreamId::new("order-1"),
-        position: 1,
-        tenant_id: "default".into(),
-        attempt: 1,
-    }
 }
 
 async fn publish(publisher: &ComponentPublisher, script: &str) -> Attempt {

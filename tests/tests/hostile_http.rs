@@ -11,9 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use outbox_host::publisher::component::{ComponentPublisher, Grants, Limits, OutputSink, Settings};
-use outbox_host::{Attempt, Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
+use outbox_host::{Attempt, Outcome, Publisher};
+use outbox_tests::outboxes::recorded;
 use outbox_tests::{guest, wait_until};
-use uuid::Uuid;
 
 const MIB: usize = 1 << 20;
 const CALL_TIME: Duration = Duration::from_secs(2);
@@ -139,20 +139,7 @@ fn requests(server: &Server, limits: Limits) -> ComponentPublisher {
 }
 
 async fn publish(publisher: &ComponentPublisher, script: &str) -> Attempt {
-    let event = Recorded {
-        wrapped_event: WrappedEvent {
-            uuid: Uuid::from_u128(7),
-            name: "order.placed".into(),
-            version: None,
-            created_at: "2026-01-31T12:00:00.000Z".into(),
-            data: Payload::Json(script.into()),
-            context: "{}".into(),
-        },
-        stream_id: StreamId::new("order-1"),
-        position: 1,
-        tenant_id: "default".into(),
-        attempt: 1,
-    };
+    let event = recorded(script);
     publisher.publish(&event).await
 }
 

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use outbox_host::publisher::component::{ComponentPublisher, Grants, HeaderSecret, Limits, OutputSink, Settings};
-use outbox_host::{Attempt, Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
+use outbox_host::{Attempt, Outcome, Publisher};
 use outbox_tests::guest;
-use uuid::Uuid;
+use outbox_tests::outboxes::recorded;
 
 const MIB: usize = 1 << 20;
 const CALL_TIME: Duration = Duration::from_secs(1);
@@ -34,20 +34,7 @@ fn nosy(grants: Grants) -> ComponentPublisher {
 }
 
 async fn publish_data(publisher: &ComponentPublisher, data: String) -> Attempt {
-    let event = Recorded {
-        wrapped_event: WrappedEvent {
-            uuid: Uuid::from_u128(7),
-            name: "order.placed".into(),
-            version: None,
-            created_at: "2026-01-31T12:00:00.000Z".into(),
-            data: Payload::Json(data),
-            context: "{}".into(),
-        },
-        stream_id: StreamId::new("order-1"),
-        position: 1,
-        tenant_id: "default".into(),
-        attempt: 1,
-    };
+    let event = recorded(data);
     publisher.publish(&event).await
 }
 

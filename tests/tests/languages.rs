@@ -9,7 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use outbox_host::publisher::component::{ComponentPublisher, Grants, Isolation, Settings};
-use outbox_host::{Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
+use outbox_host::{Outcome, Publisher};
+use outbox_tests::outboxes::recorded as event;
 use outbox_tests::sink::{Delivery, Sink};
 use outbox_tests::workplace::{Signal, Workplace, eventually};
 use serde_json::{Value, json};
@@ -256,23 +257,6 @@ fn from_base64(text: &str) -> Vec<u8> {
 
 // --- the same outcomes ------------------------------------------------------------------------------------------------
 
-fn event(data: &str) -> Recorded {
-    Recorded {
-        wrapped_event: WrappedEvent {
-            uuid: Uuid::from_u128(7),
-            name: "order.placed".into(),
-            version: Some(1),
-            created_at: "2026-01-31T12:00:00.000Z".into(),
-            data: Payload::Json(data.into()),
-            context: "{}".into(),
-        },
-        stream_id: StreamId::new("order-1"),
-        position: 1,
-        tenant_id: "default".into(),
-        attempt: 1,
-    }
-}
-
 fn sink(options: &[&str]) -> (tempfile::TempDir, Sink) {
     let folder = tempfile::tempdir().unwrap();
     let sink = Sink::start_with(&folder.path().join("ledger"), env!("CARGO_BIN_EXE_outbox-sink"), options);
@@ -396,7 +380,7 @@ fn with_url(url: &str, allow_http: &[&str]) -> Grants {
 async fn lives_long(language: &Language) {
     let (_folder, sink) = sink(&[]);
     let publisher = language.load(&sink);
-    let (small, large) = (event("{}"), event(&json!("x".repeat(1 << 20)).to_string()));
+    let (small, large) = (event("{}"), event(json!("x".repeat(1 << 20)).to_string()));
     for call in 1..=1_000 {
         let event = if call % 50 == 0 { &large } else { &small };
         let outcome = publisher.publish(event).await.outcome;
