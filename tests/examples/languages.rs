@@ -21,6 +21,7 @@ const END: &str = "<!-- /languages -->\n";
 const LANGUAGES: &[(&str, &str, &str)] = &[
     ("rust-webhook", "Rust", "cargo, wasm32-wasip2"),
     ("c-webhook", "C", "zig cc 0.17, wasm-tools"),
+    ("go-webhook", "Go 1.26", "go, wasm-tools"),
     ("python-webhook", "Python 3.14", "componentize-py 0.25"),
     ("javascript-quickjs-webhook", "JavaScript, QuickJS", "componentize-qjs 0.4"),
     ("javascript-starlingmonkey-webhook", "JavaScript, StarlingMonkey", "componentize-js 0.23"),

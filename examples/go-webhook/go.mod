@@ -1,0 +1,3 @@
+module outbox.example/go-webhook
+
+go 1.24

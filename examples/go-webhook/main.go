@@ -1,0 +1,49 @@
+// Posts each event to a URL, as CloudEvents 1.0 in structured JSON. See the README for its settings and answers.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+var (
+	target destination
+	source = "/outbox"
+)
+
+func configure(settings map[string]string) (err error) {
+	url := settings["WEBHOOK_URL"]
+	if url == "" {
+		return errors.New("the environment variable WEBHOOK_URL is missing: where to post to")
+	}
+	if target, err = parseDestination(url); err != nil {
+		return fmt.Errorf("the environment variable WEBHOOK_URL %w", err)
+	}
+	if settings["WEBHOOK_SOURCE"] != "" {
+		source = settings["WEBHOOK_SOURCE"]
+	}
+	return nil
+}
+
+// publish is handed how to post, and what time it is: tests have no wasi.
+func publish(event *Event, post func(destination, []header, []byte) (response, *Error), now func() time.Time) (failed *Error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			failed = &Error{Case: Retryable, Reason: fmt.Sprint(panicked)}
+		}
+	}()
+	body, err := cloudEvent(event, source)
+	if err != nil {
+		return &Error{Case: Retryable, Reason: err.Error()}
+	}
+	response, failed := post(target, []header{{"content-type", cloudEventType}, {"idempotency-key", event.UUID}}, body)
+	if failed != nil {
+		return failed
+	}
+	return toError(target, response, now())
+}
+
+type header struct{ name, value string }
+
+func main() {}

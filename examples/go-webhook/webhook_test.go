@@ -1,0 +1,131 @@
+package main
+
+import (
+	"encoding/json"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+func example(data string) *Event {
+	return &Event{
+		UUID: "00000000-0000-4000-8000-000000000001", Name: "order.placed", CreatedAt: "2026-01-31T12:00:00.000Z",
+		Data: data, Context: "{}", StreamID: "example-1", Position: math.MaxUint64, TenantID: "default", Attempt: 1,
+	}
+}
+
+func sent(t *testing.T, event *Event) map[string]any {
+	t.Helper()
+	text, err := cloudEvent(event, "/shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var members map[string]any
+	if err := json.Unmarshal(text, &members); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	return members
+}
+
+func TestAnEventHasTheAttributesOfCloudEventsAndTheOutboxsOwn(t *testing.T) {
+	event, name, version := example(`{"order": 7}`), `Ada's "orders"`, uint64(3)
+	event.StreamName, event.Version = &name, &version
+	want := map[string]any{
+		"specversion": "1.0", "id": event.UUID, "source": "/shop", "type": "order.placed", "subject": "example-1",
+		"time": event.CreatedAt, "datacontenttype": "application/json", "outboxposition": "18446744073709551615",
+		"outboxattempt": 1.0, "tenantid": "default", "streamname": name, "streamversion": "3",
+		"data": map[string]any{"order": 7.0},
+	}
+	if got := sent(t, event); !reflect.DeepEqual(got, want) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestJSONArrivesByteForByteAndOtherDataAsBase64(t *testing.T) {
+	data := "{\"z\": 1.10, \"a\":\t1e2}"
+	if text, _ := cloudEvent(example(data), "/"); !strings.HasSuffix(string(text), `,"data":`+data+"}") {
+		t.Errorf("%s", text)
+	}
+	event := example("\xff\x00\x01")
+	event.ContentType = "image/png"
+	got := sent(t, event)
+	if got["datacontenttype"] != "image/png" || got["data_base64"] != "/wAB" || got["data"] != nil {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestTheTraceOfTheContextIsPassedOnWhereThereIsOne(t *testing.T) {
+	event := example("{}")
+	event.Context = `{"traceparent": "00-ab", "user": 7}`
+	if got := sent(t, event)["traceparent"]; got != "00-ab" {
+		t.Error(got)
+	}
+	event.Context = `{"traceparent": 7}`
+	if got := sent(t, event)["traceparent"]; got != nil {
+		t.Error(got)
+	}
+}
+
+var noon = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+
+func answerTo(r response) *Error {
+	to, _ := parseDestination("https://a.example/in?token=secret")
+	return toError(to, r, noon)
+}
+
+func TestEachStatusHasItsMeaning(t *testing.T) {
+	for _, status := range []uint16{200, 202, 204} {
+		if got := answerTo(response{status: status}); got != nil {
+			t.Error(status, got)
+		}
+	}
+	for meaning, statuses := range map[uint8][]uint16{
+		Rejected: {400, 401, 404, 410, 422}, Retryable: {301, 302, 408, 409, 500, 502, 504}, Unavailable: {429, 503},
+	} {
+		for _, status := range statuses {
+			if got := answerTo(response{status: status}); got == nil || got.Case != meaning {
+				t.Error(status, got)
+			}
+		}
+	}
+	got := answerTo(response{status: 422, body: "no such order\n"})
+	if got.Reason != "https://a.example/in answered 422: no such order" {
+		t.Error(got.Reason)
+	}
+}
+
+func TestAPauseIsAskedForInSecondsOrByDate(t *testing.T) {
+	for value, want := range map[string]int64{
+		"120": 120_000, " 0 ": 0, "9999999999": math.MaxUint32, "99999999999999999999": math.MaxUint32,
+		"Sat, 31 Jan 2026 12:00:30 GMT": 30_000, "Sat, 31 Jan 2026 11:00:00 GMT": 0, "soon": -1, "-1": -1, "": -1,
+	} {
+		got := int64(-1)
+		if ms := answerTo(response{status: 503, retryAfter: value}).RetryAfterMS; ms != nil {
+			got = int64(*ms)
+		}
+		if got != want {
+			t.Errorf("%q: %d", value, got)
+		}
+	}
+}
+
+func TestWhatCannotBePostedToIsRefusedWithAReason(t *testing.T) {
+	for url, reason := range map[string]string{
+		"localhost:8080": "is no URL", "ftp://a.example": "scheme ftp", "http://:80/": "no host",
+		"http://a.example/a b": "percent-encoded", "https://user:secret@a.example": "password",
+	} {
+		if err := configure(map[string]string{"WEBHOOK_URL": url}); err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
+
+func TestAPanicIsRetriedWithItsMessage(t *testing.T) {
+	post := func(destination, []header, []byte) (response, *Error) { panic("a mistake") }
+	got := publish(example("{}"), post, time.Now)
+	if got == nil || got.Case != Retryable || got.Reason != "a mistake" {
+		t.Error(got)
+	}
+}
