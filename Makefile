@@ -44,7 +44,7 @@ soak: guests
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --all --check --manifest-path examples/Cargo.toml
-	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --release --workspace --all-targets --features outbox-guest/http --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --locked -p outbox-host -p outbox-guest --features outbox-guest/http
 
 # Licences, banned crates and sources of all dependencies.
