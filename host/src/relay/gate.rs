@@ -175,6 +175,25 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_called_nobody_opens_nothing_and_the_next_one_follows() {
+        let now = Instant::now();
+        let mut gates = Gates::new(2);
+        gates.unavailable(1, Duration::ZERO, now);
+        assert_eq!(gates.doors(now, false, |_| false), Doors { probed: Legs::one(1), ..Doors::default() });
+        assert_eq!(gates.doors(now, true, |_| false).shut, Legs::one(1));
+        gates.probe(Legs::one(1));
+        assert_eq!(gates.doors(now, false, |_| true).shut, Legs::one(1));
+        // The entry could not be decoded: nobody was asked.
+        gates.available(Legs::NONE);
+        gates.unprobed(now, |_| false);
+        assert!(!gates.all_open());
+        assert_eq!(gates.doors(now, false, |_| false).probed, Legs::one(1));
+        gates.probe(Legs::one(1));
+        gates.available(Legs::one(1));
+        assert!(gates.all_open());
+    }
+
+    #[test]
     fn another_publisher_is_probed_at_once() {
         let now = Instant::now();
         let mut gate = Gate::Open;
