@@ -48,9 +48,9 @@ impl Publisher for Versioned {
             std::thread::sleep(self.sleeps);
         }
         let uuid = &event.wrapped_event.uuid;
-        let hash = uuid.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let hash = uuid
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
         if (hash >> 32) % 100 < u64::from(self.fails) {
             return Err(Error::retryable(format!("version {} cannot", self.version)));
         }
