@@ -70,7 +70,8 @@ build_other() { # NAME WHETHER_ASKED_FOR
 # Whether nothing that a component is made of is newer than it.
 is_fresh() { # NAME
   local made=$components/$1.wasm
-  [ -f "$made" ] && [ -z "$(find "examples/$1" examples/wit examples/languages.sh wit -newer "$made" -type f -print -quit)" ]
+  [ -f "$made" ] && [ -z "$(find "examples/$1" examples/wit examples/languages.sh wit -newer "$made" -type f \
+    -not -name README.md -not -path '*/test*' -print -quit)" ]
 }
 
 compile() {

@@ -79,12 +79,12 @@ async fn measure(name: &str) -> Result<String> {
     let event = time_of(&reused, 2_000).await?;
     let bytes = memory(&file, settings(Isolation::Reuse { recycle_after: 100 })).await?;
     Ok(format!(
-        "{} | {:.1} s | {:.1} ms | {:.2} ms | {:.1} MB",
+        "{} | {:.1} s | {:.1} ms | {:.2} ms | {}",
         size(file.metadata()?.len()),
         compile.as_secs_f64(),
         first.as_secs_f64() * 1e3,
         event.as_secs_f64() * 1e3,
-        bytes as f64 / 1e6
+        size(bytes as u64)
     ))
 }
 

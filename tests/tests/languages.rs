@@ -8,7 +8,7 @@ use std::io::{Write, stderr};
 use std::path::Path;
 use std::time::Duration;
 
-use outbox_host::publisher::component::{ComponentPublisher, Grants, Isolation, Settings};
+use outbox_host::publisher::component::{ComponentPublisher, Grants, Isolation, Limits, Settings};
 use outbox_host::{Outcome, Publisher};
 use outbox_tests::outboxes::recorded as event;
 use outbox_tests::sink::{Delivery, Sink};
@@ -66,7 +66,9 @@ impl Language {
     fn load_with(&self, grants: Grants) -> ComponentPublisher {
         let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/cache/outbox");
         let isolation = Isolation::Reuse { recycle_after: self.recycle_after };
-        let settings = Settings { grants, isolation, cache: Some(cache), ..Settings::default() };
+        // Several may be compiled at the same time, on few cores.
+        let limits = Limits { compile_time: Duration::from_secs(300), ..Limits::default() };
+        let settings = Settings { grants, isolation, limits, cache: Some(cache), ..Settings::default() };
         ComponentPublisher::load(&outbox_tests::guest(self.name), settings).unwrap()
     }
 }
@@ -209,7 +211,7 @@ fn the_same_requests(language: &Language) {
     let (name, url) = (language.name, sink.url());
     let run = format!(
         "run --db app.db --publisher guests/{name}.wasm --allow-http {url} --env WEBHOOK_URL={url}/hook?token=1 \
-         --env WEBHOOK_SOURCE=https://shop.example/ --json"
+         --env WEBHOOK_SOURCE=https://shop.example/ --compile-time 5m --json"
     );
     let report = place.outbox(&run).json();
     assert_eq!([&report["published"], &report["remaining"]], [rows.len(), 0], "{report:#}");
