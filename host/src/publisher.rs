@@ -58,8 +58,8 @@ pub trait Publisher: Send + Sync {
     }
 
     /// Becomes what the registry says that it is to be. A relay that has the lease calls this before the first event, and
-    /// on a thread of its own after each change of the outbox, and a few times in a second. It does not wait for what
-    /// takes long. A publisher without versions has nothing to do.
+    /// on a thread of its own after each change of the outbox, and when [`Kept::again`] says. It does not wait for what takes
+    /// long. A publisher without versions has nothing to do.
     ///
     /// # Errors
     ///
@@ -87,6 +87,8 @@ pub struct Kept {
     pub busy: bool,
     /// Whether every version that is at work publishes, one at least.
     pub ready: bool,
+    /// How soon it is to be called again, though the outbox has not changed; none where there is no need.
+    pub again: Option<Duration>,
     /// The canaries that publish no longer.
     pub withdrawn: Vec<Withdrawn>,
 }

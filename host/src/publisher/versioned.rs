@@ -23,6 +23,9 @@ use crate::recorded::Recorded;
 const ACTIVATIONS_MAX: u32 = 3;
 /// How often what the versions did is written down.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
+/// How often to look whether a version has been loaded, and how often to judge a canary.
+const LOADING_PAUSE: Duration = Duration::from_millis(5);
+const TRIAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// A publisher whose versions are those that the outbox's [`Registry`] keeps under its name.
 ///
@@ -228,6 +231,12 @@ impl Publisher for VersionedPublisher {
         let is_followed = upkeep.generation.is_some();
         let is_asked_for = |(version, _): &(PublisherVersion, Loading)| version.state == VersionState::Stored;
         kept.busy = upkeep.loading.is_some() || !is_followed;
+        let is_on_trial = self.at_work().canary.is_some();
+        kept.again = Some(match (kept.busy, is_on_trial) {
+            (true, _) => LOADING_PAUSE,
+            (false, true) => TRIAL_PAUSE,
+            (false, false) => COUNT_PAUSE,
+        });
         kept.ready = self.at_work().active.is_some() && is_followed && upkeep.loading.as_ref().is_none_or(is_asked_for);
         Ok(kept)
     }

@@ -15,6 +15,8 @@ use super::{Attempt, BoxFuture, Kept, Publisher, one_entry};
 use crate::outbox::{Registry, StorageError};
 use crate::recorded::Recorded;
 
+/// How often to look at the file.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
 /// How long a file has to stay as it is before it is read: whoever writes it is then done, mostly.
 const QUIET: Duration = Duration::from_millis(200);
 /// How long a file that is no publisher may still be one that is being written, before that is told.
@@ -149,7 +151,7 @@ impl Publisher for WatchedPublisher {
         let (mut watch, now) = (self.watch.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
         self.look(&mut watch, now);
         let swapped = self.finish(&mut watch, now);
-        Ok(Kept { swapped, ready: true, ..Kept::default() })
+        Ok(Kept { swapped, ready: true, again: Some(LOOK_PAUSE), ..Kept::default() })
     }
 }
 

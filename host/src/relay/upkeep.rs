@@ -34,14 +34,14 @@ pub(super) fn begin(parts: Parts<'_>, in_pass: bool, stopping: &Stopping) -> Res
 /// Keeps the publishers up until `changes` ends, which tells of each change of the outbox.
 pub(super) fn run(parts: Parts<'_>, changes: &Receiver<()>, results: &Sender<Message>) {
     let registry = parts.strategy.registry();
-    let (mut pause, mut failing) = (LOOK_AGAIN / 2, false);
-    while changes.recv_timeout(pause) != Err(RecvTimeoutError::Disconnected) {
-        pause = LOOK_AGAIN / 2;
+    let (mut again, mut failing) = (Some(Duration::ZERO), false);
+    while wait(changes, again) {
         let mut failed = None;
+        again = None;
         for (leg, publisher) in parts.publishers.iter() {
             match publisher.keep_up(registry, (parts.clock)()) {
                 Ok(kept) => {
-                    pause = if kept.busy { PAUSE_MIN } else { pause };
+                    again = again.into_iter().chain(kept.again).min();
                     if kept.swapped || !kept.withdrawn.is_empty() {
                         let _ = results.send(Message::Kept(leg, kept));
                     }
@@ -49,12 +49,23 @@ pub(super) fn run(parts: Parts<'_>, changes: &Receiver<()>, results: &Sender<Mes
                 Err(error) => failed = Some(error),
             }
         }
-        if let Some(error) = failed.as_ref().filter(|_| !failing) {
-            tracing::warn!("cannot follow the publishers' versions: {error}; trying again");
+        if let Some(error) = &failed {
+            again = Some(LOOK_AGAIN);
+            if !failing {
+                tracing::warn!("cannot follow the publishers' versions: {error}; trying again");
+            }
         }
         failing = failed.is_some();
         // Under load every commit is a change.
         thread::sleep(PAUSE_MIN);
+    }
+}
+
+/// Waits for a change, at most for `again`; says whether there may be more of them.
+fn wait(changes: &Receiver<()>, again: Option<Duration>) -> bool {
+    match again {
+        Some(again) => changes.recv_timeout(again) != Err(RecvTimeoutError::Disconnected),
+        None => changes.recv().is_ok(),
     }
 }
 
