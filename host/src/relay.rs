@@ -456,7 +456,15 @@ impl<'a> Session<'a> {
         let now = Instant::now();
         for called in job.calls {
             self.open_and_shut(&called, now);
-            self.settle_call(job.lane, called, now);
+            match &called.attempt {
+                // By far the most common.
+                Some(attempt) if attempt.outcome == Outcome::Delivered => {
+                    let Called { position, tried_before, .. } = called;
+                    self.lanes.settled(job.lane, position);
+                    self.to_be_committed(job.lane, Settled::Delivered { position, tried_before }, now);
+                }
+                _ => self.settle_call(job.lane, called, now),
+            }
         }
         if let Some(rest) = job.rest {
             self.lanes.finished(job.lane, rest);
@@ -530,6 +538,10 @@ impl<'a> Session<'a> {
                 failed(attempt, history, Fate::Retry { at })
             }
         };
+        self.to_be_committed(lane, settled, now);
+    }
+
+    fn to_be_committed(&mut self, lane: LaneId, settled: Settled, now: Instant) {
         self.group.since.get_or_insert(now);
         self.group.lanes.push(lane);
         self.group.settled.push(settled);

@@ -163,7 +163,16 @@ impl Calls<'_> {
                         }
                         self.tell(told);
                     };
-                    self.publish_to_each(&event, facts, &mut waits).await
+                    match facts.legs.only().and_then(|leg| Some((leg, self.publishers.publisher(leg)?))) {
+                        Some((leg, publisher)) => {
+                            let call = async { publisher.publish(&event).await };
+                            let answer = self.unless_given_up(call, &mut waits).await;
+                            let mut called = facts.called(None, (self.clock)());
+                            answer.into_iter().for_each(|attempt| called.answered(leg, self.named(leg, attempt)));
+                            called
+                        }
+                        None => self.publish_to_each(&event, facts, &mut waits).await,
+                    }
                 }
                 Err(undecodable) => facts.called(Some(undecodable.into()), (self.clock)()),
             };
