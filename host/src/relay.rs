@@ -461,7 +461,7 @@ impl<'a> Session<'a> {
                 Some(attempt) if attempt.outcome == Outcome::Delivered => {
                     let Called { position, tried_before, .. } = called;
                     self.lanes.settled(job.lane, position);
-                    self.to_be_committed(job.lane, Settled::Delivered { position, tried_before }, now);
+                    self.await_commit(job.lane, Settled::Delivered { position, tried_before }, now);
                 }
                 _ => self.settle_call(job.lane, called, now),
             }
@@ -538,10 +538,10 @@ impl<'a> Session<'a> {
                 failed(attempt, history, Fate::Retry { at })
             }
         };
-        self.to_be_committed(lane, settled, now);
+        self.await_commit(lane, settled, now);
     }
 
-    fn to_be_committed(&mut self, lane: LaneId, settled: Settled, now: Instant) {
+    fn await_commit(&mut self, lane: LaneId, settled: Settled, now: Instant) {
         self.group.since.get_or_insert(now);
         self.group.lanes.push(lane);
         self.group.settled.push(settled);
