@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use outbox_host::outbox::{Act, Counts, PublisherVersion, VersionState};
-use outbox_host::publisher::component::Settings;
+use outbox_host::publisher::component::{OutputSink, Settings};
 use outbox_host::{
     CanaryRules, JsonSerde, NewEvent, Outbox, OutboxStorageStrategy, RelayOptions, SqliteOutbox, StreamId,
     VersionedPublisher,
@@ -333,6 +333,41 @@ fn a_relay_begins_with_the_active_version_while_another_is_still_tried() {
         world.until_empty();
         assert_eq!(world.version(hanging).state, VersionState::Stored);
     });
+}
+
+#[test]
+fn an_active_version_that_cannot_be_configured_now_is_unavailable_and_tried_again_like_any_publisher() {
+    let world = World::new();
+    let version = world.deploy(&std::fs::read(guest("lifecycle")).unwrap());
+    let with = |greeting: Option<&str>| {
+        let mut settings = world.settings();
+        settings.output = OutputSink::new(|_| {});
+        settings.grants.env = greeting.map(|greeting| ("GREETING".into(), greeting.into())).into_iter().collect();
+        VersionedPublisher::new(NAME, settings, CanaryRules::default())
+    };
+    relaying(&world.outbox, &with(Some("hello")), |_| world.until_state(version, VersionState::Active));
+    world.append(&events(1, 0..1));
+    // Somebody forgot its environment. A pass ends, says why, and nothing is refused.
+    let report = world.outbox.run(&with(None), None).unwrap();
+    assert_eq!((report.published, report.unavailable), (0, 1));
+    assert!(report.failures[0].reason.contains("GREETING"), "{}", report.failures[0].reason);
+    assert_eq!(world.version(version).state, VersionState::Active);
+    assert_eq!(world.outbox.run(&with(Some("hello")), None).unwrap().published, 1);
+}
+
+#[test]
+fn an_active_version_that_cannot_be_loaded_is_told_once_and_ends_no_pass_and_no_relay() {
+    let world = World::new();
+    let version = world.deploy(&Sheet::good(1).bytes());
+    relaying(&world.outbox, &world.publisher(), |_| world.until_state(version, VersionState::Active));
+    world.append(&events(1, 0..1));
+    let mut settings = world.settings();
+    settings.limits.module_bytes = 1;
+    let publisher = VersionedPublisher::new(NAME, settings, CanaryRules::default());
+    let report = world.outbox.run(&publisher, None).unwrap();
+    assert!(report.failures[0].reason.contains("limit: module_mib"), "{}", report.failures[0].reason);
+    assert_eq!(world.version(version).state, VersionState::Active);
+    assert_eq!(world.outbox.run(&world.publisher(), None).unwrap().published, 1);
 }
 
 #[test]

@@ -16,12 +16,13 @@ pub(super) struct Loading {
 type Loaded = Result<Arc<ComponentPublisher>, String>;
 
 impl Loading {
-    pub(super) fn begin(name: &str, bytes: Vec<u8>, settings: Settings) -> Self {
+    /// A new one has to show that it can start, with its `configure`.
+    pub(super) fn begin(name: &str, bytes: Vec<u8>, settings: Settings, is_new: bool) -> Self {
         let (done, coming) = sync_channel(1);
         let name = name.to_owned();
         let load = move || {
             // Nobody listens any more where another version was asked for meanwhile.
-            let _ = done.send(load(&name, &bytes, settings).map(Arc::new));
+            let _ = done.send(load(&name, &bytes, settings, is_new).map(Arc::new));
         };
         // Where there is no thread, its end of the channel is gone, which `result` tells.
         let _ = thread::Builder::new().name("outbox-load".into()).spawn(load);
@@ -41,9 +42,12 @@ impl Loading {
     }
 }
 
-/// Compiles it, and starts an instance, which the first event will have.
-fn load(name: &str, bytes: &[u8], settings: Settings) -> Result<ComponentPublisher, String> {
+/// Compiles it; of a new one it starts an instance too, which the first event will have.
+fn load(name: &str, bytes: &[u8], settings: Settings, is_new: bool) -> Result<ComponentPublisher, String> {
     let publisher = ComponentPublisher::from_bytes(name, bytes, settings).map_err(|error| error.to_string())?;
+    if !is_new {
+        return Ok(publisher);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start a runtime: {error}"))?;
     runtime.block_on(publisher.warm_up()).map_err(|refused| refused.outcome.reason().to_owned())?;

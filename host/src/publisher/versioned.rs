@@ -70,6 +70,8 @@ struct Tally {
 struct Upkeep {
     /// The registry's generation that was followed.
     generation: Option<u64>,
+    /// It is to be followed again, though it has not changed: something has been loaded.
+    look_again: bool,
     loading: Option<(PublisherVersion, Loading)>,
     /// The active version, where it could not be loaded.
     broken: Option<u32>,
@@ -221,14 +223,17 @@ impl Publisher for VersionedPublisher {
         self.count_when_due(&mut upkeep, registry)?;
         self.judge_canary(registry, now)?;
         let generation = registry.registry_generation()?;
-        if upkeep.generation != Some(generation) {
+        let has_changed = upkeep.generation != Some(generation);
+        if has_changed {
             upkeep.broken = None;
+        }
+        if has_changed || upkeep.look_again {
             self.follow(&mut upkeep, registry, &mut kept)?;
-            upkeep.generation = Some(generation);
+            (upkeep.generation, upkeep.look_again) = (Some(generation), false);
         }
         self.finish_loading(&mut upkeep, registry, now, &mut kept)?;
         // After one version there may be another one to be loaded: the registry has to be asked first.
-        let is_followed = upkeep.generation.is_some();
+        let is_followed = !upkeep.look_again;
         let is_asked_for = |(version, _): &(PublisherVersion, Loading)| version.state == VersionState::Stored;
         kept.busy = upkeep.loading.is_some() || !is_followed;
         let is_on_trial = self.at_work().canary.is_some();
@@ -334,7 +339,9 @@ impl VersionedPublisher {
             Err(error) => return Err(error),
         };
         tracing::info!(publisher = &*self.name, version = number, digest = version.digest, "loading");
-        let loading = Loading::begin(&self.name, bytes, self.settings.clone());
+        // What is at work was configured once: if it cannot be now, its calls say so, and it is tried again.
+        let is_new = version.state == VersionState::Stored;
+        let loading = Loading::begin(&self.name, bytes, self.settings.clone(), is_new);
         upkeep.loading = Some((version.clone(), loading));
         Ok(())
     }
@@ -361,7 +368,7 @@ impl VersionedPublisher {
             (Ok(_), None) => registry.activated(&self.name, number, now)?,
         };
         // What is next is asked anew.
-        (upkeep.loading, upkeep.generation) = (None, None);
+        (upkeep.loading, upkeep.look_again) = (None, true);
         // Not taken where somebody has asked for another one meanwhile.
         let Some(publisher) = result.ok().filter(|_| taken) else { return Ok(()) };
         let loaded = Arc::new(Loaded { version: number, publisher, calls: Tally::default(), trial: Tally::default() });

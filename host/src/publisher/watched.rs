@@ -92,7 +92,7 @@ impl WatchedPublisher {
         }
         let Ok(bytes) = fs::read(&self.path) else { return };
         (watch.read, watch.failed) = (Some(found), None);
-        watch.loading = Some(Loading::begin(&self.name, bytes, self.settings.clone()));
+        watch.loading = Some(Loading::begin(&self.name, bytes, self.settings.clone(), true));
     }
 
     /// Whether another one publishes from now on.
