@@ -1,5 +1,6 @@
 //! The calls: each caller takes a job, decodes its entries and has them published, one after the other.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,9 @@ use crate::settlement::History;
 const TURN: usize = 128;
 /// How many results are told at once, at the most: each telling may have to wake somebody.
 const TELL_MAX: usize = 64;
+/// How many entries a caller takes and marks at once, at the most, up to a job more: after a crash each of them is tried
+/// alone. With a job more, a mark has room for them.
+const TAKE_MAX: usize = 64;
 
 /// What all callers share.
 #[derive(Clone, Copy)]
@@ -84,7 +88,8 @@ pub(super) fn shares(callers: usize) -> Vec<(usize, usize)> {
 pub(super) fn run(calls: Calls<'_>, first_slot: usize, callers: usize) {
     let called = catch_unwind(AssertUnwindSafe(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(join_all((first_slot..first_slot + callers).map(|slot| calls.call(slot))));
+        let callers = (first_slot..first_slot + callers).map(|slot| Caller::new(calls, slot).run());
+        runtime.block_on(join_all(callers));
         std::io::Result::Ok(())
     }));
     let cause = match called {
@@ -96,26 +101,34 @@ pub(super) fn run(calls: Calls<'_>, first_slot: usize, callers: usize) {
     let _ = calls.results.send(Message::Broken(StorageError::Other { doing: "call the publisher", cause }));
 }
 
-impl Calls<'_> {
-    async fn call(self, slot: usize) {
-        let mut told = Vec::new();
+/// One caller: what it has taken, and what it has not told yet.
+struct Caller<'a> {
+    calls: Calls<'a>,
+    slot: usize,
+    /// Jobs that are to be begun.
+    taken: VecDeque<Job>,
+    told: Vec<Finished>,
+    /// Whether calls end at once: then several jobs are taken and marked at a time, since a mark costs as much as a call.
+    at_once: bool,
+    /// Whether the mark is of everything that was taken; else of one call.
+    marked_all: bool,
+}
+
+impl<'a> Caller<'a> {
+    fn new(calls: Calls<'a>, slot: usize) -> Self {
+        Self { calls, slot, taken: VecDeque::new(), told: Vec::new(), at_once: false, marked_all: false }
+    }
+
+    async fn run(mut self) {
         let mut published = 0;
-        loop {
-            let job = match self.jobs.try_recv() {
-                Ok(job) => job,
-                Err(_) => {
-                    // First of all: once told, another entry may be published alone, and has to be seen to be alone.
-                    self.lease.mark(slot, &[]);
-                    self.tell(&mut told);
-                    let Ok(job) = self.jobs.recv().await else { return };
-                    job
-                }
-            };
-            published += job.claims.len();
-            let finished = self.publish(slot, job, &mut told).await;
-            told.push(finished);
-            if told.len() >= TELL_MAX || published >= TURN {
-                self.tell(&mut told);
+        while self.take().await {
+            while let Some(job) = self.taken.pop_front() {
+                published += job.claims.len();
+                let finished = self.publish(job).await;
+                self.told.push(finished);
+            }
+            if self.told.len() >= TELL_MAX || published >= TURN {
+                self.tell_all();
             }
             if published >= TURN {
                 published = 0;
@@ -124,62 +137,96 @@ impl Calls<'_> {
         }
     }
 
-    fn tell(&self, told: &mut Vec<Finished>) {
-        if !told.is_empty() {
+    /// Takes the next job, or several, and notes that their calls are under way; false when there are no more.
+    async fn take(&mut self) -> bool {
+        let job = match self.calls.jobs.try_recv() {
+            Ok(job) => job,
+            Err(_) => {
+                self.tell_all();
+                let Ok(job) = self.calls.jobs.recv().await else { return false };
+                job
+            }
+        };
+        let mut entries = job.claims.len();
+        self.taken.push_back(job);
+        while self.at_once
+            && entries < TAKE_MAX
+            && let Ok(job) = self.calls.jobs.try_recv()
+        {
+            entries += job.claims.len();
+            self.taken.push_back(job);
+        }
+        self.marked_all = self.at_once && entries > 1;
+        if self.marked_all {
+            let claims = self.taken.iter().flat_map(|job| &job.claims);
+            self.mark(&claims.map(|claim| claim.entry.position).collect::<Vec<_>>());
+        }
+        true
+    }
+
+    /// Nothing is under way. First of all that is marked: once all is told, another entry may be published alone, and has to
+    /// be seen to be alone.
+    fn tell_all(&mut self) {
+        self.mark(&[]);
+        self.tell();
+    }
+
+    fn mark(&self, positions: &[i64]) {
+        self.calls.lease.mark(self.slot, positions);
+    }
+
+    fn tell(&mut self) {
+        if !self.told.is_empty() {
             // Nobody listens only where the relay has ended in an error: its entries are still there.
-            let _ = self.results.send(Message::Finished(std::mem::take(told)));
+            let _ = self.calls.results.send(Message::Finished(std::mem::take(&mut self.told)));
         }
     }
 
-    async fn publish(&self, slot: usize, job: Job, told: &mut Vec<Finished>) -> Finished {
-        if job.legs.meets(Legs::of_bits(self.left_alone.load(Ordering::Acquire))) {
-            return Finished { lane: job.lane, calls: Vec::new(), rest: Some(job.claims) };
+    async fn publish(&mut self, job: Job) -> Finished {
+        let left_alone = Legs::of_bits(self.calls.left_alone.load(Ordering::Acquire));
+        // Once the relay is to stop, nothing new is begun.
+        if job.legs.meets(left_alone) || self.calls.jobs.is_closed() {
+            return job.untried();
         }
         let same = |leg: &usize| job.claims.iter().all(|claim| claim.legs() == Legs::one(*leg));
         let only = job.legs.only().filter(|_| job.claims.len() > 1).filter(same);
         let takes_batches = |publisher: &&dyn Publisher| publisher.max_batch() > 1;
-        let finished = match only.and_then(|leg| Some((leg, self.publishers.publisher(leg).filter(takes_batches)?))) {
-            Some((leg, publisher)) => self.publish_batch(slot, job, leg, publisher, told).await,
-            None => self.publish_in_turn(slot, job, told).await,
+        let publishers = self.calls.publishers;
+        let finished = match only.and_then(|leg| Some((leg, publishers.publisher(leg).filter(takes_batches)?))) {
+            Some((leg, publisher)) => self.publish_batch(job, leg, publisher).await,
+            None => self.publish_in_turn(job).await,
         };
         for (leg, _) in finished.calls.iter().flat_map(|called| &called.unavailable) {
-            self.left_alone.fetch_or(Legs::one(*leg).bits(), Ordering::Release);
+            self.calls.left_alone.fetch_or(Legs::one(*leg).bits(), Ordering::Release);
         }
         finished
     }
 
     /// Publishes the entries of a job in turn, up to the first that fails.
-    async fn publish_in_turn(&self, slot: usize, job: Job, told: &mut Vec<Finished>) -> Finished {
+    async fn publish_in_turn(&mut self, job: Job) -> Finished {
+        let Calls { publishers, serde, clock, .. } = self.calls;
         let mut calls = Vec::with_capacity(job.claims.len());
         let mut claims = job.claims.into_iter();
         for claim in claims.by_ref() {
             let (position, facts) = (claim.entry.position, Facts::of(&claim));
-            let called = match claim.decode(self.serde) {
+            let called = match claim.decode(serde) {
                 Ok(event) => {
-                    self.lease.mark(slot, &[position]);
-                    let mut waits = || {
-                        if !calls.is_empty() {
-                            told.push(Finished { lane: job.lane, calls: std::mem::take(&mut calls), rest: None });
-                        }
-                        self.tell(told);
-                    };
-                    match facts.legs.only().and_then(|leg| Some((leg, self.publishers.publisher(leg)?))) {
+                    let under_way = UnderWay { lane: job.lane, positions: &[position], calls: &mut calls };
+                    match facts.legs.only().and_then(|leg| Some((leg, publishers.publisher(leg)?))) {
                         Some((leg, publisher)) => {
-                            let call = async { publisher.publish(&event).await };
-                            let answer = self.unless_given_up(call, &mut waits).await;
-                            let mut called = facts.called(None, (self.clock)());
+                            let answer = self.call(under_way, async { publisher.publish(&event).await }).await;
+                            let mut called = facts.called(None, clock());
                             answer.into_iter().for_each(|attempt| called.answered(leg, self.named(leg, attempt)));
                             called
                         }
-                        None => self.publish_to_each(&event, facts, &mut waits).await,
+                        None => self.publish_to_each(&event, facts, under_way).await,
                     }
                 }
-                Err(undecodable) => facts.called(Some(undecodable.into()), (self.clock)()),
+                Err(undecodable) => facts.called(Some(undecodable.into()), clock()),
             };
             let failed = called.attempt.as_ref().is_none_or(|attempt| attempt.outcome != Outcome::Delivered);
             calls.push(called);
-            // Once the relay is to stop, nothing new is begun.
-            if failed || self.jobs.is_closed() {
+            if failed || self.calls.jobs.is_closed() {
                 break;
             }
         }
@@ -187,17 +234,18 @@ impl Calls<'_> {
     }
 
     /// Calls each publisher that has not got the event yet. That one fails keeps no other from it.
-    async fn publish_to_each(&self, event: &Recorded, facts: Facts, waits: &mut impl FnMut()) -> Called {
+    async fn publish_to_each(&mut self, event: &Recorded, facts: Facts, mut under_way: UnderWay<'_>) -> Called {
+        let Calls { publishers, clock, .. } = self.calls;
         let Facts { route, legs, .. } = facts;
         if legs.is_empty() {
             // Of those that it was to go to, all have it; or there was none from the start.
             let outcome = if route.is_empty() { unrouted(event) } else { Outcome::Delivered };
-            return facts.called(Some(outcome.into()), (self.clock)());
+            return facts.called(Some(outcome.into()), clock());
         }
-        let mut called = facts.called(None, (self.clock)());
+        let mut called = facts.called(None, clock());
         for leg in legs.iter() {
-            let Some(publisher) = self.publishers.publisher(leg) else { continue };
-            let answer = self.unless_given_up(async { publisher.publish(event).await }, &mut *waits).await;
+            let Some(publisher) = publishers.publisher(leg) else { continue };
+            let answer = self.call(under_way.again(), async { publisher.publish(event).await }).await;
             let Some(attempt) = answer else {
                 // Whatever was answered before counts for nothing but its deliveries.
                 called.attempt = None;
@@ -207,24 +255,18 @@ impl Calls<'_> {
         }
         called.in_part = called.delivered != facts.delivered
             && called.attempt.as_ref().is_none_or(|attempt| attempt.outcome != Outcome::Delivered);
-        called.at = (self.clock)();
+        called.at = clock();
         called
     }
 
     /// Publishes the entries of a job with one call. An entry that cannot be decoded ends the batch before it.
-    async fn publish_batch(
-        &self,
-        slot: usize,
-        job: Job,
-        leg: usize,
-        publisher: &dyn Publisher,
-        told: &mut Vec<Finished>,
-    ) -> Finished {
+    async fn publish_batch(&mut self, job: Job, leg: usize, publisher: &dyn Publisher) -> Finished {
+        let Calls { serde, clock, .. } = self.calls;
         let mut claims = job.claims.into_iter();
         let (mut known, mut events, mut undecodable) = (Vec::new(), Vec::new(), None);
         for claim in claims.by_ref().take(publisher.max_batch()) {
             let facts = Facts::of(&claim);
-            match claim.decode(self.serde) {
+            match claim.decode(serde) {
                 Ok(event) => {
                     known.push(facts);
                     events.push(event);
@@ -236,20 +278,16 @@ impl Calls<'_> {
             }
         }
         let positions: Vec<i64> = known.iter().map(|facts| facts.position).collect();
-        let waits = || self.tell(told);
+        let under_way = UnderWay { lane: job.lane, positions: &positions, calls: &mut Vec::new() };
         let attempts = match events.as_slice() {
             [] => Some(Vec::new()),
             [event] => {
-                self.lease.mark(slot, &positions);
-                let call = async { publisher.publish(event).await };
-                self.unless_given_up(call, waits).await.map(|attempt| vec![attempt])
+                let attempt = self.call(under_way, async { publisher.publish(event).await }).await;
+                attempt.map(|attempt| vec![attempt])
             }
-            events => {
-                self.lease.mark(slot, &positions);
-                self.unless_given_up(async { publisher.publish_batch(events).await }, waits).await
-            }
+            events => self.call(under_way, async { publisher.publish_batch(events).await }).await,
         };
-        let at = (self.clock)();
+        let at = clock();
         let mut attempts = attempts.map(Vec::into_iter);
         let mut calls: Vec<Called> = known
             .into_iter()
@@ -268,28 +306,71 @@ impl Calls<'_> {
     /// The attempt with its publisher's name, where publishers have names here.
     fn named(&self, leg: usize, mut attempt: Attempt) -> Attempt {
         if attempt.outcome != Outcome::Delivered
-            && let Some(name) = self.publishers.name(leg)
+            && let Some(name) = self.calls.publishers.name(leg)
         {
             attempt.publisher = Some(name.clone());
         }
         attempt
     }
 
-    /// What the call comes to; none when it is given up. A panic of a native publisher's is an outcome like others.
-    ///
-    /// `waits` is called when the call is not done at once. Whatever was delivered by then has to be told first: it would
-    /// be committed, and its lane go on, only after a call that may take long, and a crash would bring it again.
-    async fn unless_given_up<T: FromPanic>(&self, call: impl Future<Output = T>, waits: impl FnOnce()) -> Option<T> {
+    /// Marks a call, and awaits what it comes to; none when it is given up. A panic of a native publisher's is an outcome
+    /// like others.
+    async fn call<T: FromPanic>(&mut self, under_way: UnderWay<'_>, call: impl Future<Output = T>) -> Option<T> {
+        if !self.marked_all {
+            self.mark(under_way.positions);
+        }
         let mut call = std::pin::pin!(AssertUnwindSafe(call).catch_unwind());
-        // Most calls are done at once.
-        if let Some(done) = call.as_mut().now_or_never() {
-            return Some(done.unwrap_or_else(|panic| T::from_panic(&panic_text(panic.as_ref()))));
+        let done = match call.as_mut().now_or_never() {
+            // Most calls are.
+            Some(done) => {
+                self.at_once = true;
+                Some(done)
+            }
+            None => {
+                self.waits(under_way);
+                let given_up = self.calls.given_up;
+                tokio::select! {
+                    done = call => Some(done),
+                    _ = given_up.recv() => None,
+                }
+            }
+        };
+        done.map(|done| done.unwrap_or_else(|panic| T::from_panic(&panic_text(panic.as_ref()))))
+    }
+
+    /// A call takes long. Whatever was delivered before it is told first: it would be committed, and its lane go on, only
+    /// after the call, and a crash would bring it again. What was taken beside it is given back, for others to take, and
+    /// from now on is not taken for under way.
+    fn waits(&mut self, under_way: UnderWay<'_>) {
+        self.at_once = false;
+        if std::mem::take(&mut self.marked_all) {
+            self.mark(under_way.positions);
         }
-        waits();
-        tokio::select! {
-            done = call => Some(done.unwrap_or_else(|panic| T::from_panic(&panic_text(panic.as_ref())))),
-            _ = self.given_up.recv() => None,
+        if !under_way.calls.is_empty() {
+            let calls = std::mem::take(under_way.calls);
+            self.told.push(Finished { lane: under_way.lane, calls, rest: None });
         }
+        self.told.extend(self.taken.drain(..).map(Job::untried));
+        self.tell();
+    }
+}
+
+/// A call, and what its job came to before it.
+struct UnderWay<'a> {
+    lane: LaneId,
+    positions: &'a [i64],
+    calls: &'a mut Vec<Called>,
+}
+
+impl UnderWay<'_> {
+    fn again(&mut self) -> UnderWay<'_> {
+        UnderWay { calls: self.calls, ..*self }
+    }
+}
+
+impl Job {
+    fn untried(self) -> Finished {
+        Finished { lane: self.lane, calls: Vec::new(), rest: Some(self.claims) }
     }
 }
 
@@ -404,3 +485,7 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
+
+#[cfg(test)]
+#[path = "caller_tests.rs"]
+mod tests;
