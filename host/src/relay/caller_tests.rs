@@ -70,7 +70,10 @@ fn jobs(positions: std::ops::RangeInclusive<i64>) -> Vec<Job> {
     std::iter::from_fn(|| lanes.next_job(Default::default())).collect()
 }
 
-fn positions(finished: &Finished) -> (Vec<i64>, Vec<i64>) {
+/// The positions that a job called a publisher for, and those it left.
+type Told = (Vec<i64>, Vec<i64>);
+
+fn positions(finished: &Finished) -> Told {
     let rest = finished.rest.iter().flatten().map(|claim| claim.entry.position);
     (finished.calls.iter().map(|called| called.position).collect(), rest.collect())
 }
@@ -80,7 +83,7 @@ fn called(
     publisher: &WaitsFor,
     jobs: Vec<Job>,
     first_told: impl FnOnce(),
-) -> (Vec<Vec<i64>>, Vec<(Vec<i64>, Vec<i64>)>) {
+) -> (Vec<Vec<i64>>, Vec<Told>) {
     let marks = Marks::default();
     let (queue, taken) = async_channel::unbounded();
     let (_give_up, given_up) = async_channel::bounded(1);
