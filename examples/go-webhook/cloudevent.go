@@ -26,6 +26,7 @@ type attributes struct {
 	StreamName      *string `json:"streamname,omitempty"`
 	Category        *string `json:"streamcategory,omitempty"`
 	Version         *string `json:"streamversion,omitempty"`
+	OrderID         *string `json:"orderid,omitempty"`
 	trace
 }
 
@@ -38,12 +39,12 @@ type trace struct {
 // cloudEvent is the event in the structured JSON format of CloudEvents 1.0.
 //
 // JSON data is put in as the text that it is, so that it arrives byte for byte as the application wrote it.
-func cloudEvent(event *Event, source string) ([]byte, error) {
+func cloudEvent(event *Event, source string, order *string) ([]byte, error) {
 	a := attributes{
 		SpecVersion: "1.0", ID: event.UUID, Source: source, Type: event.Name, Subject: event.StreamID,
 		Time: event.CreatedAt, DataContentType: event.ContentType, Position: strconv.FormatUint(event.Position, 10),
 		Attempt: min(event.Attempt, math.MaxInt32), TenantID: event.TenantID, StreamName: event.StreamName,
-		Category: event.Category,
+		Category: event.Category, OrderID: order,
 	}
 	if event.Version != nil {
 		version := strconv.FormatUint(*event.Version, 10)

@@ -27,13 +27,28 @@ func configure(settings map[string]string) (err error) {
 }
 
 // publish is handed how to post, and what time it is: tests have no wasi.
-func publish(event *Event, post func(destination, []header, []byte) (response, *Error), now func() time.Time) (failed *Error) {
+func publish(event *Event, post poster, now func() time.Time) (failed *Error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
 			failed = &Error{Case: Retryable, Reason: fmt.Sprint(panicked)}
 		}
 	}()
-	body, err := cloudEvent(event, source)
+	switch event.Name {
+	case "order.placed":
+		order, failed := orderID(event)
+		if failed != nil {
+			return failed
+		}
+		return send(event, &order, post, now)
+	case "order.viewed":
+		return nil // of no interest to the destination
+	default:
+		return send(event, nil, post, now)
+	}
+}
+
+func send(event *Event, order *string, post poster, now func() time.Time) *Error {
+	body, err := cloudEvent(event, source, order)
 	if err != nil {
 		return &Error{Case: Retryable, Reason: err.Error()}
 	}
@@ -45,5 +60,7 @@ func publish(event *Event, post func(destination, []header, []byte) (response, *
 }
 
 type header struct{ name, value string }
+
+type poster func(destination, []header, []byte) (response, *Error)
 
 func main() {}

@@ -18,7 +18,7 @@ func example(data string) *Event {
 
 func sent(t *testing.T, event *Event) map[string]any {
 	t.Helper()
-	text, err := cloudEvent(event, "/shop")
+	text, err := cloudEvent(event, "/shop", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestAnEventHasTheAttributesOfCloudEventsAndTheOutboxsOwn(t *testing.T) {
 
 func TestJSONArrivesByteForByteAndOtherDataAsBase64(t *testing.T) {
 	data := "{\"z\": 1.10, \"a\":\t1e2}"
-	if text, _ := cloudEvent(example(data), "/"); !strings.HasSuffix(string(text), `,"data":`+data+"}") {
+	if text, _ := cloudEvent(example(data), "/", nil); !strings.HasSuffix(string(text), `,"data":`+data+"}") {
 		t.Errorf("%s", text)
 	}
 	event := example("\xff\x00\x01")
@@ -122,9 +122,62 @@ func TestWhatCannotBePostedToIsRefusedWithAReason(t *testing.T) {
 	}
 }
 
+// What publish posts of an event, and what it says of it.
+func published(event *Event) (posted []string, failed *Error) {
+	post := func(_ destination, _ []header, body []byte) (response, *Error) {
+		posted = append(posted, string(body))
+		return response{status: 200}, nil
+	}
+	failed = publish(event, post, time.Now)
+	return posted, failed
+}
+
+func TestAnOrderThatIsPlacedIsNamed(t *testing.T) {
+	for data, order := range map[string]string{
+		`{"order": 7}`: "7", `{"lines": [{"order": 1}], "order" : "a/\u00e9"}`: "a/é",
+		`{"order": 9007199254740991}`: "9007199254740991",
+	} {
+		posted, failed := published(example(data))
+		var sent struct{ OrderID string }
+		if failed != nil || len(posted) != 1 || json.Unmarshal([]byte(posted[0]), &sent) != nil || sent.OrderID != order {
+			t.Error(data, posted, failed)
+		}
+	}
+}
+
+func TestAnOrderWithoutANumberOrANameIsRejected(t *testing.T) {
+	for _, data := range []string{
+		`{}`, `[7]`, `7`, `"order"`, `null`, `{"order": -1}`, `{"order": 1.5}`, `{"order": true}`, `{"order": null}`,
+		`{"order": [7]}`, `{"order": {"order": 7}}`, `{"order": 9007199254740992}`, `{"Order": 7}`,
+	} {
+		posted, failed := published(example(data))
+		want := `order.placed: its data has no "order" that is a whole number or a string`
+		if len(posted) != 0 || failed == nil || failed.Case != Rejected || failed.Reason != want {
+			t.Error(data, posted, failed)
+		}
+	}
+	event := example("7")
+	event.ContentType = "image/png"
+	if _, failed := published(event); failed == nil || failed.Reason != "order.placed: its data is image/png, not JSON" {
+		t.Error(failed)
+	}
+}
+
+func TestOtherEventsArePassedOverOrPostedByTheirName(t *testing.T) {
+	event := example("{}")
+	event.Name = "order.viewed"
+	if posted, failed := published(event); len(posted) != 0 || failed != nil {
+		t.Error(posted, failed)
+	}
+	event.Name = "order.paid"
+	if posted, failed := published(event); len(posted) != 1 || strings.Contains(posted[0], "orderid") || failed != nil {
+		t.Error(posted, failed)
+	}
+}
+
 func TestAPanicIsRetriedWithItsMessage(t *testing.T) {
 	post := func(destination, []header, []byte) (response, *Error) { panic("a mistake") }
-	got := publish(example("{}"), post, time.Now)
+	got := publish(example(`{"order": 7}`), post, time.Now)
 	if got == nil || got.Case != Retryable || got.Reason != "a mistake" {
 		t.Error(got)
 	}

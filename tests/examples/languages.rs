@@ -135,7 +135,7 @@ fn event() -> Recorded {
             name: "order.placed".into(),
             version: Some(1),
             created_at: "2026-01-31T12:00:00.000Z".into(),
-            data: Payload::Json(format!("\"{}\"", "x".repeat(1_000))),
+            data: Payload::Json(format!("{{\"order\": 42, \"note\": \"{}\"}}", "x".repeat(1_000))),
             context: "{}".into(),
         },
         stream_id: StreamId::from_name("order-1").with_category("order"),

@@ -84,7 +84,7 @@ fn measure(file: &str) -> Result<()> {
                 let digest =
                     operator.strategy().registry().deploy("it", &version(&component, number), None, "", &by)?.digest;
                 loop {
-                    operator.append(&[NewEvent::json(StreamId::new("order-1"), "order.placed", "{}")])?;
+                    operator.append(&[NewEvent::json(StreamId::new("order-1"), "order.placed", "{\"order\": 42}")])?;
                     ensure!(began.elapsed() < Duration::from_secs(120), "{file} does not deliver");
                     while let Ok((found, at)) = delivered.recv_timeout(Duration::from_millis(1)) {
                         if found == digest {

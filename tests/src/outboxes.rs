@@ -172,7 +172,7 @@ pub fn recorded(data: impl Into<String>) -> Recorded {
     Recorded {
         wrapped_event: WrappedEvent {
             uuid: uuid::Uuid::from_u128(0x1234),
-            name: "order.placed".into(),
+            name: "order.paid".into(),
             version: Some(1),
             created_at: "2026-01-31T12:00:00.000Z".into(),
             data: Payload::Json(data.into()),

@@ -78,7 +78,7 @@ fn text(text: &str) -> Sql {
 }
 
 fn row(stream: &str, data: Sql) -> Vec<Sql> {
-    vec![text(stream), text("order.placed"), data]
+    vec![text(stream), text("order.paid"), data]
 }
 
 /// The columns of a plain row, and another one.

@@ -5,7 +5,9 @@ use outbox_tests::workplace::{Signal, Workplace, eventually};
 
 fn lines(names: &[&str]) -> String {
     let line = |(number, name): (usize, &&str)| {
-        format!(r#"{{"name": "{name}", "stream_id": "s-{number}", "category": "order", "data": {number}}}"#) + "\n"
+        format!(
+            r#"{{"name": "{name}", "stream_id": "s-{number}", "category": "order", "data": {{"order": {number}}}}}"#
+        ) + "\n"
     };
     names.iter().enumerate().map(line).collect()
 }

@@ -101,7 +101,7 @@ fn an_entry_and_a_dead_letter_are_replayed_and_stay_as_they_are() {
     let place = Workplace::new();
     let sink = Sink::start(&place.path("ledger"), env!("CARGO_BIN_EXE_outbox-sink"));
     let url = sink.url();
-    place.append(r#"{"name": "order.placed", "stream_id": "a", "uuid": "11111111-1111-4111-8111-111111111111", "data": {"do": "reject"}}"#);
+    place.append(r#"{"name": "order.placed", "stream_id": "a", "uuid": "11111111-1111-4111-8111-111111111111", "data": {"order": 42, "do": "reject"}}"#);
     place.append(r#"{"name": "order.paid", "stream_id": "b", "data": {"n": 7}}"#);
     place.outbox("run --db app.db --publisher guests/scripted.wasm --limit 1").ok();
     let before = place.tables("app.db");

@@ -188,7 +188,7 @@ async fn output_is_captured_line_by_line() {
     assert_eq!(
         *lines,
         [
-            format!("scripted stdout: published {} order.placed attempt=1", Uuid::from_u128(0x1234)),
+            format!("scripted stdout: published {} order.paid attempt=1", Uuid::from_u128(0x1234)),
             "scripted stderr: failing: busy".to_owned(),
         ]
     );

@@ -157,7 +157,7 @@ fn no_log_no_error_no_status_and_no_record_has_it() {
     let server = Server::start(true);
     for source in ["env = \"OUTBOX_TEST_TOKEN\"", "file = \"token\""] {
         let place = configured(&server, &format!("{source}\nfor = \"{}\"", server.url));
-        place.append("{\"stream_id\": \"order-1\", \"name\": \"order.placed\", \"data\": {}}\n");
+        place.append("{\"stream_id\": \"order-1\", \"name\": \"order.placed\", \"data\": {\"order\": 42}}\n");
         if source.starts_with("file") {
             place.write("token", format!("{TOKEN}\n"));
         }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use outbox_host::publisher::component::{ComponentPublisher, Grants, Isolation, Limits, Settings};
-use outbox_host::{Outcome, Publisher};
+use outbox_host::{Outcome, Payload, Publisher};
 use outbox_tests::outboxes::recorded as event;
 use outbox_tests::sink::{Delivery, Sink};
 use outbox_tests::workplace::{Signal, Workplace, eventually};
@@ -91,6 +91,11 @@ macro_rules! languages {
             }
 
             #[tokio::test]
+            async fn what_is_done_with_an_event_is_decided_by_its_name() {
+                if LANGUAGE.is_built() { super::decided_by_name(&LANGUAGE).await; }
+            }
+
+            #[tokio::test]
             async fn an_exception_is_retried_with_its_message() {
                 if LANGUAGE.is_built() { super::an_exception(&LANGUAGE).await; }
             }
@@ -128,12 +133,13 @@ struct Row {
     version: Option<i64>,
     stream_name: Option<&'static str>,
     context: &'static str,
+    order: Option<&'static str>,
 }
 
 impl Row {
     fn json(name: &'static str, data: impl Into<String>) -> Self {
         let data = data.into().into_bytes();
-        Self { name, data, content_type: None, version: None, stream_name: None, context: "{}" }
+        Self { name, data, content_type: None, version: None, stream_name: None, context: "{}", order: None }
     }
 }
 
@@ -141,7 +147,13 @@ fn rows() -> Vec<Row> {
     const UNICODE: &str = "{\"käse\": \"\u{0}\u{1f600} \\u00e9\\ud83d\\ude00 \u{10ffff} \u{feff}\u{2028}\"}";
     let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
     vec![
-        Row::json("order.placed", r#"{"order": 7}"#),
+        Row { order: Some("7"), ..Row::json("order.placed", r#"{"order": 7}"#) },
+        Row { order: Some("9007199254740991"), ..Row::json("order.placed", "{\t\"order\" : 9007199254740991 }") },
+        Row {
+            order: Some("A/7 \"é\"\n"),
+            ..Row::json("order.placed", r#"{"a": [{"order": 1}], "order": "A/7 \"\u00e9\"\n", "b": {"order": 2}}"#)
+        },
+        Row::json("order.placed.late", "{}"),
         Row::json("naïve.日本 \"😀\"\\", UNICODE.replace('\u{0}', "")),
         Row::json("long", json!({"text": "é".repeat(14_000)}).to_string()),
         Row::json("empty", "\"\""),
@@ -165,7 +177,7 @@ fn append(place: &Workplace, rows: &[Row]) {
     let insert = "INSERT INTO outbox (position, stream_id, stream_name, category, uuid, name, version, created_at, data, \
                   content_type, context) VALUES (?, 's/1', ?, 'ördér', ?, ?, ?, '2026-01-31T12:00:00.000Z', ?, ?, ?)";
     for (position, row) in (FIRST_POSITION..).zip(rows) {
-        let Row { name, data, content_type, version, stream_name, context } = row;
+        let Row { name, data, content_type, version, stream_name, context, .. } = row;
         let position = i64::try_from(position).unwrap();
         let values = (position, stream_name, uuid(position), name, version, data, content_type, context);
         sql.execute(insert, values).unwrap();
@@ -196,6 +208,9 @@ fn cloud_event(language: &Language, position: u64, row: &Row) -> Value {
     }
     if let Some(name) = row.stream_name {
         expected["streamname"] = name.into();
+    }
+    if let Some(order) = row.order {
+        expected["orderid"] = order.into();
     }
     if row.name == "traced" {
         expected["traceparent"] = "00-\"é".into();
@@ -329,6 +344,43 @@ async fn the_same_outcomes(language: &Language) {
             wait => assert_eq!(after, wait.map(Duration::from_secs), "{case}"),
         }
     }
+}
+
+/// What concerns nobody is passed over, whatever its data is, and of an order what does not decode is rejected. Neither is
+/// posted.
+async fn decided_by_name(language: &Language) {
+    let (_folder, sink) = sink(&[]);
+    let publisher = language.load(&sink);
+    let publish = async |name: &str, data: Payload| {
+        let mut event = event("");
+        event.wrapped_event.name = name.into();
+        event.wrapped_event.data = data;
+        told(publisher.publish(&event).await.outcome)
+    };
+    let json = |data: &str| Payload::Json(data.into());
+    let binary = || Payload::Binary { content_type: "image/png".into(), bytes: b"{\"order\": 7}".to_vec() };
+    for data in [json(r#"{"order": 7}"#), json("null"), binary()] {
+        assert_eq!(publish("order.viewed", data).await, ("delivered", String::new(), None));
+    }
+    let orders = ["null", "true", "-1", "1.5", "9007199254740992", "99999999999999999999", "[7]", r#"{"order": 7}"#];
+    let objects = orders.map(|order| format!("{{\"order\": {order}}}"));
+    let others =
+        ["{}", "[]", "[7]", "7", "null", r#""order""#, r#"["order", 7]"#, r#"{"Order": 7, "a": {"order": 7}}"#];
+    for data in objects.iter().map(String::as_str).chain(others) {
+        let (kind, reason, _) = publish("order.placed", json(data)).await;
+        let said =
+            reason.contains("order.placed") && reason.ends_with("no \"order\" that is a whole number or a string");
+        assert!(kind == "rejected" && said, "{data}: {kind} {reason}");
+    }
+    let (kind, reason, _) = publish("order.placed", binary()).await;
+    let said = reason.contains("order.placed") && reason.ends_with("its data is image/png, not JSON");
+    assert!(kind == "rejected" && said, "{kind} {reason}");
+    assert!(sink.deliveries().is_empty(), "{:?}", sink.deliveries());
+
+    assert_eq!(publish("order.placed", json(r#"{"order": 7}"#)).await.0, "delivered");
+    assert_eq!(publish("order.paid", json(r#"{"order": 7}"#)).await.0, "delivered");
+    let orders: Vec<Value> = sink.deliveries().iter().map(|delivery| delivery.json()["orderid"].clone()).collect();
+    assert_eq!(orders, [json!("7"), Value::Null]);
 }
 
 /// A context that is no JSON, which an outbox never has, makes those programs throw that parse it.

@@ -5,6 +5,8 @@
 
 publish_error retryable(void) { return (publish_error){.tag = OUTBOX_PUBLISHER_TYPES_PUBLISH_ERROR_RETRYABLE}; }
 
+publish_error rejected(void) { return (publish_error){.tag = OUTBOX_PUBLISHER_TYPES_PUBLISH_ERROR_REJECTED}; }
+
 publish_error unavailable(void) { return (publish_error){.tag = OUTBOX_PUBLISHER_TYPES_PUBLISH_ERROR_UNAVAILABLE}; }
 
 text *reason(publish_error *error) {
@@ -13,13 +15,6 @@ text *reason(publish_error *error) {
     case OUTBOX_PUBLISHER_TYPES_PUBLISH_ERROR_UNAVAILABLE: return &error->val.unavailable.reason;
     default: return &error->val.retryable.reason;
   }
-}
-
-static text trimmed(const char *characters) {
-  while (isspace((unsigned char)*characters)) characters++;
-  text found = text_of(characters);
-  while (found.len > 0 && isspace(found.ptr[found.len - 1])) found.len--;
-  return found;
 }
 
 /// The days from 1970-01-01 to a date of the Gregorian calendar.
@@ -64,13 +59,13 @@ bool is_published(const struct destination *destination, const struct response *
   if (status >= 200 && status < 300) return true;
   if (status == 429 || status == 503) {
     *error = unavailable();
-    error->val.unavailable.retry_after_ms = wait_ms(trimmed(response->retry_after), now);
+    error->val.unavailable.retry_after_ms = wait_ms(trimmed(text_of(response->retry_after)), now);
   } else if (status >= 400 && status < 500 && status != 408 && status != 409) {
-    *error = (publish_error){.tag = OUTBOX_PUBLISHER_TYPES_PUBLISH_ERROR_REJECTED};
+    *error = rejected();
   } else {
     *error = retryable();
   }
-  text body = trimmed(response->body);
+  text body = trimmed(text_of(response->body));
   add_destination(reason(error), destination);
   add(reason(error), " answered ");
   add_number(reason(error), status);

@@ -19,5 +19,6 @@ bool is_published(const struct destination *destination, const struct response *
 
 /// An error whose reason is yet to be added.
 publish_error retryable(void);
+publish_error rejected(void);
 publish_error unavailable(void);
 text *reason(publish_error *error);

@@ -1,5 +1,5 @@
 #include "cloud_event.h"
-#include <string.h>
+#include "json.h"
 
 static void add_name(text *to, const char *name) {
   add(to, to->len == 0 ? "{" : ",");
@@ -19,47 +19,18 @@ static void add_number_member(text *to, const char *name, uint64_t value) {
   add(to, "\"");
 }
 
-/// The length of the JSON string that begins here, with its quotes.
-static size_t string_length(text json) {
-  size_t at = 1;
-  while (at < json.len && json.ptr[at] != '"') at += json.ptr[at] == '\\' ? 2 : 1;
-  return at + 1;
-}
-
-/// The value of a member of the outermost object, a string with its quotes; empty where there is none. `json` is valid.
-static text string_member(text json, const char *name) {
-  int depth = 0;
-  bool is_name = false, is_wanted = false;
-  for (size_t at = 0; at < json.len; at++) {
-    switch (json.ptr[at]) {
-      case '{': is_name = depth++ == 0; break;
-      case '[': depth++; break;
-      case '}': case ']': depth--; break;
-      case ',': is_name = depth == 1; is_wanted = false; break;
-      case ':': is_name = false; break;
-      case '"': {
-        text string = {json.ptr + at, string_length((text){json.ptr + at, json.len - at})};
-        if (is_wanted && depth == 1) return string;
-        is_wanted = is_name && text_is((text){string.ptr + 1, string.len - 2}, name);
-        at += string.len - 1;
-      }
-    }
-  }
-  return (text){0};
-}
-
 /// The extension of CloudEvents for distributed tracing, where the event's context has it.
 static void add_trace(text *to, text context) {
   static const char *names[] = {"traceparent", "tracestate"};
   for (size_t at = 0; at < sizeof names / sizeof *names; at++) {
-    text value = string_member(context, names[at]);
-    if (value.len == 0) continue;
+    text value = json_member(context, names[at]);
+    if (value.len == 0 || *value.ptr != '"') continue;
     add_name(to, names[at]);
     add_text(to, value);
   }
 }
 
-text cloud_event(const outbox_publisher_types_recorded_t *event, text source) {
+text cloud_event(const outbox_publisher_types_recorded_t *event, text source, text order) {
   const outbox_publisher_types_wrapped_event_t *wrapped = &event->wrapped_event;
   bool is_json = wrapped->data.tag == OUTBOX_PUBLISHER_TYPES_PAYLOAD_JSON;
   text json = {0};
@@ -77,6 +48,10 @@ text cloud_event(const outbox_publisher_types_recorded_t *event, text source) {
   if (event->stream_id.name.is_some) add_member(&json, "streamname", event->stream_id.name.val);
   if (event->stream_id.category.is_some) add_member(&json, "streamcategory", event->stream_id.category.val);
   if (wrapped->version.is_some) add_number_member(&json, "streamversion", wrapped->version.val);
+  if (order.len > 0) {
+    add_name(&json, "orderid");
+    add_text(&json, order);
+  }
   add_trace(&json, wrapped->context);
   if (is_json) {
     add_name(&json, "data");

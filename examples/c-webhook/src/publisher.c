@@ -1,6 +1,7 @@
 // Posts each event to a URL, as CloudEvents 1.0 in structured JSON. See the README for its settings and answers.
 #include "cloud_event.h"
 #include "http.h"
+#include "order.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,21 +36,36 @@ bool exports_outbox_publisher_lifecycle_configure(webhook_string_t *err) {
   return false;
 }
 
-bool exports_outbox_publisher_publisher_publish(exports_outbox_publisher_publisher_recorded_t *event,
-                                                exports_outbox_publisher_publisher_publish_error_t *err) {
-  text body = cloud_event(event, source);
+static bool send(const outbox_publisher_types_recorded_t *event, text order, publish_error *error) {
+  text body = cloud_event(event, source, order);
   struct header headers[] = {
     {"content-type", text_of(CLOUD_EVENT_TYPE)},
     {"idempotency-key", event->wrapped_event.uuid},
   };
   struct response response = {0};
-  bool published = post(&destination, headers, sizeof headers / sizeof *headers, body, &response, err);
+  bool published = post(&destination, headers, sizeof headers / sizeof *headers, body, &response, error);
   if (published) {
     wasi_clocks_wall_clock_datetime_t now;
     wasi_clocks_wall_clock_now(&now);
-    published = is_published(&destination, &response, (int64_t)now.seconds, err);
+    published = is_published(&destination, &response, (int64_t)now.seconds, error);
   }
   webhook_string_free(&body);
+  return published;
+}
+
+/// What is done with an event is decided by its name.
+static bool decide(const outbox_publisher_types_recorded_t *event, publish_error *error) {
+  text name = event->wrapped_event.name, order = {0};
+  if (text_is(name, "order.viewed")) return true; // of no interest to the destination
+  if (text_is(name, "order.placed") && !decode_order(&event->wrapped_event.data, &order, error)) return false;
+  bool published = send(event, order, error);
+  webhook_string_free(&order);
+  return published;
+}
+
+bool exports_outbox_publisher_publisher_publish(exports_outbox_publisher_publisher_recorded_t *event,
+                                                exports_outbox_publisher_publisher_publish_error_t *err) {
+  bool published = decide(event, err);
   exports_outbox_publisher_publisher_recorded_free(event);
   return published;
 }

@@ -1,4 +1,5 @@
 #include "text.h"
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,7 +8,13 @@ text text_of(const char *characters) {
 }
 
 bool text_is(text one, const char *other) {
-  return one.len == strlen(other) && memcmp(one.ptr, other, one.len) == 0;
+  return one.len == strlen(other) && (one.len == 0 || memcmp(one.ptr, other, one.len) == 0);
+}
+
+text trimmed(text whole) {
+  while (whole.len > 0 && isspace(*whole.ptr)) whole = (text){whole.ptr + 1, whole.len - 1};
+  while (whole.len > 0 && isspace(whole.ptr[whole.len - 1])) whole.len--;
+  return whole;
 }
 
 static void add_bytes(text *to, const void *bytes, size_t length) {

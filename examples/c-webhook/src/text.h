@@ -10,6 +10,8 @@ typedef webhook_string_t text;
 /// A literal, or a C string, as a text; it is not copied.
 text text_of(const char *characters);
 bool text_is(text one, const char *other);
+/// Without white space at its ends.
+text trimmed(text whole);
 
 /// What these add to is freed by its owner, or by the relay's side of the call.
 void add(text *to, const char *characters);

@@ -1,6 +1,8 @@
 // Run by ../test.sh: prints what failed, and ends with the number of failures.
 #include "../src/answer.h"
 #include "../src/cloud_event.h"
+#include "../src/json.h"
+#include "../src/order.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,8 +33,8 @@ static outbox_publisher_types_recorded_t event(const char *data) {
   };
 }
 
-static void check_event(outbox_publisher_types_recorded_t event, const char *tail) {
-  text json = cloud_event(&event, text_of("/shop"));
+static void check_order_event(outbox_publisher_types_recorded_t event, const char *order, const char *tail) {
+  text json = cloud_event(&event, text_of("/shop"), text_of(order));
   char expected[1024];
   snprintf(expected, sizeof expected, "\"subject\":\"example-1\",\"time\":\"2026-01-31T12:00:00.000Z\",%s}", tail);
   size_t length = strlen(expected);
@@ -41,6 +43,8 @@ static void check_event(outbox_publisher_types_recorded_t event, const char *tai
   CHECK(memcmp(json.ptr, head, strlen(head)) == 0, "%.*s", (int)json.len, json.ptr);
   free(json.ptr);
 }
+
+static void check_event(outbox_publisher_types_recorded_t event, const char *tail) { check_order_event(event, "", tail); }
 
 #define JSON_HEAD "\"datacontenttype\":\"application/json\",\"outboxposition\":\"18446744073709551615\",\"outboxattempt\":1,\"tenantid\":\"default\","
 #define PNG_HEAD "\"datacontenttype\":\"image/png\",\"outboxposition\":\"18446744073709551615\",\"outboxattempt\":1,\"tenantid\":\"default\","
@@ -54,6 +58,52 @@ static void an_event_is_a_cloud_event(void) {
   given = event("1");
   given.wrapped_event.context = text_of("{\"a\": [{\"traceparent\": \"no\"}, \"\\\"\"], \"traceparent\": \"00-\\\"a\", \"tracestate\": 7}");
   check_event(given, JSON_HEAD "\"traceparent\":\"00-\\\"a\",\"data\":1");
+}
+
+static void a_member_is_found_as_it_stands_there(void) {
+  struct { const char *json, *value; } cases[] = {
+    {" {\"order\" :\t7 } ", "7"}, {"{\"a\":[{\"order\":1},\"}\"],\"order\":{\"b\":[2, 3]},\"c\":4}", "{\"b\":[2, 3]}"},
+    {"{\"a\":\"\\\",\\\"order\\\":1\",\"order\":\"\\\"\"}", "\"\\\"\""}, {"{\"order\":1,\"order\":true}", "true"},
+    {"{}", ""}, {"", ""}, {"[\"order\",7]", ""}, {"7", ""}, {"{\"a\":\"order\",\"b\":7}", ""}, {"{\"orders\":7}", ""},
+  };
+  for (size_t at = 0; at < sizeof cases / sizeof *cases; at++) {
+    text value = json_member(text_of(cases[at].json), "order");
+    CHECK(text_is(value, cases[at].value), "%s: %.*s", cases[at].json, (int)value.len, value.ptr);
+  }
+}
+
+/// What the order is, or the reason why there is none.
+static void check_order(const char *data, const char *expected) {
+  outbox_publisher_types_recorded_t given = event(data);
+  text order = {0};
+  publish_error error = {.tag = 99};
+  bool decoded = decode_order(&given.wrapped_event.data, &order, &error);
+  CHECK(decoded ? error.tag == 99 : error.tag == OUTBOX_PUBLISHER_TYPES_PUBLISH_ERROR_REJECTED, "%s: %d", data, error.tag);
+  text found = decoded ? order : *reason(&error);
+  CHECK(text_is(found, expected), "%s: %.*s", data, (int)found.len, found.ptr);
+  free(found.ptr);
+}
+
+static void an_order_is_a_whole_number_or_a_string(void) {
+  check_order("{\"order\": 7}", "\"7\"");
+  check_order("{\"lines\": [{\"order\": 1}], \"order\": \"a/\\u00e9\"}", "\"a/\\u00e9\"");
+  check_order("{\"order\": 9007199254740991}", "\"9007199254740991\"");
+  check_order_event(event("{\"order\": 7}"), "\"7\"", JSON_HEAD "\"orderid\":\"7\",\"data\":{\"order\": 7}");
+}
+
+static void anything_else_is_rejected_with_what_is_missing(void) {
+  const char *all[] = {
+    "{}", "[7]", "7", "\"order\"", "null", "{\"order\": -1}", "{\"order\": 1.5}", "{\"order\": true}", "{\"order\": null}",
+    "{\"order\": [7]}", "{\"order\": {\"order\": 7}}", "{\"order\": 9007199254740992}", "{\"order\": 99999999999999999999}",
+  };
+  for (size_t at = 0; at < sizeof all / sizeof *all; at++) {
+    check_order(all[at], "order.placed: its data has no \"order\" that is a whole number or a string");
+  }
+  outbox_publisher_types_payload_t png = {.tag = OUTBOX_PUBLISHER_TYPES_PAYLOAD_BINARY};
+  png.val.binary.content_type = text_of("image/png");
+  text order = {0};
+  publish_error error;
+  CHECK(!decode_order(&png, &order, &error) && text_is(*reason(&error), "order.placed: its data is image/png, not JSON"), "png");
 }
 
 static void binary_data_is_base64(void) {
@@ -118,6 +168,9 @@ static void what_cannot_be_posted_to_is_refused_with_a_reason(void) {
 
 int main(void) {
   an_event_is_a_cloud_event();
+  a_member_is_found_as_it_stands_there();
+  an_order_is_a_whole_number_or_a_string();
+  anything_else_is_rejected_with_what_is_missing();
   binary_data_is_base64();
   each_status_has_its_meaning();
   a_pause_is_asked_for_in_seconds_or_by_date();

@@ -6,7 +6,7 @@ export const CONTENT_TYPE = "application/cloudevents+json";
  * JSON data is put in as the text that it is, so that it arrives byte for byte as the application wrote it. Positions
  * and versions are strings: an integer of CloudEvents has 32 bits.
  */
-export function toCloudEvent(event, source) {
+export function toCloudEvent(event, source, extensions = {}) {
   const { wrappedEvent, streamId } = event;
   const { tag, val } = wrappedEvent.data;
   const attributes = JSON.stringify({
@@ -23,6 +23,7 @@ export function toCloudEvent(event, source) {
     streamname: streamId.name ?? undefined,
     streamcategory: streamId.category ?? undefined,
     streamversion: wrappedEvent.version?.toString(),
+    ...extensions,
     ...trace(wrappedEvent.context),
   });
   const data = tag === "json" ? `"data":${val}` : `"data_base64":"${base64(val.bytes)}"`;

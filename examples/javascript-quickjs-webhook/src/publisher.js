@@ -5,6 +5,7 @@ import { toError } from "./answer.js";
 import { CONTENT_TYPE, toCloudEvent } from "./cloud-event.js";
 import { parseDestination } from "./destination.js";
 import { post } from "./http.js";
+import { orderId } from "./order.js";
 
 let destination, source;
 
@@ -21,15 +22,31 @@ export const lifecycle = {
 
 export const publisher = {
   publish(event) {
-    let error;
     try {
-      const headers = { "content-type": CONTENT_TYPE, "idempotency-key": event.wrappedEvent.uuid };
-      const response = post(destination, headers, toCloudEvent(event, source));
-      error = toError(destination, response, Date.now());
+      decide(event);
     } catch (thrown) {
       // What the program throws on purpose has a tag; anything else is a mistake, and may pass.
-      error = thrown?.tag ? thrown : { tag: "retryable", val: { reason: String(thrown), retryAfterMs: null } };
+      throw thrown?.tag ? thrown : { tag: "retryable", val: { reason: String(thrown), retryAfterMs: null } };
     }
-    if (error) throw error;
   },
 };
+
+/** What is done with an event is decided by its name. */
+function decide(event) {
+  const { name, data } = event.wrappedEvent;
+  switch (name) {
+    case "order.placed":
+      return send(event, { orderid: orderId(data) });
+    case "order.viewed":
+      return undefined; // of no interest to the destination
+    default:
+      return send(event);
+  }
+}
+
+function send(event, extensions) {
+  const headers = { "content-type": CONTENT_TYPE, "idempotency-key": event.wrappedEvent.uuid };
+  const response = post(destination, headers, toCloudEvent(event, source, extensions));
+  const error = toError(destination, response, Date.now());
+  if (error) throw error;
+}

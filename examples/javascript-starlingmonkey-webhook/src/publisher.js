@@ -5,6 +5,7 @@ import { toError } from "./answer.js";
 import { CONTENT_TYPE, toCloudEvent } from "./cloud-event.js";
 import { parseDestination } from "./destination.js";
 import { post } from "./http.js";
+import { orderId } from "./order.js";
 
 let destination, source;
 
@@ -24,15 +25,31 @@ export const lifecycle = {
 
 export const publisher = {
   async publish(event) {
-    let error;
     try {
-      const headers = { "content-type": CONTENT_TYPE, "idempotency-key": event.wrappedEvent.uuid };
-      const response = await post(destination, headers, toCloudEvent(event, source));
-      error = toError(destination, response, Date.now());
+      await decide(event);
     } catch (thrown) {
-      // Whatever is thrown, a mistake in here too, may pass.
-      error = { tag: "retryable", val: { reason: String(thrown), retryAfterMs: undefined } };
+      // What the program throws on purpose has a tag; anything else, a mistake in here too, may pass.
+      throw thrown?.tag ? thrown : { tag: "retryable", val: { reason: String(thrown) } };
     }
-    if (error) throw error;
   },
 };
+
+/** What is done with an event is decided by its name. */
+async function decide(event) {
+  const { name, data } = event.wrappedEvent;
+  switch (name) {
+    case "order.placed":
+      return send(event, { orderid: orderId(data) });
+    case "order.viewed":
+      return undefined; // of no interest to the destination
+    default:
+      return send(event);
+  }
+}
+
+async function send(event, extensions) {
+  const headers = { "content-type": CONTENT_TYPE, "idempotency-key": event.wrappedEvent.uuid };
+  const response = await post(destination, headers, toCloudEvent(event, source, extensions));
+  const error = toError(destination, response, Date.now());
+  if (error) throw error;
+}

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { toError } from "../src/answer.js";
 import { toCloudEvent } from "../src/cloud-event.js";
 import { parseDestination } from "../src/destination.js";
+import { orderId } from "../src/order.js";
 
 function event(data = { tag: "json", val: '{"order": 7}' }) {
   return {
@@ -40,6 +41,27 @@ test("the trace of the context is passed on where there is one", () => {
   assert.equal(JSON.parse(toCloudEvent(given, "/")).traceparent, "00-ab-cd-01");
   given.wrappedEvent.context = '{"traceparent": 7}';
   assert.equal(JSON.parse(toCloudEvent(given, "/")).traceparent, undefined);
+});
+
+test("an order is a whole number or a string", () => {
+  for (const [val, order] of [
+    ['{"order": 7}', "7"], ['{"lines": [{"order": 1}], "order": "a/\\u00e9"}', "a/é"],
+    ['{"order": 9007199254740991}', "9007199254740991"],
+  ]) {
+    assert.equal(orderId({ tag: "json", val }), order);
+  }
+  assert.equal(JSON.parse(toCloudEvent(event(), "/", { orderid: "7" })).orderid, "7");
+  assert.equal(JSON.parse(toCloudEvent(event(), "/")).orderid, undefined);
+});
+
+test("anything else is rejected with what is missing", () => {
+  const orders = ["-1", "1.5", "9007199254740992", "true", "null", "[7]", '{"order": 7}'];
+  for (const val of ["{}", "[7]", "7", '"order"', "null", ...orders.map((order) => `{"order": ${order}}`)]) {
+    const reason = 'order.placed: its data has no "order" that is a whole number or a string';
+    assert.throws(() => orderId({ tag: "json", val }), { tag: "rejected", val: reason }, val);
+  }
+  const binary = { tag: "binary", val: { contentType: "image/png", bytes: new Uint8Array([1]) } };
+  assert.throws(() => orderId(binary), { tag: "rejected", val: "order.placed: its data is image/png, not JSON" });
 });
 
 const NOW = Date.parse("2026-01-31T12:00:00Z");

@@ -7,6 +7,7 @@ from webhook.answer import Response, check
 from webhook.cloud_event import to_json
 from webhook.destination import Destination
 from webhook.errors import Rejected, Retryable, Unavailable
+from webhook.order import order_id
 
 
 def event(data='{"order": 7}', context="{}", **changes) -> Record:
@@ -43,6 +44,25 @@ class CloudEvent(unittest.TestCase):
         sent = json.loads(to_json(event(context='{"traceparent": "00-ab", "user": 7}'), "/"))
         self.assertEqual(sent["traceparent"], "00-ab")
         self.assertNotIn("traceparent", json.loads(to_json(event(context='{"traceparent": 7}'), "/")))
+
+
+class Order(unittest.TestCase):
+    def test_an_order_is_a_whole_number_or_a_string(self):
+        for data, order in {
+            '{"order": 7}': "7", '{"lines": [{"order": 1}], "order": "a/\\u00e9"}': "a/é",
+            '{"order": 9007199254740991}': "9007199254740991",
+        }.items():
+            self.assertEqual(order_id(event(data)), order)
+        self.assertEqual(json.loads(to_json(event(), "/", "a \"7\""))["orderid"], 'a "7"')
+        self.assertNotIn("orderid", json.loads(to_json(event(), "/")))
+
+    def test_anything_else_is_rejected_with_what_is_missing(self):
+        orders = ("-1", "1.5", "9007199254740992", "true", "null", "[7]", '{"order": 7}')
+        for data in ("{}", "[7]", "7", '"order"', "null", *(f'{{"order": {order}}}' for order in orders)):
+            with self.subTest(data), self.assertRaisesRegex(Rejected, 'no "order" that is a whole number or a string$'):
+                order_id(event(data))
+        with self.assertRaisesRegex(Rejected, "^order.placed: its data is image/png, not JSON$"):
+            order_id(event(Record(content_type="image/png", bytes=b"7")))
 
 
 class Answer(unittest.TestCase):

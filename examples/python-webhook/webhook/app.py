@@ -17,6 +17,7 @@ from . import cloud_event, http
 from .answer import check
 from .destination import Destination
 from .errors import Rejected, Unavailable
+from .order import order_id
 
 
 class Lifecycle(exports.Lifecycle):
@@ -37,13 +38,22 @@ class Publisher(exports.Publisher):
     source: str
 
     def publish(self, event: Recorded) -> None:
-        headers = {"content-type": cloud_event.CONTENT_TYPE, "idempotency-key": event.wrapped_event.uuid}
         try:
-            response = http.post(self.destination, headers, cloud_event.to_json(event, self.source).encode())
-            check(self.destination, response, datetime.now(timezone.utc))
+            match event.wrapped_event.name:
+                case "order.placed":
+                    self.post(event, order_id(event))
+                case "order.viewed":
+                    pass  # of no interest to the destination
+                case _:
+                    self.post(event)
         except Rejected as error:
             raise Err(PublishError_Rejected(str(error)))
         except Unavailable as error:
             raise Err(PublishError_Unavailable(Failure(str(error), error.retry_after_ms)))
         except Exception as error:  # a mistake in here, too, may pass
             raise Err(PublishError_Retryable(Failure(str(error) or repr(error), None)))
+
+    def post(self, event: Recorded, order: str | None = None) -> None:
+        headers = {"content-type": cloud_event.CONTENT_TYPE, "idempotency-key": event.wrapped_event.uuid}
+        response = http.post(self.destination, headers, cloud_event.to_json(event, self.source, order).encode())
+        check(self.destination, response, datetime.now(timezone.utc))

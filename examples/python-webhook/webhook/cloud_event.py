@@ -4,7 +4,7 @@ from base64 import b64encode
 CONTENT_TYPE = "application/cloudevents+json"
 
 
-def to_json(event, source: str) -> str:
+def to_json(event, source: str, order: str | None = None) -> str:
     """The event in the structured JSON format of CloudEvents 1.0.
 
     JSON data is put in as the text that it is, so that it arrives byte for byte as the application wrote it. Positions
@@ -26,6 +26,7 @@ def to_json(event, source: str) -> str:
         "streamname": stream.name,
         "streamcategory": stream.category,
         "streamversion": None if wrapped.version is None else str(wrapped.version),
+        "orderid": order,
         **trace(wrapped.context),
     }
     present = {name: value for name, value in attributes.items() if value is not None}

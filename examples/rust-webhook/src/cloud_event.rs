@@ -24,6 +24,8 @@ struct Attributes<'a> {
     streamcategory: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     streamversion: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    orderid: Option<&'a str>,
     #[serde(flatten)]
     trace: Trace,
 }
@@ -40,7 +42,7 @@ struct Trace {
 /// The event in the structured JSON format of CloudEvents 1.0.
 ///
 /// JSON data is put in as the text that it is, so that it arrives byte for byte as the application wrote it.
-pub fn json(event: &Recorded, source: &str) -> Result<String, Error> {
+pub fn json(event: &Recorded, source: &str, order: Option<&str>) -> Result<String, Error> {
     let (key, datacontenttype, data) = match &event.wrapped_event.data {
         Payload::Json(text) => ("data", "application/json", text.clone()),
         Payload::Binary { content_type, bytes } => {
@@ -61,6 +63,7 @@ pub fn json(event: &Recorded, source: &str) -> Result<String, Error> {
         streamname: event.stream_id.name.as_deref(),
         streamcategory: event.stream_id.category.as_deref(),
         streamversion: event.wrapped_event.version.map(|version| version.to_string()),
+        orderid: order,
         // A context of another shape is the application's own affair, and no reason not to deliver.
         trace: event.context().unwrap_or_default(),
     })?;
@@ -74,7 +77,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn parsed(event: &Recorded) -> Value {
-        let text = json(event, "/shop").unwrap();
+        let text = json(event, "/shop", None).unwrap();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
@@ -107,7 +110,7 @@ mod tests {
     #[test]
     fn json_data_arrives_byte_for_byte() {
         let data = "{\"z\": 1.10, \"a\":\t1e2,\n \"z\": \"\\u00e9\"} ";
-        let text = json(&Recorded::example("order.placed", data), "/shop").unwrap();
+        let text = json(&Recorded::example("order.placed", data), "/shop", None).unwrap();
         assert!(text.ends_with(&format!(",\"data\":{data}}}")), "{text}");
     }
 
@@ -127,6 +130,14 @@ mod tests {
         assert_eq!(parsed(&event)["traceparent"], "00-ab-cd-01");
         event.wrapped_event.context = json!({"traceparent": 7}).to_string();
         assert_eq!(parsed(&event).get("traceparent"), None);
+    }
+
+    #[test]
+    fn an_order_is_an_attribute_of_its_own() {
+        let text = json(&Recorded::example("order.placed", "{}"), "/shop", Some("a \"7\"")).unwrap();
+        let sent: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(sent["orderid"], "a \"7\"");
+        assert_eq!(parsed(&Recorded::example("order.paid", "{}")).get("orderid"), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Posts each event to a URL, as CloudEvents 1.0 in structured JSON. See the README for its settings and answers.
 
 mod cloud_event;
+mod order;
 
 use std::{
     env::{self, VarError},
@@ -9,6 +10,8 @@ use std::{
 
 use outbox_guest::http::{self, Url};
 use outbox_guest::{BoxError, Error, Lifecycle, Publisher, Recorded};
+
+use order::OrderPlaced;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -28,7 +31,17 @@ impl Lifecycle for Webhook {
 
 impl Publisher for Webhook {
     fn publish(&mut self, event: Recorded) -> Result<(), Error> {
-        let body = cloud_event::json(&event, &self.source)?;
+        event
+            .route(self)
+            .on("order.placed", |webhook, placed: OrderPlaced| webhook.post(&event, Some(&placed.order)))
+            .skip("order.viewed") // of no interest to the destination
+            .otherwise(|webhook, event| webhook.post(event, None))
+    }
+}
+
+impl Webhook {
+    fn post(&self, event: &Recorded, order: Option<&str>) -> Result<(), Error> {
+        let body = cloud_event::json(event, &self.source, order)?;
         let headers = [("content-type", cloud_event::CONTENT_TYPE), ("idempotency-key", &event.wrapped_event.uuid)];
         http::post(&self.url, &headers, body.as_bytes(), TIMEOUT)?.to_result(SystemTime::now())
     }

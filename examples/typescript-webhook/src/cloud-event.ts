@@ -8,7 +8,7 @@ export const CONTENT_TYPE = "application/cloudevents+json";
  * JSON data is put in as the text that it is, so that it arrives byte for byte as the application wrote it. Positions
  * and versions are strings: an integer of CloudEvents has 32 bits.
  */
-export function toCloudEvent(event: Recorded, source: string): string {
+export function toCloudEvent(event: Recorded, source: string, extensions: Record<string, string> = {}): string {
   const { wrappedEvent, streamId } = event;
   const { data } = wrappedEvent;
   const attributes = JSON.stringify({
@@ -25,6 +25,7 @@ export function toCloudEvent(event: Recorded, source: string): string {
     streamname: streamId.name,
     streamcategory: streamId.category,
     streamversion: wrappedEvent.version?.toString(),
+    ...extensions,
     ...trace(wrappedEvent.context),
   });
   const member = data.tag === "json" ? `"data":${data.val}` : `"data_base64":"${base64(data.val.bytes)}"`;

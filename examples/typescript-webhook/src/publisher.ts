@@ -6,6 +6,7 @@ import { CONTENT_TYPE, toCloudEvent } from "./cloud-event.js";
 import type { PublishError, Recorded } from "./contract.js";
 import { type Destination, parseDestination } from "./destination.js";
 import { post } from "./http.js";
+import { orderId } from "./order.js";
 
 let destination: Destination;
 let source: string;
@@ -26,15 +27,36 @@ export const lifecycle = {
 
 export const publisher = {
   async publish(event: Recorded): Promise<void> {
-    let error: PublishError | undefined;
     try {
-      const headers = { "content-type": CONTENT_TYPE, "idempotency-key": event.wrappedEvent.uuid };
-      const answer = await post(destination, headers, toCloudEvent(event, source));
-      error = toError(destination.shown, answer, Date.now());
+      await decide(event);
     } catch (thrown) {
-      // Whatever is thrown, a mistake in here too, may pass.
-      error = { tag: "retryable", val: { reason: String(thrown) } };
+      throw toPublishError(thrown);
     }
-    if (error) throw error;
   },
 };
+
+/** What is done with an event is decided by its name. */
+async function decide(event: Recorded): Promise<void> {
+  const { name, data } = event.wrappedEvent;
+  switch (name) {
+    case "order.placed":
+      return send(event, { orderid: orderId(data) });
+    case "order.viewed":
+      return; // of no interest to the destination
+    default:
+      return send(event);
+  }
+}
+
+async function send(event: Recorded, extensions?: Record<string, string>): Promise<void> {
+  const headers = { "content-type": CONTENT_TYPE, "idempotency-key": event.wrappedEvent.uuid };
+  const answer = await post(destination, headers, toCloudEvent(event, source, extensions));
+  const error = toError(destination.shown, answer, Date.now());
+  if (error) throw error;
+}
+
+/** What the program throws on purpose has a tag; anything else, a mistake in here too, may pass. */
+function toPublishError(thrown: unknown): PublishError {
+  const isOnPurpose = typeof thrown === "object" && thrown !== null && "tag" in thrown;
+  return isOnPurpose ? (thrown as PublishError) : { tag: "retryable", val: { reason: String(thrown) } };
+}

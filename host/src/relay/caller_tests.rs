@@ -79,11 +79,7 @@ fn positions(finished: &Finished) -> Told {
 }
 
 /// Has one caller carry out `jobs`, and returns what was marked and told. `first_told` is called when it has told something.
-fn called(
-    publisher: &WaitsFor,
-    jobs: Vec<Job>,
-    first_told: impl FnOnce(),
-) -> (Vec<Vec<i64>>, Vec<Told>) {
+fn called(publisher: &WaitsFor, jobs: Vec<Job>, first_told: impl FnOnce()) -> (Vec<Vec<i64>>, Vec<Told>) {
     let marks = Marks::default();
     let (queue, taken) = async_channel::unbounded();
     let (_give_up, given_up) = async_channel::bounded(1);
