@@ -28,12 +28,13 @@ languages: guests
 	$(CARGO) build --release --workspace --locked
 	$(CARGO) run --release --locked -p outbox-tests --example languages -- docs/publishers.md
 
-# The relay's rate beside bare SQLite's in the same run, and how soon it notices another process's commit.
+# What this machine reaches, each figure beside its baseline: SCENARIOS="memory backlog", BENCH="--repeat 9 --json".
 bench:
 	examples/need.sh cc
-	examples/build.sh noop
-	$(CARGO) build --release --locked -p outbox-host
-	target/release/outbox bench --publisher target/guests/noop.wasm
+	examples/build.sh noop waits rust-webhook
+	$(CARGO) build --release --workspace --locked
+	target/release/outbox bench $(SCENARIOS) --publisher target/guests/noop.wasm --waits target/guests/waits.wasm \
+	  --webhook target/guests/rust-webhook.wasm $(BENCH)
 
 # The crash tests for as long as you like: OUTBOX_CRASH_KILLS=10000 make soak. Repeat a run with OUTBOX_CRASH_SEED.
 soak: export OUTBOX_CRASH_KILLS ?= 2000

@@ -53,7 +53,7 @@ enum Command {
     Publisher(publisher::Publisher),
     /// Delete old dead letters and records.
     Prune(prune::Prune),
-    /// Measure this machine's rate beside bare SQLite's.
+    /// Measure what this machine reaches, each figure beside its baseline.
     Bench(bench::Bench),
 }
 

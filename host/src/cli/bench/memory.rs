@@ -1,0 +1,110 @@
+//! Resident memory: of a process that drains a large outbox, a small one, and one with large entries, and what an idle
+//! instance adds.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use futures_util::future::join_all;
+use outbox_host::publisher::component::{ComponentPublisher, Settings};
+use outbox_host::{Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
+
+use super::Options;
+use super::bed::{self, Bed, STREAMS};
+use super::figures::{Figure, Measured, in_turn};
+use super::other::{Other, Part};
+
+const SMALL: usize = 10_000;
+const LARGE_ENTRIES: usize = 200;
+const MB: usize = 1_000_000;
+/// So many that what else a process takes is nothing beside them.
+const INSTANCES: usize = 1_000;
+
+pub fn measure(bed: &Bed) -> Result<Measured> {
+    let small = SMALL.min(bed.backlog);
+    let (few, many) = (bed.filled(small, bed.bytes, STREAMS)?, bed.filled(bed.backlog, bed.bytes, STREAMS)?);
+    let large = bed.filled(LARGE_ENTRIES, MB, STREAMS)?;
+    let ask = |part, db: Option<&Path>, entries| -> Result<f64> {
+        let mut other = Other::start(bed, part, db, entries)?;
+        let kib = other.number()?;
+        other.end()?;
+        Ok(kib)
+    };
+    // The first one compiles, which takes more memory than all that follows.
+    ask(Part::Drain, Some(&bed.copy(&few)?), small)?;
+    let [few, many, large, instance] = in_turn(
+        "memory",
+        bed.repeat,
+        [
+            &mut || ask(Part::Drain, Some(&bed.copy(&few)?), small),
+            &mut || ask(Part::Drain, Some(&bed.copy(&many)?), bed.backlog),
+            &mut || ask(Part::Drain, Some(&bed.copy(&large)?), LARGE_ENTRIES),
+            &mut || ask(Part::Instances, None, 1),
+        ],
+    )?;
+    Ok(Measured {
+        what: format!("peak resident memory of a drain, entries of {} bytes", bed.bytes),
+        figures: vec![
+            Figure::ratio(format!("{} entries / {small}", bed.backlog), &many, &few),
+            Figure::new(format!("{small} entries"), "KiB", few),
+            Figure::new(format!("{} entries", bed.backlog), "KiB", many),
+            Figure::new(format!("{LARGE_ENTRIES} entries of 1 MB"), "KiB", large),
+            Figure::new("an idle instance", "KiB", instance),
+        ],
+    })
+}
+
+/// Compiled code is kept in the folder that this process is given.
+fn cached(options: &Options) -> Settings {
+    Settings { cache: options.folder.clone(), ..bed::settings() }
+}
+
+/// The other process: drains, and prints the most memory that it had.
+pub fn drain(options: &Options, db: &Path) -> Result<()> {
+    let publisher = ComponentPublisher::load(&options.publisher, cached(options))?;
+    bed::drain(db, &publisher, options.entries)?;
+    println!("{}", memory_kib("VmHWM")?);
+    Ok(())
+}
+
+/// The other process: has many instances at once, and prints what each takes once it is idle.
+pub fn instances(options: &Options) -> Result<()> {
+    let file = options.waits.as_ref().context("it needs --waits FILE")?;
+    let publisher = ComponentPublisher::load(file, cached(options))?;
+    let event = event();
+    let publish = |count| join_all((0..count).map(|_| publisher.publish(&event)));
+    let runtime = bed::runtime()?;
+    runtime.block_on(publish(1));
+    let before = memory_kib("VmRSS")?;
+    let attempts = runtime.block_on(publish(INSTANCES + 1));
+    let failed = attempts.into_iter().find(|attempt| attempt.outcome != Outcome::Delivered);
+    ensure!(failed.is_none(), "a call failed: {failed:?}");
+    let (after, started) = (memory_kib("VmRSS")?, publisher.instances_started());
+    ensure!(started > INSTANCES as u64, "only {started} instances were needed: does the publisher of --waits wait?");
+    println!("{}", (after - before) / INSTANCES as f64);
+    Ok(())
+}
+
+/// A line of this process's status.
+fn memory_kib(name: &str) -> Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.with_context(|| format!("this system does not tell {name}"))?.parse()?)
+}
+
+fn event() -> Recorded {
+    Recorded {
+        wrapped_event: WrappedEvent {
+            uuid: uuid::Uuid::nil(),
+            name: "order.placed".into(),
+            version: None,
+            created_at: "2026-01-31T12:00:00.000Z".into(),
+            data: Payload::Json("{}".into()),
+            context: "{}".into(),
+        },
+        stream_id: StreamId::new("order-1"),
+        position: 1,
+        tenant_id: "default".into(),
+        attempt: 1,
+    }
+}

@@ -1,0 +1,106 @@
+//! The other process of a scenario: this program again, in a part of its own.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use rustix::time::{ClockId, clock_gettime};
+
+use super::bed::Bed;
+use super::{Options, http, memory, wake, writer};
+
+/// What the other process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Commits an entry now and then.
+    Wake,
+    /// Commits 1,000 entries a second.
+    Write,
+    /// Answers HTTP requests.
+    Serve,
+    /// Drains, and says how much memory that took.
+    Drain,
+    /// Starts instances, and says how much memory each takes.
+    Instances,
+}
+
+impl Part {
+    /// Plays it, as the other process.
+    pub fn play(self, options: &Options, db: Option<&Path>) -> Result<()> {
+        let db = || db.context("--part needs --db");
+        match self {
+            Self::Wake => wake::commit(db()?, options.wakes),
+            Self::Write => writer::commit(db()?),
+            Self::Serve => http::server::serve(),
+            Self::Drain => memory::drain(options, db()?),
+            Self::Instances => memory::instances(options),
+        }
+    }
+}
+
+/// The other process, beside this one; killed when it is dropped.
+pub struct Other {
+    child: Child,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Other {
+    pub fn start(bed: &Bed, part: Part, db: Option<&Path>, entries: usize) -> Result<Self> {
+        let name = part.to_possible_value().context("no such part")?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["bench", "--part", name.get_name(), "--publisher"]).arg(&bed.publisher);
+        command.args(["--entries", &entries.to_string(), "--wakes", &bed.wakes.to_string()]);
+        // Where it keeps compiled code: compiling takes more memory than a drain.
+        command.arg("--folder").arg(bed.path("cache"));
+        if let Some(waits) = &bed.waits {
+            command.arg("--waits").arg(waits);
+        }
+        if let Some(db) = db {
+            command.arg("--db").arg(db);
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().context("the other process has no output")?;
+        Ok(Self { child, output: BufReader::new(output).lines() })
+    }
+
+    /// The next line that it prints; none when it has ended.
+    pub fn line(&mut self) -> Result<Option<String>> {
+        Ok(self.output.next().transpose()?)
+    }
+
+    /// The next line, as a number.
+    pub fn number(&mut self) -> Result<f64> {
+        Ok(self.line()?.context("the other process said nothing")?.parse()?)
+    }
+
+    /// Asks it to end: some parts go on for as long as their standard input is open.
+    pub fn ask_to_end(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
+    /// Waits for its end, which is to be a good one.
+    pub fn end(mut self) -> Result<()> {
+        self.ask_to_end();
+        ensure!(self.child.wait()?.success(), "the other process failed");
+        Ok(())
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The same clock in every process.
+pub fn monotonic_ns() -> i64 {
+    nanoseconds(ClockId::Monotonic)
+}
+
+pub fn nanoseconds(clock: ClockId) -> i64 {
+    let time = clock_gettime(clock);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}

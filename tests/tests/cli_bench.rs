@@ -1,0 +1,85 @@
+//! `outbox bench`: each scenario, small. What it measures is for those who look; that it measures is for this.
+
+use outbox_tests::workplace::Workplace;
+use serde_json::Value;
+
+const PUBLISHERS: &str = "--publisher guests/noop.wasm --waits guests/waits.wasm --webhook guests/rust-webhook.wasm";
+const SMALL: &str = "--entries 2000 --backlog 2000 --wakes 5 --repeat 1";
+
+/// Runs a scenario, and holds each of its figures to be a number.
+#[track_caller]
+fn measures(scenario: &str, ratios: &[&str]) {
+    let place = Workplace::empty();
+    let json = place.outbox(&format!("bench {scenario} {PUBLISHERS} {SMALL} --folder . --json")).json();
+    let figures = json[scenario]["figures"].as_object().unwrap_or_else(|| panic!("{json:#}"));
+    for (name, figure) in figures {
+        let samples = figure["samples"].as_array().unwrap();
+        let numbers = samples.iter().chain([&figure["median"]]);
+        assert!(
+            !samples.is_empty() && numbers.map(Value::as_f64).all(|it| it.is_some_and(f64::is_finite)),
+            "{name}: {json:#}"
+        );
+    }
+    for name in ratios {
+        assert!(figures[*name]["median"].as_f64() > Some(0.0), "{name}: {json:#}");
+    }
+    let left: Vec<_> = place.files().into_keys().collect();
+    assert_eq!(left, Vec::<std::path::PathBuf>::new());
+}
+
+#[test]
+fn drain() {
+    measures("drain", &["component / bare SQLite", "component / native closure", "component / without limits"]);
+}
+
+#[test]
+fn append() {
+    measures("append", &["append / INSERT, one a transaction", "append / INSERT, 100 a transaction"]);
+}
+
+#[test]
+fn wake() {
+    measures("wake", &[]);
+}
+
+#[test]
+fn waiting() {
+    measures("waiting", &["component / native publisher, 64 streams", "component / native publisher, 256 streams"]);
+}
+
+#[test]
+fn http() {
+    measures("http", &["relay / native client, answered after 10 ms", "relay / native client, answered at once"]);
+}
+
+#[test]
+fn writer() {
+    measures("writer", &["99 of 100, beside / alone"]);
+}
+
+#[test]
+fn start() {
+    measures("start", &["compiled code from the cache"]);
+}
+
+#[test]
+fn swap() {
+    measures("swap", &["under load, pause at a swap"]);
+}
+
+#[test]
+fn memory() {
+    measures("memory", &["2000 entries / 2000", "an idle instance"]);
+}
+
+#[test]
+fn backlog() {
+    measures("backlog", &["cost of an entry, many / few"]);
+}
+
+#[test]
+fn a_scenario_says_which_publisher_it_needs() {
+    let place = Workplace::empty();
+    let refused = place.outbox("bench http --publisher guests/noop.wasm").refused();
+    assert_eq!(refused, "http needs --webhook FILE");
+}
