@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: demo test guests languages bench soak check deny
+.PHONY: demo test guests languages bench compare soak check deny
 
 # An application's orders, from its own transaction through a sandboxed publisher: see examples/demo.sh.
 demo:
@@ -35,6 +35,12 @@ bench:
 	$(CARGO) build --release --workspace --locked
 	target/release/outbox bench $(SCENARIOS) --publisher target/guests/noop.wasm --waits target/guests/waits.wasm \
 	  --webhook target/guests/rust-webhook.wasm $(BENCH)
+
+# The relay's drain beside what others reach in Python with SQLite: COMPARE="--repeat 5 --json".
+compare:
+	examples/build.sh noop
+	$(CARGO) build --release --workspace --locked
+	tests/compare/compare.sh --outbox target/release/outbox --publisher target/guests/noop.wasm $(COMPARE)
 
 # The crash tests for as long as you like: OUTBOX_CRASH_KILLS=10000 make soak. Repeat a run with OUTBOX_CRASH_SEED.
 soak: export OUTBOX_CRASH_KILLS ?= 2000
