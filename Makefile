@@ -6,12 +6,12 @@ CARGO ?= cargo
 
 # An application's orders, from its own transaction through a sandboxed publisher: see examples/demo.sh.
 demo:
-	examples/need.sh cc python3
+	examples/need.sh cargo cc python3
 	examples/demo.sh
 
 # Tests start the program itself, and Cargo builds a program only for the tests of its own package.
 test: guests
-	examples/need.sh cc python3 npm
+	examples/need.sh cargo cc python3 npm
 	$(CARGO) build --release --workspace --locked
 	$(CARGO) test --release --workspace --locked
 	$(CARGO) test --release --locked -p outbox-guest --all-features
@@ -20,7 +20,7 @@ test: guests
 
 # The publishers of this repository, as components in target/guests.
 guests:
-	examples/need.sh cc python3 npm
+	examples/need.sh cargo cc python3 npm
 	examples/build.sh
 
 # The table of languages in docs/publishers.md.
@@ -30,7 +30,7 @@ languages: guests
 
 # What this machine reaches, each figure beside its baseline: SCENARIOS="memory backlog", BENCH="--repeat 9 --json".
 bench:
-	examples/need.sh cc
+	examples/need.sh cargo cc
 	examples/build.sh noop waits rust-webhook
 	$(CARGO) build --release --workspace --locked
 	target/release/outbox bench $(SCENARIOS) --publisher target/guests/noop.wasm --waits target/guests/waits.wasm \
@@ -51,6 +51,7 @@ soak: guests
 check:
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --all --check --manifest-path examples/Cargo.toml
+	$(CARGO) fmt --all --check --manifest-path examples/rust-webhook/Cargo.toml
 	$(CARGO) clippy --release --workspace --all-targets --features outbox-guest/http --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --locked -p outbox-host -p outbox-guest --features outbox-guest/http
 
@@ -59,3 +60,4 @@ deny:
 	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked --version 0.20.2
 	$(CARGO) deny --locked check licenses bans sources
 	$(CARGO) deny --locked --manifest-path examples/Cargo.toml check licenses bans sources
+	$(CARGO) deny --locked --manifest-path examples/rust-webhook/Cargo.toml check licenses bans sources

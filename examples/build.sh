@@ -4,7 +4,7 @@
 #   examples/build.sh [NAME...]     target/guests/NAME.wasm, for all of them or for those named
 #
 # Rust's toolchain is chosen, and where there is none installed, by toolchain.sh. What cargo makes for wasm32-wasip2
-# is a component already: no other tool is needed. The other languages each have a build.sh of their own. Nothing is built
+# is a component already: no other tool is needed. The webhooks each have a build.sh of their own. Nothing is built
 # twice; an unchanged file is left alone. When all are built, a language whose toolchain cannot be had is skipped: loudly,
 # here and in the tests.
 set -euo pipefail
@@ -29,7 +29,7 @@ main() {
 
 all_names() {
   local file
-  for file in examples/rust-*/Cargo.toml tests/guests/*/Cargo.toml examples/*/build.sh; do
+  for file in examples/rust-stdout/Cargo.toml tests/guests/*/Cargo.toml examples/*/build.sh; do
     basename "$(dirname "$file")"
   done
 }
@@ -47,13 +47,12 @@ build_rust() {
   place "$build/core-module.wasm" "$components/core-module.wasm"
 }
 
-# In a language whose example has a build.sh. It ends with 69 where there is no toolchain.
+# With the example's own build.sh. It ends with 69 where there is no toolchain.
 build_other() { # NAME WHETHER_ASKED_FOR
-  local name=$1 made=$components/$1.wasm draft=target/toolchains/$1/made.wasm code=0
+  local name=$1 made=$components/$1.wasm draft=$build/$1/made.wasm code=0
   is_fresh "$name" && return
   echo "build: $name" >&2
-  mkdir -p "target/toolchains/$name"
-  "examples/$name/build.sh" "$PWD/$draft" >&2 || code=$?
+  CARGO_TARGET_DIR=$PWD/$build "examples/$name/build.sh" "$PWD/$draft" >&2 || code=$?
   if [ "$code" = 0 ]; then
     rm -f "$components/$name.skipped"
     place "$draft" "$made"
@@ -70,8 +69,8 @@ build_other() { # NAME WHETHER_ASKED_FOR
 # Whether nothing that a component is made of is newer than it.
 is_fresh() { # NAME
   local made=$components/$1.wasm
-  [ -f "$made" ] && [ -z "$(find "examples/$1" examples/wit examples/languages.sh wit -newer "$made" -type f \
-    -not -name README.md -not -path '*/test*' -print -quit)" ]
+  [ -f "$made" ] && [ -z "$(find -L "examples/$1" -newer "$made" -type f \
+    -not -name '*.md' -not -path '*/test*' -not -path '*/try/*' -not -path '*/build/*' -print -quit)" ]
 }
 
 compile() {

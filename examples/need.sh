@@ -1,25 +1,21 @@
 #!/usr/bin/env bash
 # Sees to it that these commands are there, and installs Debian's packages for those that are not:
 #
-#   examples/need.sh cc python3 npm
+#   need.sh cargo cc python3 npm
 set -euo pipefail
 
 say() { echo "need: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-package() { # COMMAND
-  case $1 in
-    cc) echo gcc libc6-dev ;;
-    *) echo "$1" ;;
-  esac
-}
-
-command -v cargo >/dev/null || die "cargo is missing: install Rust from https://rustup.rs"
 packages=()
 for name in "$@"; do
-  command -v "$name" >/dev/null || read -r -a more <<< "$(package "$name")"
-  packages+=(${more[@]+"${more[@]}"})
-  more=()
+  command -v "$name" >/dev/null && continue
+  case $name in
+    cargo) die "cargo is missing: install Rust from https://rustup.rs" ;;
+    cc) packages+=(gcc libc6-dev) ;;
+    node) packages+=(nodejs) ;;
+    *) packages+=("$name") ;;
+  esac
 done
 [ ${#packages[@]} -gt 0 ] || exit 0
 command -v apt-get >/dev/null || die "please install: ${packages[*]}"

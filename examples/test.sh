@@ -14,5 +14,5 @@ for script in ${@:-$(cd examples && echo */test.sh)}; do
     continue
   fi
   echo "test: $name" >&2
-  "examples/$name/test.sh"
+  CARGO_TARGET_DIR=$PWD/target/guests-native "examples/$name/test.sh"
 done

@@ -2,8 +2,8 @@
 # Finds, or makes, a Rust toolchain that builds components (target wasm32-wasip2), and prints the shell
 # exports that select it. Standard output carries nothing else; progress goes to standard error.
 #
-#   exports=$(examples/toolchain.sh) && eval "$exports"
-#   cargo build --release --target wasm32-wasip2 --target-dir target/guests-build
+#   exports=$(./toolchain.sh) && eval "$exports"
+#   cargo build --release --target wasm32-wasip2
 #
 # Tried in this order:
 #   1. the active toolchain, where it has the target already;

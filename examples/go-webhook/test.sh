@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
 # The unit tests, for this machine.
-source "$(dirname "$0")/../languages.sh"
+source "$(dirname "$0")/tools.sh"
 pip_packages
-exec "$tools/bin/go" test -C "$example" ./...
+exec "$tools/bin/go" test -C "$project" .

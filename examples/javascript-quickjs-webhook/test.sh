@@ -1,3 +1,5 @@
 #!/usr/bin/env bash
 # The unit tests: they need Node.js, and nothing of npm.
-cd "$(dirname "$0")" && exec node --test test/
+source "$(dirname "$0")/tools.sh"
+need node
+exec node --test "$project"/test/*.test.js

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the component: build.sh FILE. See ../build.sh.
-source "$(dirname "$0")/../languages.sh"
+# Makes the component: build.sh [FILE].
+source "$(dirname "$0")/tools.sh"
 npm_packages
-"$tools/node_modules/.bin/componentize-js" "$example/src/publisher.js" --wit "$(wit_folder)" --world-name fetching-webhook \
-  --out "$1"
+"$tools/node_modules/.bin/componentize-js" "$project/src/publisher.js" --wit "$project/wit" --world-name fetching-webhook \
+  --out "$made"

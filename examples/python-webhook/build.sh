@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes the component: build.sh FILE. See ../build.sh.
-source "$(dirname "$0")/../languages.sh"
+# Makes the component: build.sh [FILE].
+source "$(dirname "$0")/tools.sh"
 pip_packages
-"$tools/bin/componentize-py" --wit-path "$(wit_folder)" --world webhook \
-  componentize --python-path "$example" --output "$1" webhook.app
+"$tools/bin/componentize-py" --wit-path "$project/wit" --world webhook \
+  componentize --python-path "$project" --output "$made" webhook.app

@@ -8,7 +8,7 @@ pub use publisher::outbox::publisher::types as contract;
 // One world for each interface: a component's world is the union of those that its `export!` names.
 pub mod publisher {
     wit_bindgen::generate!({
-        path: "../wit/0.1",
+        path: "wit",
         inline: "package outbox:guest; world only-publisher { export outbox:publisher/publisher@0.1.0; }",
         pub_export_macro: true,
         with: { "outbox:publisher/types@0.1.0": generate },
@@ -17,7 +17,7 @@ pub mod publisher {
 
 pub mod batch {
     wit_bindgen::generate!({
-        path: "../wit/0.1",
+        path: "wit",
         inline: "package outbox:guest; world only-batch { export outbox:publisher/batch-publisher@0.1.0; }",
         pub_export_macro: true,
         with: { "outbox:publisher/types@0.1.0": super::contract },
@@ -26,7 +26,7 @@ pub mod batch {
 
 pub mod lifecycle {
     wit_bindgen::generate!({
-        path: "../wit/0.1",
+        path: "wit",
         inline: "package outbox:guest; world only-lifecycle { export outbox:publisher/lifecycle@0.1.0; }",
         pub_export_macro: true,
     });

@@ -1,5 +1,6 @@
 //! A published version of the contract stays as it is, and what was built against it goes on working.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use outbox_host::publisher::component::{ComponentPublisher, Settings};
@@ -30,6 +31,22 @@ fn the_text_of_a_published_version_never_changes() {
     for (version, digest) in FROZEN {
         assert_eq!(sha256(&folder("../wit").join(version).join("publisher.wit")), digest, "version {version}");
     }
+}
+
+/// The interfaces of wasi that the examples use are vendored, from the crate that `Cargo.lock` pins.
+#[test]
+fn the_text_of_wasi_is_that_of_the_crate_wasip2() {
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.args(["metadata", "--locked", "--format-version=1"]).current_dir(folder("../examples/rust-webhook"));
+    let metadata: serde_json::Value = serde_json::from_slice(&cargo.output().unwrap().stdout).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let wasip2 = packages.iter().find(|package| package["name"] == "wasip2").unwrap();
+    let theirs = Path::new(wasip2["manifest_path"].as_str().unwrap()).with_file_name("wit/deps");
+    let texts = |folder: &Path| -> BTreeMap<_, _> {
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+        files.map(|path| (path.file_name().unwrap().to_owned(), std::fs::read_to_string(path).unwrap())).collect()
+    };
+    assert!(texts(&folder("../examples/wit/deps")) == texts(&theirs), "copy it anew from {}", theirs.display());
 }
 
 /// The component of [`frozen/README.md`](../frozen/README.md).
