@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
-.PHONY: demo test guests languages bench compare soak check deny
+.PHONY: demo test guests languages bench compare instructions soak check deny
 
 # An application's orders, from its own transaction through a sandboxed publisher: see examples/demo.sh.
 demo:
@@ -41,6 +41,12 @@ compare:
 	examples/build.sh noop
 	$(CARGO) build --release --workspace --locked
 	tests/compare/compare.sh --outbox target/release/outbox --publisher target/guests/noop.wasm $(COMPARE)
+
+# The processor's instructions for an entry, which `make test` holds below a ceiling where valgrind is there.
+instructions:
+	examples/build.sh noop
+	$(CARGO) build --release --workspace --locked
+	$(CARGO) test --release --workspace --locked --test instructions -- --nocapture
 
 # The crash tests for as long as you like: OUTBOX_CRASH_KILLS=10000 make soak. Repeat a run with OUTBOX_CRASH_SEED.
 soak: export OUTBOX_CRASH_KILLS ?= 2000
