@@ -69,7 +69,7 @@ fn swap() {
 
 #[test]
 fn memory() {
-    measures("memory", &["2000 entries / 2000", "an idle instance"]);
+    measures("memory", &["2000 entries / 20", "an idle instance"]);
 }
 
 #[test]

@@ -13,15 +13,15 @@ use super::bed::{self, Bed, STREAMS};
 use super::figures::{Figure, Measured, in_turn};
 use super::other::{Other, Part};
 
-const SMALL: usize = 10_000;
 const LARGE_ENTRIES: usize = 200;
 const MB: usize = 1_000_000;
 /// So many that what else a process takes is nothing beside them.
 const INSTANCES: usize = 1_000;
 
 pub fn measure(bed: &Bed) -> Result<Measured> {
-    let small = SMALL.min(bed.backlog);
-    let (few, many) = (bed.filled(small, bed.bytes, STREAMS)?, bed.filled(bed.backlog, bed.bytes, STREAMS)?);
+    let sizes = [bed.backlog.div_ceil(100), bed.backlog.div_ceil(10), bed.backlog];
+    let filled = |entries| bed.filled(entries, bed.bytes, STREAMS);
+    let (few, some, many) = (filled(sizes[0])?, filled(sizes[1])?, filled(sizes[2])?);
     let large = bed.filled(LARGE_ENTRIES, MB, STREAMS)?;
     let ask = |part, db: Option<&Path>, entries| -> Result<f64> {
         let mut other = Other::start(bed, part, db, entries)?;
@@ -30,13 +30,14 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
         Ok(kib)
     };
     // The first one compiles, which takes more memory than all that follows.
-    ask(Part::Drain, Some(&bed.copy(&few)?), small)?;
-    let [few, many, large, instance] = in_turn(
+    ask(Part::Drain, Some(&bed.copy(&few)?), sizes[0])?;
+    let [few, some, many, large, instance] = in_turn(
         "memory",
         bed.repeat,
         [
-            &mut || ask(Part::Drain, Some(&bed.copy(&few)?), small),
-            &mut || ask(Part::Drain, Some(&bed.copy(&many)?), bed.backlog),
+            &mut || ask(Part::Drain, Some(&bed.copy(&few)?), sizes[0]),
+            &mut || ask(Part::Drain, Some(&bed.copy(&some)?), sizes[1]),
+            &mut || ask(Part::Drain, Some(&bed.copy(&many)?), sizes[2]),
             &mut || ask(Part::Drain, Some(&bed.copy(&large)?), LARGE_ENTRIES),
             &mut || ask(Part::Instances, None, 1),
         ],
@@ -44,9 +45,11 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
     Ok(Measured {
         what: format!("peak resident memory of a drain, entries of {} bytes", bed.bytes),
         figures: vec![
-            Figure::ratio(format!("{} entries / {small}", bed.backlog), &many, &few),
-            Figure::new(format!("{small} entries"), "KiB", few),
-            Figure::new(format!("{} entries", bed.backlog), "KiB", many),
+            Figure::ratio(format!("{} entries / {}", sizes[2], sizes[0]), &many, &few),
+            Figure::ratio(format!("{} entries / {}", sizes[2], sizes[1]), &many, &some),
+            Figure::new(format!("{} entries", sizes[0]), "KiB", few),
+            Figure::new(format!("{} entries", sizes[1]), "KiB", some),
+            Figure::new(format!("{} entries", sizes[2]), "KiB", many),
             Figure::new(format!("{LARGE_ENTRIES} entries of 1 MB"), "KiB", large),
             Figure::new("an idle instance", "KiB", instance),
         ],
