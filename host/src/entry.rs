@@ -6,66 +6,8 @@ use uuid::Uuid;
 
 use crate::publisher::Outcome;
 use crate::recorded::{DEFAULT_TENANT, Recorded, StreamId, WrappedEvent};
+use crate::row::{Field, RawEntry};
 use crate::serde::{Serde, StoredData, StoredValue};
-
-/// An entry as it was read, undecoded. Whoever can write to the database may have written it: each part can be anything.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RawEntry {
-    /// The entry's place in the outbox.
-    pub position: i64,
-    /// Its tenant.
-    pub tenant_id: Field,
-    /// Its stream's identity.
-    pub stream_id: Field,
-    /// Its stream's name.
-    pub stream_name: Field,
-    /// Its stream's category.
-    pub category: Field,
-    /// The event's identity.
-    pub uuid: Field,
-    /// The event's type.
-    pub name: Field,
-    /// The event's version.
-    pub version: Field,
-    /// When the event was made.
-    pub created_at: Field,
-    /// The media type of `data`.
-    pub content_type: Field,
-    /// What travels with the event.
-    pub context: Field,
-    /// The event's data.
-    pub data: Field,
-}
-
-/// One part of a row.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub enum Field {
-    /// Nothing.
-    #[default]
-    Null,
-    /// A whole number.
-    Integer(i64),
-    /// A floating point number.
-    Real(f64),
-    /// Text.
-    Text(String),
-    /// Bytes, or text that is no UTF-8.
-    Bytes(Vec<u8>),
-    /// More than anybody could be given, and so not read: its length in bytes.
-    TooLong(u64),
-}
-
-impl From<&str> for Field {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
-    }
-}
-
-impl From<Option<&str>> for Field {
-    fn from(text: Option<&str>) -> Self {
-        text.map_or(Self::Null, Self::from)
-    }
-}
 
 /// Which part of a row cannot be decoded, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,54 +24,32 @@ impl From<Undecodable> for Outcome {
 }
 
 impl RawEntry {
-    /// The stream that the entry belongs to, as far as it can be told.
-    pub fn stream_key(&self) -> StreamKey {
-        StreamKey::of(self.tenant_id.bytes(), self.stream_id.bytes())
-    }
-
     /// Decodes the entry for its attempt number `attempt`.
     ///
     /// # Errors
     ///
     /// Which part of the row is no part of a valid event.
     pub fn decode(self, attempt: u32, serde: &dyn Serde) -> Result<Recorded, Undecodable> {
-        let version = match self.version {
-            Field::Null => None,
-            Field::Integer(version) => Some(
-                u64::try_from(version)
-                    .map_err(|_| undecodable("version", format!("{version} is less than nothing")))?,
-            ),
-            other => return Err(undecodable("version", format!("a whole number is expected, not {}", other.kind()))),
+        let row = self.row();
+        let version = version(&row.version)?;
+        let content_type = optional("content_type", &row.content_type)?;
+        let uuid = uuid(&row.uuid)?;
+        let name = required("name", &row.name)?;
+        let created_at = created_at(&row.created_at)?;
+        let context = context(&row.context)?;
+        let stream_id = StreamId {
+            id: required("stream_id", &row.stream_id)?,
+            name: optional("stream_name", &row.stream_name)?,
+            category: optional("category", &row.category)?,
         };
-        let data = StoredData {
-            content_type: optional("content_type", self.content_type)?,
-            value: match self.data {
-                Field::Text(text) => StoredValue::Text(text),
-                Field::Bytes(bytes) => StoredValue::Bytes(bytes),
-                Field::Integer(number) => StoredValue::Text(number.to_string()),
-                Field::TooLong(bytes) => return Err(too_long("data", bytes)),
-                other => return Err(undecodable("data", format!("JSON text is expected, not {}", other.kind()))),
-            },
-        };
-        Ok(Recorded {
-            wrapped_event: WrappedEvent {
-                uuid: uuid(self.uuid)?,
-                name: required("name", self.name)?,
-                version,
-                created_at: created_at(self.created_at)?,
-                data: serde.deserialize(data).map_err(|error| undecodable("data", error.to_string()))?,
-                context: context(self.context)?,
-            },
-            stream_id: StreamId {
-                id: required("stream_id", self.stream_id)?,
-                name: optional("stream_name", self.stream_name)?,
-                category: optional("category", self.category)?,
-            },
-            position: u64::try_from(self.position)
-                .map_err(|_| undecodable("position", format!("{} is less than 1", self.position)))?,
-            tenant_id: optional("tenant_id", self.tenant_id)?.unwrap_or_else(|| DEFAULT_TENANT.to_owned()),
-            attempt,
-        })
+        let tenant_id = optional("tenant_id", &row.tenant_id)?.unwrap_or_else(|| DEFAULT_TENANT.to_owned());
+        let position = self.position;
+        let data = StoredData { content_type, value: data(self.into_data())? };
+        let data = serde.deserialize(data).map_err(|error| undecodable("data", error.to_string()))?;
+        let position =
+            u64::try_from(position).map_err(|_| undecodable("position", format!("{position} is less than 1")))?;
+        let wrapped_event = WrappedEvent { uuid, name, version, created_at, data, context };
+        Ok(Recorded { wrapped_event, stream_id, position, tenant_id, attempt })
     }
 }
 
@@ -155,22 +75,12 @@ impl StreamKey {
     }
 }
 
-impl Field {
-    /// The bytes that a stream's key is made of.
-    fn bytes(&self) -> &[u8] {
+impl Field<'_> {
+    /// Its text, where it is text in UTF-8.
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
-            Self::Text(text) => text.as_bytes(),
-            Self::Bytes(bytes) => bytes,
-            Self::Null | Self::Integer(_) | Self::Real(_) | Self::TooLong(_) => &[],
-        }
-    }
-
-    /// How many bytes it takes.
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Bytes(bytes) => bytes.len(),
-            Self::Null | Self::Integer(_) | Self::Real(_) | Self::TooLong(_) => 0,
+            Self::Text(bytes) => std::str::from_utf8(bytes).ok(),
+            _ => None,
         }
     }
 
@@ -179,7 +89,8 @@ impl Field {
             Self::Null => "NULL".into(),
             Self::Integer(_) => "a whole number".into(),
             Self::Real(_) => "a floating point number".into(),
-            Self::Text(_) => "text".into(),
+            Self::Text(_) if self.text().is_some() => "text".into(),
+            Self::Text(_) => "text in another encoding".into(),
             Self::Bytes(_) => "a blob".into(),
             Self::TooLong(bytes) => format!("{bytes} bytes"),
         }
@@ -197,7 +108,7 @@ fn too_long(column: &'static str, bytes: u64) -> Undecodable {
     )
 }
 
-fn required(column: &'static str, field: Field) -> Result<String, Undecodable> {
+fn required(column: &'static str, field: &Field<'_>) -> Result<String, Undecodable> {
     match optional(column, field)? {
         Some(text) if !text.is_empty() => Ok(text),
         Some(_) => Err(undecodable(column, "it is empty")),
@@ -205,20 +116,42 @@ fn required(column: &'static str, field: Field) -> Result<String, Undecodable> {
     }
 }
 
-fn optional(column: &'static str, field: Field) -> Result<Option<String>, Undecodable> {
+fn optional(column: &'static str, field: &Field<'_>) -> Result<Option<String>, Undecodable> {
+    match (field.text(), field) {
+        (Some(text), _) => Ok(Some(text.to_owned())),
+        (_, Field::Integer(number)) => Ok(Some(number.to_string())),
+        (_, Field::Null) => Ok(None),
+        (_, Field::TooLong(bytes)) => Err(too_long(column, *bytes)),
+        _ => Err(undecodable(column, format!("text in UTF-8 is expected, not {}", field.kind()))),
+    }
+}
+
+fn version(field: &Field<'_>) -> Result<Option<u64>, Undecodable> {
     match field {
-        Field::Text(text) => Ok(Some(text)),
-        Field::Integer(number) => Ok(Some(number.to_string())),
         Field::Null => Ok(None),
-        Field::TooLong(bytes) => Err(too_long(column, bytes)),
-        other => Err(undecodable(column, format!("text in UTF-8 is expected, not {}", other.kind()))),
+        Field::Integer(version) => match u64::try_from(*version) {
+            Ok(version) => Ok(Some(version)),
+            Err(_) => Err(undecodable("version", format!("{version} is less than nothing"))),
+        },
+        other => Err(undecodable("version", format!("a whole number is expected, not {}", other.kind()))),
+    }
+}
+
+fn data(field: Field<'_>) -> Result<StoredValue, Undecodable> {
+    match field {
+        Field::Text(bytes) => Ok(String::from_utf8(bytes.into_owned())
+            .map_or_else(|error| StoredValue::Bytes(error.into_bytes()), StoredValue::Text)),
+        Field::Bytes(bytes) => Ok(StoredValue::Bytes(bytes.into_owned())),
+        Field::Integer(number) => Ok(StoredValue::Text(number.to_string())),
+        Field::TooLong(bytes) => Err(too_long("data", bytes)),
+        other => Err(undecodable("data", format!("JSON text is expected, not {}", other.kind()))),
     }
 }
 
 /// As text in any of its usual forms, or as its 16 bytes.
-fn uuid(field: Field) -> Result<Uuid, Undecodable> {
-    let parsed = match &field {
-        Field::Text(text) => Uuid::try_parse(text),
+fn uuid(field: &Field<'_>) -> Result<Uuid, Undecodable> {
+    let parsed = match field {
+        Field::Text(text) => Uuid::try_parse_ascii(text),
         Field::Bytes(bytes) => Uuid::from_slice(bytes),
         other => return Err(undecodable("uuid", format!("a UUID is expected, not {}", other.kind()))),
     };
@@ -226,22 +159,21 @@ fn uuid(field: Field) -> Result<Uuid, Undecodable> {
 }
 
 /// As RFC 3339 text; without an offset, and in SQLite's own form with a space, it is UTC.
-fn created_at(field: Field) -> Result<String, Undecodable> {
-    let text = match field {
-        Field::Text(text) => text,
-        other => return Err(undecodable("created_at", format!("a date and time is expected, not {}", other.kind()))),
+fn created_at(field: &Field<'_>) -> Result<String, Undecodable> {
+    let Some(text) = field.text() else {
+        return Err(undecodable("created_at", format!("a date and time is expected, not {}", field.kind())));
     };
     // What the table's own default writes, `2026-01-31T12:00:00.000Z`, is by far the most common: most of it is known to
     // be right without parsing it.
-    let usual = is_usual_form(&text);
+    let usual = is_usual_form(text);
     if usual && text.get(8..10).is_some_and(|day| day <= "28") {
-        return Ok(text);
+        return Ok(text.to_owned());
     }
     let parsed = text
         .parse::<Timestamp>()
         .or_else(|_| text.parse::<DateTime>().and_then(|civil| TimeZone::UTC.to_timestamp(civil)));
     match parsed {
-        Ok(_) if usual => Ok(text),
+        Ok(_) if usual => Ok(text.to_owned()),
         Ok(timestamp) => Ok(timestamp.to_string()),
         Err(error) => Err(undecodable("created_at", error.to_string())),
     }
@@ -265,7 +197,7 @@ fn is_usual_form(text: &str) -> bool {
         && within(17..19, "00", "59")
 }
 
-fn context(field: Field) -> Result<String, Undecodable> {
+fn context(field: &Field<'_>) -> Result<String, Undecodable> {
     let Some(text) = optional("context", field)? else {
         return Ok("{}".to_owned());
     };
@@ -304,11 +236,11 @@ mod tests {
 
     use super::*;
     use crate::recorded::Payload;
+    use crate::row::Row;
     use crate::serde::JsonSerde;
 
-    fn entry() -> RawEntry {
-        RawEntry {
-            position: 7,
+    fn row() -> Row<'static> {
+        Row {
             tenant_id: "acme".into(),
             stream_id: "order-1".into(),
             stream_name: Field::Null,
@@ -323,10 +255,14 @@ mod tests {
         }
     }
 
-    fn decoded(change: impl FnOnce(&mut RawEntry)) -> Result<Recorded, String> {
-        let mut entry = entry();
-        change(&mut entry);
-        entry.decode(2, &JsonSerde).map_err(|error| error.to_string())
+    fn decoded(change: impl FnOnce(&mut Row<'static>)) -> Result<Recorded, String> {
+        decoded_at(7, change)
+    }
+
+    fn decoded_at(position: i64, change: impl FnOnce(&mut Row<'static>)) -> Result<Recorded, String> {
+        let mut row = row();
+        change(&mut row);
+        RawEntry::new(position, &row).decode(2, &JsonSerde).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -346,7 +282,7 @@ mod tests {
             entry.version = Field::Null;
             entry.category = Field::Null;
             entry.stream_id = Field::Integer(42);
-            entry.uuid = Field::Bytes(vec![0x11; 16]);
+            entry.uuid = Field::Bytes(vec![0x11; 16].into());
             entry.data = Field::Integer(5);
         });
         let recorded = recorded.unwrap();
@@ -375,28 +311,30 @@ mod tests {
 
     #[test]
     fn anything_else_names_the_column() {
-        type Change = fn(&mut RawEntry);
+        type Change = fn(&mut Row<'static>);
         let changes: [(&str, Change); 14] = [
             ("stream_id: it is NULL", |entry| entry.stream_id = Field::Null),
             ("stream_id: it is empty", |entry| entry.stream_id = "".into()),
             ("name: it is NULL", |entry| entry.name = Field::Null),
-            ("name: text in UTF-8 is expected, not a blob", |entry| entry.name = Field::Bytes(vec![0xff])),
+            ("name: text in UTF-8 is expected, not a blob", |entry| entry.name = Field::Bytes(vec![0xff].into())),
+            ("name: text in UTF-8 is expected, not text in another", |entry| {
+                entry.name = Field::Text(vec![0xff].into())
+            }),
             ("uuid: a UUID is expected, not NULL", |entry| entry.uuid = Field::Null),
             ("uuid: ", |entry| entry.uuid = "seven".into()),
-            ("uuid: ", |entry| entry.uuid = Field::Bytes(vec![1])),
+            ("uuid: ", |entry| entry.uuid = Field::Bytes(vec![1].into())),
             ("version: -1 is less", |entry| entry.version = Field::Integer(-1)),
             ("version: a whole number", |entry| entry.version = "v1".into()),
             ("data: JSON text is expected, not NULL", |entry| entry.data = Field::Null),
             ("data: data is not JSON", |entry| entry.data = "{".into()),
             ("context: it is not a JSON object", |entry| entry.context = "[]".into()),
             ("created_at: a date and time", |entry| entry.created_at = Field::Integer(5)),
-            ("position: 0", |entry| entry.position = -1),
         ];
         for (expected, change) in changes {
             let error = decoded(change).unwrap_err();
-            let expected = expected.replace("position: 0", "position: -1");
-            assert!(error.starts_with(&expected), "{error} does not start with {expected}");
+            assert!(error.starts_with(expected), "{error} does not start with {expected}");
         }
+        assert_eq!(decoded_at(-1, |_| {}).unwrap_err().to_string(), "position: -1 is less than 1");
     }
 
     #[test]
@@ -410,7 +348,7 @@ mod tests {
     }
 
     /// Anything that a row can hold, what is nearly right among it.
-    fn any_field() -> impl Strategy<Value = Field> {
+    fn any_field() -> impl Strategy<Value = Field<'static>> {
         const NEARLY: &[&str] = &[
             "",
             "{}",
@@ -428,9 +366,10 @@ mod tests {
             Just(Field::Null),
             any::<i64>().prop_map(Field::Integer),
             any::<f64>().prop_map(Field::Real),
-            any::<String>().prop_map(Field::Text),
+            any::<String>().prop_map(Field::from),
             prop::sample::select(NEARLY).prop_map(Field::from),
-            prop::collection::vec(any::<u8>(), 0..20).prop_map(Field::Bytes),
+            prop::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| Field::Bytes(bytes.into())),
+            prop::collection::vec(any::<u8>(), 0..20).prop_map(|bytes| Field::Text(bytes.into())),
             any::<u64>().prop_map(Field::TooLong),
         ]
     }
@@ -442,9 +381,9 @@ mod tests {
             position in any::<i64>(),
             changes in prop::collection::vec((0..11_usize, any_field()), 0..4),
         ) {
-            let mut changed = RawEntry { position, ..entry() };
+            let mut changed = row();
             for (column, field) in changes {
-                let RawEntry { position: _, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at,
+                let Row { tenant_id, stream_id, stream_name, category, uuid, name, version, created_at,
                     content_type, context, data } = &mut changed;
                 let columns = [tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type,
                     context, data];
@@ -452,8 +391,9 @@ mod tests {
                     *it = field.clone();
                 }
             }
-            changed.stream_key();
-            match changed.decode(1, &JsonSerde) {
+            let entry = RawEntry::new(position, &changed);
+            entry.stream_key();
+            match entry.decode(1, &JsonSerde) {
                 Ok(Recorded { wrapped_event: event, stream_id, .. }) => {
                     prop_assert!(!event.name.is_empty() && !stream_id.id.is_empty());
                     prop_assert!(event.created_at.parse::<Timestamp>().is_ok(), "{}", event.created_at);
@@ -465,6 +405,6 @@ mod tests {
     }
 
     fn entry_key(tenant: &str, stream: &str) -> StreamKey {
-        RawEntry { tenant_id: tenant.into(), stream_id: stream.into(), ..entry() }.stream_key()
+        RawEntry::new(1, &Row { tenant_id: tenant.into(), stream_id: stream.into(), ..row() }).stream_key()
     }
 }

@@ -13,13 +13,14 @@ pub mod publisher;
 mod publishers;
 pub mod recorded;
 mod relay;
+mod row;
 mod runner;
 mod serde;
 mod settlement;
 
 pub use backoff::Backoff;
 pub use canary::{CanaryRules, Verdict, judge};
-pub use entry::{Field, RawEntry, StreamKey, Undecodable};
+pub use entry::{StreamKey, Undecodable};
 pub use outbox::{MemoryOutbox, NoOutbox, OutboxStorageStrategy, SqliteOutbox, StorageError};
 pub use publisher::{
     Attempt, BoxFuture, Kept, Outcome, PublishError, Publisher, VersionedPublisher, WatchedPublisher, Withdrawn,
@@ -27,6 +28,7 @@ pub use publisher::{
 pub use publishers::{InvalidRoutes, PUBLISHERS_MAX, Pattern, Publishers, Route};
 pub use recorded::{DEFAULT_TENANT, NewEvent, Payload, Recorded, STREAM_NAMESPACE, StreamId, WrappedEvent};
 pub use relay::{FAILURES_MAX, Failure, OnDeadLetter, Ordering, RelayOptions, Report, Stop, Stopping, stop};
+pub use row::{Field, RawEntry, Row};
 pub use runner::{DEFAULT_LIMIT, Filterer, Outbox};
 pub use serde::{JsonSerde, Serde, SerdeError, StoredData, StoredValue};
 pub use settlement::{History, Policy, Settlement, settle, settle_on_trial};

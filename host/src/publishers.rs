@@ -5,9 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::entry::{Field, RawEntry};
 use crate::publisher::Publisher;
 use crate::recorded::DEFAULT_TENANT;
+use crate::row::{Field, RawEntry};
 
 /// The most publishers of one outbox.
 pub const PUBLISHERS_MAX: usize = 64;
@@ -139,8 +139,9 @@ impl<'a> Publishers<'a> {
     /// The publishers that this entry goes to; none where no route matches it.
     pub(crate) fn route(&self, entry: &RawEntry) -> Legs {
         let Some(routes) = &self.routes else { return Legs::one(0) };
-        let (name, category) = (text(&entry.name), text(&entry.category));
-        let tenant = text(&entry.tenant_id).unwrap_or(DEFAULT_TENANT.into());
+        let row = entry.row();
+        let (name, category) = (text(&row.name), text(&row.category));
+        let tenant = text(&row.tenant_id).unwrap_or(DEFAULT_TENANT.into());
         let matches = |route: &Route| {
             let is = |pattern: &Option<Pattern>, text: Option<&str>| {
                 pattern.as_ref().is_none_or(|pattern| text.is_some_and(|text| pattern.matches(text)))
@@ -235,11 +236,10 @@ impl Pattern {
 }
 
 /// A field as a pattern sees it.
-fn text(field: &Field) -> Option<Cow<'_, str>> {
+fn text<'a>(field: &'a Field<'_>) -> Option<Cow<'a, str>> {
     match field {
-        Field::Text(text) => Some(text.into()),
         Field::Integer(number) => Some(number.to_string().into()),
-        _ => None,
+        field => field.text().map(Into::into),
     }
 }
 
@@ -307,6 +307,7 @@ impl fmt::Debug for Legs {
 mod tests {
     use super::*;
     use crate::recorded::Recorded;
+    use crate::row::Row;
 
     #[test]
     fn a_star_stands_for_anything() {
@@ -332,20 +333,8 @@ mod tests {
     }
 
     fn entry(name: &str, category: Option<&str>, tenant: Option<&str>) -> RawEntry {
-        RawEntry {
-            position: 1,
-            tenant_id: tenant.into(),
-            stream_id: "s".into(),
-            stream_name: Field::Null,
-            category: category.into(),
-            uuid: Field::Null,
-            name: name.into(),
-            version: Field::Null,
-            created_at: Field::Null,
-            content_type: Field::Null,
-            context: Field::Null,
-            data: Field::Null,
-        }
+        let (tenant_id, stream_id, category, name) = (tenant.into(), "s".into(), category.into(), name.into());
+        RawEntry::new(1, &Row { tenant_id, stream_id, category, name, ..Row::default() })
     }
 
     #[test]

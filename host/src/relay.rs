@@ -13,18 +13,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::entry::RawEntry;
 use crate::outbox::{
     Act, Failed, Fate, Lease, OutboxStorageStrategy, PageBounds, Pruned, RelayCondition, RelayState, Settled,
     StorageError,
 };
 use crate::publisher::{Attempt, Kept, Outcome, Withdrawn, one_entry};
 use crate::publishers::Publishers;
+use crate::row::RawEntry;
 use crate::serde::Serde;
 use crate::settlement::{Settlement, settle, settle_on_trial};
 
 use self::acker::{Group, Order};
-use self::caller::{Called, Calls, Finished};
+use self::caller::{Called, Calls, Finished, NotDelivered};
 use self::gate::Gates;
 use self::lanes::{Doors, Job, LaneId, Lanes};
 use self::stop::StopLevel;
@@ -454,16 +454,16 @@ impl<'a> Session<'a> {
 
     fn settle_job(&mut self, job: Finished) {
         let now = Instant::now();
-        for called in job.calls {
-            self.open_and_shut(&called, now);
-            match &called.attempt {
-                // By far the most common.
-                Some(attempt) if attempt.outcome == Outcome::Delivered => {
-                    let Called { position, tried_before, .. } = called;
+        for Called { position, tried_before, available, failed } in job.calls {
+            self.gates.available(available);
+            failed.iter().for_each(|failed| self.leave_alone(failed, now));
+            self.not_paused();
+            match failed {
+                None => {
                     self.lanes.settled(job.lane, position);
                     self.await_commit(job.lane, Settled::Delivered { position, tried_before }, now);
                 }
-                _ => self.settle_call(job.lane, called, now),
+                Some(failed) => self.settle_failed(job.lane, position, *failed, now),
             }
         }
         if let Some(rest) = job.rest {
@@ -473,28 +473,25 @@ impl<'a> Session<'a> {
     }
 
     /// A publisher that is unavailable is left alone for a while, whatever becomes of the entry.
-    fn open_and_shut(&mut self, called: &Called, now: Instant) {
-        self.gates.available(called.available);
-        for (leg, attempt) in &called.unavailable {
+    fn leave_alone(&mut self, failed: &NotDelivered, now: Instant) {
+        for (leg, attempt) in &failed.unavailable {
             let (pauses, policy) = (self.gates.pauses(*leg), &self.parts.options.policy);
             if let Settlement::PausePublisher { delay } =
-                settle(called.history, pauses, &attempt.outcome, policy, (self.parts.random)())
+                settle(failed.history, pauses, &attempt.outcome, policy, (self.parts.random)())
             {
                 self.gates.unavailable(*leg, delay, now);
                 self.paused(*leg, attempt.outcome.reason());
             }
         }
-        self.not_paused();
     }
 
-    /// What becomes of an entry after an attempt.
-    fn settle_call(&mut self, lane: LaneId, called: Called, now: Instant) {
-        let Called { position, history, tried_before, delivered, at, in_part, others, .. } = called;
+    /// What becomes of an entry that was not delivered.
+    fn settle_failed(&mut self, lane: LaneId, position: i64, failed: NotDelivered, now: Instant) {
+        let NotDelivered { history, delivered, at, in_part, others, attempt, .. } = failed;
         let options = self.parts.options;
         // Cut off by the relay itself, which counts for nothing.
         let cut_off = || Outcome::Unavailable { reason: "the relay was stopped".into(), after: None }.into();
-        let (was_cut_off, attempt) =
-            (called.attempt.is_none(), with_bounded_reason(called.attempt.unwrap_or_else(cut_off)));
+        let (was_cut_off, attempt) = (attempt.is_none(), with_bounded_reason(attempt.unwrap_or_else(cut_off)));
         let others: Vec<Attempt> = others.into_iter().map(with_bounded_reason).collect();
         others.iter().for_each(|other| note_other_failure(position, other));
         let (policy, jitter) = (&options.policy, (self.parts.random)());
@@ -509,7 +506,7 @@ impl<'a> Session<'a> {
         let settled = match settlement {
             Settlement::Ack => {
                 self.lanes.settled(lane, position);
-                Settled::Delivered { position, tried_before }
+                Settled::Delivered { position, tried_before: true }
             }
             Settlement::Retry { delay, history } => {
                 self.note_failure(position, history.attempts, &attempt, "retry");

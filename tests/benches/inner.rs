@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use outbox_host::outbox::{OutboxStorageStrategy, PageBounds, Settled};
 use outbox_host::publisher::component::{ComponentPublisher, Isolation, Settings};
-use outbox_host::{JsonSerde, Outcome, Publisher, RawEntry, SqliteOutbox};
+use outbox_host::{JsonSerde, Outcome, Publisher, RawEntry, Row, SqliteOutbox};
 use outbox_tests::guest;
 use outbox_tests::outboxes::{Kept, Sqlite, recorded, row};
 
@@ -44,7 +44,7 @@ fn call(criterion: &mut Criterion) {
 
 /// One row of 1 KiB to an event.
 fn decode(criterion: &mut Criterion) {
-    let entry = RawEntry { position: 1, data: order().as_str().into(), ..row("order-1") };
+    let entry = RawEntry::new(1, &Row { data: order().into(), ..row("order-1") });
     criterion.bench_function("decode/1 KiB", |bencher| {
         let decode = |entry: RawEntry| entry.decode(1, &JsonSerde).unwrap();
         bencher.iter_batched(|| entry.clone(), decode, BatchSize::SmallInput);

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
 use outbox_host::{
-    Field, MemoryOutbox, NewEvent, OutboxStorageStrategy, Payload, RawEntry, Recorded, SqliteOutbox, StreamId,
-    WrappedEvent,
+    Field, MemoryOutbox, NewEvent, OutboxStorageStrategy, Payload, Recorded, Row, SqliteOutbox, StreamId, WrappedEvent,
 };
 
 /// Runs each of these functions, `fn name<K: Kept>(kept: &K)`, as a test of each storage. A new storage is a line here.
@@ -41,7 +40,7 @@ pub trait Kept {
     fn open(&self) -> Self::Strategy;
 
     /// Inserts a row as a foreign program might, with anything in it.
-    fn insert(&self, row: RawEntry) -> i64;
+    fn insert(&self, row: Row<'_>) -> i64;
 }
 
 /// A SQLite outbox in a folder of its own.
@@ -75,7 +74,7 @@ impl Kept for Sqlite {
     }
 
     /// Into a table without constraints, where the row needs it: an application may have made the table itself.
-    fn insert(&self, row: RawEntry) -> i64 {
+    fn insert(&self, row: Row<'_>) -> i64 {
         let connection = self.connection();
         let insert = |connection: &Connection| {
             connection.execute(
@@ -113,14 +112,14 @@ impl Kept for Sqlite {
     }
 }
 
-fn value(field: &Field) -> outbox_host::outbox::sqlite::rusqlite::types::Value {
+fn value(field: &Field<'_>) -> outbox_host::outbox::sqlite::rusqlite::types::Value {
     use outbox_host::outbox::sqlite::rusqlite::types::Value;
     match field {
         Field::Null => Value::Null,
         Field::Integer(number) => Value::Integer(*number),
         Field::Real(number) => Value::Real(*number),
-        Field::Text(text) => Value::Text(text.clone()),
-        Field::Bytes(bytes) => Value::Blob(bytes.clone()),
+        Field::Text(text) => Value::Text(String::from_utf8(text.to_vec()).unwrap()),
+        Field::Bytes(bytes) => Value::Blob(bytes.to_vec()),
         Field::TooLong(_) => unreachable!("it is what is read, never what is written"),
     }
 }
@@ -139,8 +138,8 @@ impl Kept for Memory {
         self.0.clone()
     }
 
-    fn insert(&self, row: RawEntry) -> i64 {
-        self.0.append_raw(row)
+    fn insert(&self, row: Row<'_>) -> i64 {
+        self.0.append_raw(&row)
     }
 }
 
@@ -150,20 +149,16 @@ pub fn event(stream: &str, data: &str) -> NewEvent {
 }
 
 /// A row as an application's plain INSERT makes it.
-pub fn row(stream: &str) -> RawEntry {
-    RawEntry {
-        position: 0,
+pub fn row(stream: &str) -> Row<'_> {
+    Row {
         tenant_id: "default".into(),
         stream_id: stream.into(),
-        stream_name: Field::Null,
-        category: Field::Null,
-        uuid: uuid::Uuid::new_v4().to_string().as_str().into(),
+        uuid: uuid::Uuid::new_v4().to_string().into(),
         name: "order.placed".into(),
-        version: Field::Null,
         created_at: "2026-01-31T12:00:00.000Z".into(),
-        content_type: Field::Null,
         context: "{}".into(),
         data: "{}".into(),
+        ..Row::default()
     }
 }
 

@@ -9,7 +9,7 @@ use outbox_host::outbox::{
 };
 use outbox_host::{
     Attempt, Field, History, JsonSerde, NewEvent, NoOutbox, Outbox, OutboxStorageStrategy, Outcome, Payload, RawEntry,
-    Recorded, StorageError, StreamId, StreamKey,
+    Recorded, Row, StorageError, StreamId, StreamKey,
 };
 use outbox_tests::outboxes::{Kept, event, row};
 
@@ -219,22 +219,23 @@ fn a_dead_letter_is_kept_whole<K: Kept>(kept: &K) {
 
 /// What cannot be decoded can be buried, shown, retried, and is then what it was before.
 fn any_row_survives_its_death<K: Kept>(kept: &K) {
-    let odd = RawEntry {
+    let odd = Row {
         name: Field::Null,
-        uuid: Field::Bytes(vec![1, 2, 3]),
-        stream_name: Field::Bytes(vec![0xff]),
+        uuid: Field::Bytes(vec![1, 2, 3].into()),
+        stream_name: Field::Bytes(vec![0xff].into()),
         version: Field::Real(1.5),
-        data: Field::Bytes(vec![0, 1]),
+        data: Field::Bytes(vec![0, 1].into()),
         tenant_id: Field::Null,
         context: Field::Null,
         ..row("s")
     };
-    let empty = RawEntry { stream_id: Field::Null, data: Field::Null, created_at: Field::Null, ..row("") };
+    let empty = Row { stream_id: Field::Null, data: Field::Null, created_at: Field::Null, ..row("") };
     let rows = [kept.insert(odd), kept.insert(empty)];
     let strategy = kept.open();
     let before = all(&strategy);
     assert_eq!(before.len(), 2);
-    assert_eq!((&before[0].name, &before[0].data), (&Field::Null, &Field::Bytes(vec![0, 1])));
+    let read = before[0].row();
+    assert_eq!((read.name, read.data), (Field::Null, Field::Bytes(vec![0, 1].into())));
     let report = outbox(kept).run(&|_: &Recorded| panic!("it cannot be decoded"), None).unwrap();
     assert_eq!((report.dead_lettered, report.outcomes["undecodable"]), (2, 2));
     let dead = strategy.operator().dead_letters(&Selection::all(), 10).unwrap();

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use outbox_host::outbox::{Act, RelayCondition, Retention, Selection};
 use outbox_host::{
     Attempt, Backoff, BoxFuture, Field, JsonSerde, NewEvent, NoOutbox, OnDeadLetter, Ordering, Outbox,
-    OutboxStorageStrategy, Outcome, Policy, PublishError, Publisher, RawEntry, Recorded, RelayOptions, Report,
-    StreamId,
+    OutboxStorageStrategy, Outcome, Policy, PublishError, Publisher, Recorded, RelayOptions, Report, Row, StreamId,
 };
 use outbox_tests::outboxes::{Kept, event, row};
 use outbox_tests::publishers::{Scripted, rejected, retry, unavailable};
@@ -218,8 +217,8 @@ fn a_parked_stream_waits_for_an_operator<K: Kept>(kept: &K) {
 }
 
 fn an_undecodable_row_is_set_aside_and_its_stream_goes_on<K: Kept>(kept: &K) {
-    kept.insert(RawEntry { data: "{broken".into(), ..row("a") });
-    kept.insert(RawEntry { name: Field::Null, ..row("a") });
+    kept.insert(Row { data: "{broken".into(), ..row("a") });
+    kept.insert(Row { name: Field::Null, ..row("a") });
     kept.insert(row("a"));
     let publisher = Scripted::default();
     let report = run(kept, &publisher);

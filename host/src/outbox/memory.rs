@@ -14,9 +14,10 @@ use super::{
     BLOCKED_MAX, BlockedStream, Failed, Fate, Held, Hold, Lease, OutboxStorageStrategy, Page, PageBounds, Registry,
     RelayState, Settled, Status, StorageError, Wanted, Watch,
 };
-use crate::entry::{Field, RawEntry, StreamKey};
+use crate::entry::StreamKey;
 use crate::publisher::{Attempt, Outcome};
 use crate::recorded::NewEvent;
+use crate::row::{Field, RawEntry, Row};
 use crate::serde::{StoredData, StoredValue};
 use crate::settlement::History;
 
@@ -69,11 +70,10 @@ struct Dead {
 
 impl MemoryOutbox {
     /// Appends a row as a foreign program might: with anything in it. Its position is given here.
-    pub fn append_raw(&self, mut entry: RawEntry) -> i64 {
+    pub fn append_raw(&self, row: &Row<'_>) -> i64 {
         self.change(|kept| {
             kept.last_position += 1;
-            entry.position = kept.last_position;
-            kept.entries.insert(kept.last_position, entry);
+            kept.entries.insert(kept.last_position, RawEntry::new(kept.last_position, row));
             kept.last_position
         })
     }
@@ -93,7 +93,7 @@ impl MemoryOutbox {
 
 impl OutboxStorageStrategy for MemoryOutbox {
     fn append(&self, events: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError> {
-        Ok(events.iter().map(|(event, data)| self.append_raw(raw(event, data))).collect())
+        Ok(events.iter().map(|(event, data)| self.append_raw(&row(event, data))).collect())
     }
 
     fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
@@ -117,7 +117,7 @@ impl OutboxStorageStrategy for MemoryOutbox {
             looked_at += 1;
             page.last = Some(*position);
             if wanted(*position, entry.stream_key()) {
-                bytes += entry.data.len();
+                bytes += entry.data_len();
                 page.entries.push(entry.clone());
             }
         }
@@ -160,7 +160,7 @@ impl OutboxStorageStrategy for MemoryOutbox {
         let blocked = kept.blocked();
         Ok(Status {
             pending: kept.entries.len() as u64,
-            oldest_created_at: kept.entries.values().next().and_then(|entry| shown(&entry.created_at)),
+            oldest_created_at: kept.entries.values().next().and_then(|entry| shown(&entry.row().created_at)),
             waiting: kept.waiting.len() as u64,
             dead_letters: kept.dead.len() as u64,
             last_position: kept.last_position,
@@ -235,8 +235,8 @@ impl Kept {
         let mut streams: BTreeMap<StreamKey, BlockedStream> = BTreeMap::new();
         let mut add = |position: i64, entry: &RawEntry, state, attempts, retry_at, reason: &str| {
             streams.entry(entry.stream_key()).or_insert_with(|| BlockedStream {
-                tenant_id: shown(&entry.tenant_id).unwrap_or_default(),
-                stream_id: shown(&entry.stream_id).unwrap_or_default(),
+                tenant_id: shown(&entry.row().tenant_id).unwrap_or_default(),
+                stream_id: shown(&entry.row().stream_id).unwrap_or_default(),
                 position,
                 state,
                 attempts,
@@ -259,7 +259,7 @@ impl Kept {
     }
 
     fn record(&mut self, act: &str, position: i64, detail: String, by: &Act) {
-        let uuid = self.dead.get(&position).and_then(|dead| shown(&dead.entry.uuid));
+        let uuid = self.dead.get(&position).and_then(|dead| shown(&dead.entry.row().uuid));
         let (at, who, act) = (by.at, by.who.clone(), act.to_owned());
         self.audit.push(AuditRecord { at, who, act, position: Some(position), uuid, detail });
     }
@@ -322,9 +322,10 @@ impl Operator for MemoryOutbox {
         Ok(self.change(|kept| {
             kept.generation += 1;
             let Some(dead) = kept.dead.get_mut(&position) else { return false };
-            let old = std::mem::replace(&mut dead.entry.data, data.into());
-            dead.entry.content_type = Field::Null;
-            kept.record("edit", position, format!("data was: {}", shown(&old).unwrap_or_default()), by);
+            let old = shown(&dead.entry.row().data).unwrap_or_default();
+            let edited = Row { data: data.into(), content_type: Field::Null, ..dead.entry.row() };
+            dead.entry = RawEntry::new(position, &edited);
+            kept.record("edit", position, format!("data was: {old}"), by);
             true
         }))
     }
@@ -381,34 +382,33 @@ fn take_one(left: &mut usize) -> bool {
     some
 }
 
-fn raw(event: &NewEvent, data: &StoredData) -> RawEntry {
+fn row<'a>(event: &'a NewEvent, data: &'a StoredData) -> Row<'a> {
     let stream = &event.stream_id;
-    RawEntry {
-        position: 0,
+    Row {
         tenant_id: event.tenant_id.as_str().into(),
         stream_id: stream.id.as_str().into(),
         stream_name: stream.name.as_deref().into(),
         category: stream.category.as_deref().into(),
-        uuid: event.uuid.unwrap_or_else(Uuid::new_v4).to_string().as_str().into(),
+        uuid: event.uuid.unwrap_or_else(Uuid::new_v4).to_string().into(),
         name: event.name.as_str().into(),
         version: event
             .version
             .map_or(Field::Null, |version| Field::Integer(i64::try_from(version).unwrap_or(i64::MAX))),
-        created_at: event.created_at.unwrap_or_else(Timestamp::now).to_string().as_str().into(),
+        created_at: event.created_at.unwrap_or_else(Timestamp::now).to_string().into(),
         content_type: data.content_type.as_deref().into(),
         context: event.context.as_str().into(),
         data: match &data.value {
-            StoredValue::Text(text) => Field::Text(text.clone()),
-            StoredValue::Bytes(bytes) => Field::Bytes(bytes.clone()),
+            StoredValue::Text(text) => text.as_str().into(),
+            StoredValue::Bytes(bytes) => Field::Bytes(bytes.into()),
         },
     }
 }
 
 fn dead_letter(dead: &Dead) -> DeadLetter {
-    let entry = &dead.entry;
-    let text = |field: &Field| shown(field).unwrap_or_default();
+    let entry = dead.entry.row();
+    let text = |field: &Field<'_>| shown(field).unwrap_or_default();
     DeadLetter {
-        position: entry.position,
+        position: dead.entry.position,
         tenant_id: text(&entry.tenant_id),
         stream_id: text(&entry.stream_id),
         stream_name: shown(&entry.stream_name),
@@ -432,13 +432,15 @@ fn dead_letter(dead: &Dead) -> DeadLetter {
     }
 }
 
-fn shown(field: &Field) -> Option<String> {
+fn shown(field: &Field<'_>) -> Option<String> {
     match field {
         Field::Null => None,
         Field::Integer(number) => Some(number.to_string()),
         Field::Real(number) => Some(number.to_string()),
-        Field::Text(text) => Some(text.clone()),
-        Field::Bytes(bytes) => Some(bytes.iter().fold("0x".into(), |hex, byte| format!("{hex}{byte:02x}"))),
+        Field::Text(_) if field.text().is_some() => field.text().map(Into::into),
+        Field::Text(bytes) | Field::Bytes(bytes) => {
+            Some(bytes.iter().fold("0x".into(), |hex, byte| format!("{hex}{byte:02x}")))
+        }
         Field::TooLong(bytes) => Some(format!("({bytes} bytes)")),
     }
 }

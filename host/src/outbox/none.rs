@@ -9,8 +9,8 @@ use super::registry::{CanaryShare, Counts, Deployed, PublisherVersion, Registry,
 use super::{
     Held, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status, StorageError, Wanted, Watch,
 };
-use crate::entry::RawEntry;
 use crate::recorded::NewEvent;
+use crate::row::RawEntry;
 use crate::serde::StoredData;
 
 /// The strategy of an application that has no outbox, or none in this environment: it takes every event and keeps none.

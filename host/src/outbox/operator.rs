@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::StorageError;
-use crate::entry::RawEntry;
+use crate::row::RawEntry;
 
 /// The operator's side of a storage. Every act is put on record in the audit table, in the transaction that does it.
 pub trait Operator {

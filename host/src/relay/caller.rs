@@ -57,16 +57,23 @@ pub(super) struct Finished {
 #[derive(Debug)]
 pub(super) struct Called {
     pub(super) position: i64,
-    pub(super) history: History,
     pub(super) tried_before: bool,
-    /// The publishers that have it, those from earlier attempts included.
+    /// The publishers that answered with anything but that they are unavailable.
+    pub(super) available: Legs,
+    /// Why not each publisher has it that it goes to; none where each has.
+    pub(super) failed: Option<Box<NotDelivered>>,
+}
+
+/// Why an entry was not delivered.
+#[derive(Debug)]
+pub(super) struct NotDelivered {
+    pub(super) history: History,
+    /// The publishers that have it all the same, those from earlier attempts included.
     pub(super) delivered: Legs,
-    /// Whether it was delivered to one of them only now, and not to all.
+    /// Whether it was delivered to one of them only now.
     pub(super) in_part: bool,
     /// What the publisher answered that decides what becomes of the entry. None when the call was given up.
     pub(super) attempt: Option<Attempt>,
-    /// The publishers that answered with anything but that they are unavailable.
-    pub(super) available: Legs,
     /// The publishers that said that they are unavailable, with what they said.
     pub(super) unavailable: Vec<(usize, Attempt)>,
     /// What other publishers answered that failed.
@@ -196,7 +203,8 @@ impl<'a> Caller<'a> {
             Some((leg, publisher)) => self.publish_batch(job, leg, publisher).await,
             None => self.publish_in_turn(job).await,
         };
-        for (leg, _) in finished.calls.iter().flat_map(|called| &called.unavailable) {
+        let failed = finished.calls.iter().filter_map(|called| called.failed.as_deref());
+        for (leg, _) in failed.flat_map(|failed| &failed.unavailable) {
             self.calls.left_alone.fetch_or(Legs::one(*leg).bits(), Ordering::Release);
         }
         finished
@@ -215,16 +223,14 @@ impl<'a> Caller<'a> {
                     match facts.legs.only().and_then(|leg| Some((leg, publishers.publisher(leg)?))) {
                         Some((leg, publisher)) => {
                             let answer = self.call(under_way, async { publisher.publish(&event).await }).await;
-                            let mut called = facts.called(None, clock());
-                            answer.into_iter().for_each(|attempt| called.answered(leg, self.named(leg, attempt)));
-                            called
+                            self.answered_by_one(facts, leg, answer, clock)
                         }
                         None => self.publish_to_each(&event, facts, under_way).await,
                     }
                 }
-                Err(undecodable) => facts.called(Some(undecodable.into()), clock()),
+                Err(undecodable) => facts.not_called(undecodable, clock()),
             };
-            let failed = called.attempt.as_ref().is_none_or(|attempt| attempt.outcome != Outcome::Delivered);
+            let failed = called.failed.is_some();
             calls.push(called);
             if failed || self.calls.jobs.is_closed() {
                 break;
@@ -239,24 +245,24 @@ impl<'a> Caller<'a> {
         let Facts { route, legs, .. } = facts;
         if legs.is_empty() {
             // Of those that it was to go to, all have it; or there was none from the start.
-            let outcome = if route.is_empty() { unrouted(event) } else { Outcome::Delivered };
-            return facts.called(Some(outcome.into()), clock());
+            return if route.is_empty() {
+                facts.not_called(unrouted(event), clock())
+            } else {
+                facts.delivered(Legs::NONE)
+            };
         }
-        let mut called = facts.called(None, clock());
+        let mut answers = Answers::default();
         for leg in legs.iter() {
             let Some(publisher) = publishers.publisher(leg) else { continue };
             let answer = self.call(under_way.again(), async { publisher.publish(event).await }).await;
             let Some(attempt) = answer else {
                 // Whatever was answered before counts for nothing but its deliveries.
-                called.attempt = None;
+                answers.attempt = None;
                 break;
             };
-            called.answered(leg, self.named(leg, attempt));
+            answers.add(leg, self.named(leg, attempt));
         }
-        called.in_part = called.delivered != facts.delivered
-            && called.attempt.as_ref().is_none_or(|attempt| attempt.outcome != Outcome::Delivered);
-        called.at = clock();
-        called
+        facts.called(answers, clock)
     }
 
     /// Publishes the entries of a job with one call. An entry that cannot be decoded ends the batch before it.
@@ -271,8 +277,8 @@ impl<'a> Caller<'a> {
                     known.push(facts);
                     events.push(event);
                 }
-                Err(attempt) => {
-                    undecodable = Some((facts, Attempt::from(attempt)));
+                Err(outcome) => {
+                    undecodable = Some(facts.not_called(outcome, clock()));
                     break;
                 }
             }
@@ -287,20 +293,29 @@ impl<'a> Caller<'a> {
             }
             events => self.call(under_way, async { publisher.publish_batch(events).await }).await,
         };
-        let at = clock();
         let mut attempts = attempts.map(Vec::into_iter);
         let mut calls: Vec<Called> = known
             .into_iter()
             .map(|facts| {
-                let mut called = facts.called(None, at);
-                if let Some(attempts) = &mut attempts {
-                    called.answered(leg, self.named(leg, attempts.next().unwrap_or_else(miscounted)));
-                }
-                called
+                let answer = attempts.as_mut().map(|attempts| attempts.next().unwrap_or_else(miscounted));
+                self.answered_by_one(facts, leg, answer, clock)
             })
             .collect();
-        calls.extend(undecodable.map(|(facts, attempt)| facts.called(Some(attempt), at)));
+        calls.extend(undecodable);
         Finished { lane: job.lane, calls, rest: Some(claims.collect()) }
+    }
+
+    /// What the only publisher that was called has answered; none when its call was given up.
+    fn answered_by_one(&self, facts: Facts, leg: usize, answer: Option<Attempt>, clock: fn() -> Timestamp) -> Called {
+        match answer {
+            // By far the most common.
+            Some(attempt) if attempt.outcome == Outcome::Delivered => facts.delivered(Legs::one(leg)),
+            answer => {
+                let mut answers = Answers::default();
+                answer.into_iter().for_each(|attempt| answers.add(leg, self.named(leg, attempt)));
+                facts.called(answers, clock)
+            }
+        }
     }
 
     /// The attempt with its publisher's name, where publishers have names here.
@@ -391,26 +406,44 @@ impl Facts {
         Self { position: entry.position, history, tried_before, route, delivered, legs: claim.legs() }
     }
 
-    fn called(self, attempt: Option<Attempt>, at: Timestamp) -> Called {
-        let Self { position, history, tried_before, delivered, .. } = self;
-        Called {
-            position,
-            history,
-            tried_before,
-            delivered,
-            in_part: false,
-            attempt,
-            available: Legs::NONE,
-            unavailable: Vec::new(),
-            others: Vec::new(),
-            at,
+    /// Each publisher has it now; these have answered.
+    fn delivered(self, available: Legs) -> Called {
+        Called { position: self.position, tried_before: self.tried_before, available, failed: None }
+    }
+
+    /// No publisher could be called with it.
+    fn not_called(self, outcome: Outcome, at: Timestamp) -> Called {
+        self.called(Answers { attempt: Some(outcome.into()), ..Answers::default() }, || at)
+    }
+
+    fn called(self, answers: Answers, clock: impl FnOnce() -> Timestamp) -> Called {
+        let Self { position, tried_before, history, .. } = self;
+        let Answers { attempt, delivered, available, unavailable, others } = answers;
+        if attempt.as_ref().is_some_and(|attempt| attempt.outcome == Outcome::Delivered) {
+            return self.delivered(available);
         }
+        let in_part = !delivered.is_empty();
+        let delivered = self.delivered | delivered;
+        let failed = NotDelivered { history, delivered, in_part, attempt, unavailable, others, at: clock() };
+        Called { position, tried_before, available, failed: Some(Box::new(failed)) }
     }
 }
 
-impl Called {
+/// What publishers have answered for an entry.
+#[derive(Default)]
+struct Answers {
+    /// The answer that decides.
+    attempt: Option<Attempt>,
+    /// Those that took it.
+    delivered: Legs,
+    available: Legs,
+    unavailable: Vec<(usize, Attempt)>,
+    others: Vec<Attempt>,
+}
+
+impl Answers {
     /// Takes in what one publisher answered: of several answers the one that decides is that which leaves most open.
-    fn answered(&mut self, leg: usize, attempt: Attempt) {
+    fn add(&mut self, leg: usize, attempt: Attempt) {
         match &attempt.outcome {
             Outcome::Delivered => self.delivered = self.delivered | Legs::one(leg),
             Outcome::Unavailable { .. } => self.unavailable.push((leg, attempt.clone())),

@@ -3,11 +3,11 @@ use std::sync::Mutex;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::entry::{Field, RawEntry};
 use crate::outbox::RelayState;
 use crate::publisher::BoxFuture;
 use crate::relay::lanes::Lanes;
 use crate::relay::options;
+use crate::row::{RawEntry, Row};
 use crate::serde::JsonSerde;
 
 /// Remembers what was marked.
@@ -50,22 +50,15 @@ impl Publisher for WaitsFor {
 fn jobs(positions: std::ops::RangeInclusive<i64>) -> Vec<Job> {
     let mut lanes = Lanes::new(options::Ordering::None);
     for position in positions {
-        let text = |text: &str| Field::from(text);
-        let entry = RawEntry {
-            position,
-            tenant_id: text("default"),
-            stream_id: text("s"),
-            stream_name: Field::Null,
-            category: Field::Null,
-            uuid: text("7c0e8b1e-9d3f-4a55-8a44-0a3f6f3f9a01"),
-            name: text("n"),
-            version: Field::Null,
-            created_at: text("2026-01-31T12:00:00.000Z"),
-            content_type: Field::Null,
-            context: text("{}"),
-            data: text("{}"),
+        let row = Row {
+            stream_id: "s".into(),
+            uuid: "7c0e8b1e-9d3f-4a55-8a44-0a3f6f3f9a01".into(),
+            name: "n".into(),
+            created_at: "2026-01-31T12:00:00.000Z".into(),
+            data: "{}".into(),
+            ..Row::default()
         };
-        lanes.push(entry, Legs::one(0));
+        lanes.push(RawEntry::new(position, &row), Legs::one(0));
     }
     std::iter::from_fn(|| lanes.next_job(Default::default())).collect()
 }

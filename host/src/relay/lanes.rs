@@ -10,8 +10,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Instant;
 
 use super::options::Ordering;
-use crate::entry::{RawEntry, StreamKey};
+use crate::entry::StreamKey;
 use crate::publishers::{Legs, PUBLISHERS_MAX};
+use crate::row::RawEntry;
 use crate::settlement::History;
 
 /// The most entries that are handed over at once.
@@ -90,12 +91,12 @@ pub(super) struct Load {
 impl Load {
     fn add(&mut self, claim: &Claim) {
         self.entries += 1;
-        self.bytes += claim.entry.data.len();
+        self.bytes += claim.entry.data_len();
     }
 
     fn remove(&mut self, claim: &Claim) {
         self.entries -= 1;
-        self.bytes -= claim.entry.data.len();
+        self.bytes -= claim.entry.data_len();
     }
 }
 

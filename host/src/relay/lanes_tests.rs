@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::entry::Field;
+use crate::row::Row;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -29,21 +29,7 @@ fn key(stream: &str) -> StreamKey {
 
 fn entry(position: i64, stream: &str) -> RawEntry {
     let (tenant_id, stream_id, data) = ("default".into(), stream.into(), "{}".into());
-    let none = || Field::Null;
-    RawEntry {
-        position,
-        tenant_id,
-        stream_id,
-        data,
-        stream_name: none(),
-        category: none(),
-        uuid: none(),
-        name: none(),
-        version: none(),
-        created_at: none(),
-        content_type: none(),
-        context: none(),
-    }
+    RawEntry::new(position, &Row { tenant_id, stream_id, data, ..Row::default() })
 }
 
 fn failures(attempts: u32) -> History {

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 
 use super::Session;
 use super::lanes::Lanes;
-use crate::entry::RawEntry;
 use crate::outbox::{Failed, Fate, Held, Hold, PageBounds, Settled, StorageError};
 use crate::publisher::{Attempt, Outcome};
 use crate::publishers::Legs;
+use crate::row::RawEntry;
 use crate::settlement::{Settlement, settle};
 
 const ONE: PageBounds = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_at_max: 1 };

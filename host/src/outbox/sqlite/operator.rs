@@ -5,11 +5,11 @@ use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, params_from_iter};
 
 use super::{SqliteOutbox, names, page, schema};
-use crate::entry::RawEntry;
 use crate::outbox::StorageError;
 use crate::outbox::operator::{
     Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, Operator, Pruned, Retention, Selection,
 };
+use crate::row::RawEntry;
 
 const DEAD_LETTERS: &str = "
     SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,

@@ -2,11 +2,12 @@
 
 use jiff::Timestamp;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension};
 
 use super::names;
-use crate::entry::{Field, RawEntry, StreamKey};
+use crate::entry::StreamKey;
 use crate::outbox::{Held, Hold, Page, PageBounds, Wanted};
+use crate::row::{Field, RawEntry, Row};
 use crate::settlement::History;
 
 /// What tells the stream comes first, and `data` last: a column is only read when it is asked for. The length of `data`
@@ -53,7 +54,7 @@ pub(super) fn read(
         page.last = Some(position);
         if wanted(position, key(row, 1)?) {
             let entry = entry(row, position)?;
-            bytes += entry.data.len();
+            bytes += entry.data_len();
             page.entries.push(entry);
         }
     }
@@ -86,7 +87,7 @@ pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<Held>> {
 }
 
 /// The stream of a row whose columns `tenant` and `tenant + 1` are its tenant and its stream id.
-fn key(row: &Row<'_>, tenant: usize) -> rusqlite::Result<StreamKey> {
+fn key(row: &rusqlite::Row<'_>, tenant: usize) -> rusqlite::Result<StreamKey> {
     Ok(StreamKey::of(bytes(row.get_ref(tenant)?), bytes(row.get_ref(tenant + 1)?)))
 }
 
@@ -97,9 +98,8 @@ fn bytes(value: ValueRef<'_>) -> &[u8] {
     }
 }
 
-fn entry(row: &Row<'_>, position: i64) -> rusqlite::Result<RawEntry> {
-    Ok(RawEntry {
-        position,
+fn entry(row: &rusqlite::Row<'_>, position: i64) -> rusqlite::Result<RawEntry> {
+    let read = Row {
         tenant_id: field(row.get_ref(1)?),
         stream_id: field(row.get_ref(2)?),
         stream_name: field(row.get_ref(3)?),
@@ -114,10 +114,11 @@ fn entry(row: &Row<'_>, position: i64) -> rusqlite::Result<RawEntry> {
             Some(length) if length > DATA_BYTES_MAX => Field::TooLong(length.unsigned_abs()),
             _ => value(row.get_ref(12)?),
         },
-    })
+    };
+    Ok(RawEntry::new(position, &read))
 }
 
-fn field(field: ValueRef<'_>) -> Field {
+fn field(field: ValueRef<'_>) -> Field<'_> {
     match field {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) if bytes.len() > TEXT_BYTES_MAX => {
             Field::TooLong(bytes.len() as u64)
@@ -126,15 +127,12 @@ fn field(field: ValueRef<'_>) -> Field {
     }
 }
 
-fn value(value: ValueRef<'_>) -> Field {
+fn value(value: ValueRef<'_>) -> Field<'_> {
     match value {
         ValueRef::Null => Field::Null,
         ValueRef::Integer(number) => Field::Integer(number),
         ValueRef::Real(number) => Field::Real(number),
-        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) => Field::Text(text.to_owned()),
-            Err(_) => Field::Bytes(bytes.to_owned()),
-        },
-        ValueRef::Blob(bytes) => Field::Bytes(bytes.to_owned()),
+        ValueRef::Text(bytes) => Field::Text(bytes.into()),
+        ValueRef::Blob(bytes) => Field::Bytes(bytes.into()),
     }
 }

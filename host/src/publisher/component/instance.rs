@@ -54,7 +54,7 @@ impl Instance {
         let mut store = store(program, state, limits);
         let runtime = store.data().sockets.runtime();
         begin_call(&mut store, limits.call_time, None);
-        let started = within(limits.call_time, runtime.as_ref(), instantiate(program, &mut store)).await;
+        let started = within(limits.call_time, runtime.as_ref(), pin!(instantiate(program, &mut store))).await;
         let (instance, configured) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -75,7 +75,7 @@ impl Instance {
     pub(super) async fn publish(&mut self, event: types::Recorded<'_>, uuid: Uuid) -> wasmtime::Result<Answer> {
         begin_call(&mut self.store, self.call_time, Some(uuid));
         self.events_left = self.events_left.saturating_sub(1);
-        let call = self.publisher.call_publish(&mut self.store, event);
+        let call = pin!(self.publisher.call_publish(&mut self.store, event));
         within(self.call_time, self.runtime.as_ref(), call).await
     }
 
@@ -88,7 +88,7 @@ impl Instance {
         let batch = self.batch.as_ref().ok_or_else(|| wasmtime::Error::msg("it takes no batches"))?;
         begin_call(&mut self.store, self.call_time, uuid);
         self.events_left = self.events_left.saturating_sub(u32::try_from(events.len()).unwrap_or(u32::MAX));
-        let call = batch.call_publish_batch(&mut self.store, events);
+        let call = pin!(batch.call_publish_batch(&mut self.store, events));
         let answers = within(self.call_time, self.runtime.as_ref(), call).await?;
         if answers.len() != events.len() {
             let (got, expected) = (answers.len(), events.len());
@@ -182,10 +182,9 @@ fn on_tick(store: &StoreContextMut<'_, State>, call_time: Duration) -> wasmtime:
 async fn within<T>(
     call_time: Duration,
     runtime: Option<&Handle>,
-    call: impl Future<Output = wasmtime::Result<T>>,
+    mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
 ) -> wasmtime::Result<T> {
     let deadline = tokio::time::Instant::now() + call_time;
-    let mut call = pin!(call);
     let mut call = poll_fn(|context| {
         let _entered = runtime.map(Handle::enter);
         call.as_mut().poll(context)

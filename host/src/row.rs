@@ -1,0 +1,294 @@
+//! A row of the outbox, in which anything may stand, and how it is kept until it is decoded.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::entry::StreamKey;
+
+/// What stands in the columns of a row. Whoever can write to the database may have written it: each part can be anything.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Row<'a> {
+    /// The entry's tenant.
+    pub tenant_id: Field<'a>,
+    /// Its stream's identity.
+    pub stream_id: Field<'a>,
+    /// Its stream's name.
+    pub stream_name: Field<'a>,
+    /// Its stream's category.
+    pub category: Field<'a>,
+    /// The event's identity.
+    pub uuid: Field<'a>,
+    /// The event's type.
+    pub name: Field<'a>,
+    /// The event's version.
+    pub version: Field<'a>,
+    /// When the event was made.
+    pub created_at: Field<'a>,
+    /// The media type of `data`.
+    pub content_type: Field<'a>,
+    /// What travels with the event.
+    pub context: Field<'a>,
+    /// The event's data.
+    pub data: Field<'a>,
+}
+
+/// One part of a row.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Field<'a> {
+    /// Nothing.
+    #[default]
+    Null,
+    /// A whole number.
+    Integer(i64),
+    /// A floating point number.
+    Real(f64),
+    /// What was written as text; it need not be UTF-8.
+    Text(Cow<'a, [u8]>),
+    /// Bytes.
+    Bytes(Cow<'a, [u8]>),
+    /// More than anybody could be given, and so not read: its length in bytes.
+    TooLong(u64),
+}
+
+/// An entry as it was read, undecoded: its row, in one piece of memory.
+///
+/// ```
+/// use outbox_host::{Field, JsonSerde, RawEntry, Row};
+///
+/// let entry = RawEntry::new(7, &Row { stream_id: "order-42".into(), name: Field::Integer(5), ..Row::default() });
+/// assert_eq!(entry.row().stream_id, "order-42".into());
+/// assert_eq!(entry.decode(1, &JsonSerde).unwrap_err().to_string(), "uuid: a UUID is expected, not NULL");
+/// ```
+#[derive(Clone, PartialEq)]
+pub struct RawEntry {
+    /// The entry's place in the outbox.
+    pub position: i64,
+    /// The columns, one behind the other, and then, eight bytes for each, its kind and where it ends. `data` is the first, so
+    /// that it need not be copied out.
+    packed: Vec<u8>,
+}
+
+const COLUMNS: usize = 11;
+/// Where some columns are among those of an entry.
+const DATA: usize = 0;
+const TENANT_ID: usize = 1;
+const STREAM_ID: usize = 2;
+
+/// Kinds of columns.
+const NULL: u64 = 0;
+const INTEGER: u64 = 1;
+const REAL: u64 = 2;
+const TEXT: u64 = 3;
+const BYTES: u64 = 4;
+const TOO_LONG: u64 = 5;
+/// How many bits a kind takes, below those of where the column ends.
+const KIND_BITS: u32 = 3;
+
+impl RawEntry {
+    /// The entry at `position`, which has this row.
+    pub fn new(position: i64, row: &Row<'_>) -> Self {
+        let columns = row.columns();
+        let length: usize = columns.iter().map(|field| field.packed_len()).sum();
+        let mut packed = Vec::with_capacity(length + COLUMNS * size_of::<u64>());
+        let heads = columns.map(|field| {
+            let kind = field.pack(&mut packed);
+            ((packed.len() as u64) << KIND_BITS | kind).to_le_bytes()
+        });
+        packed.extend_from_slice(heads.as_flattened());
+        Self { position, packed }
+    }
+
+    /// Its row.
+    pub fn row(&self) -> Row<'_> {
+        Row {
+            data: self.column(DATA),
+            tenant_id: self.column(TENANT_ID),
+            stream_id: self.column(STREAM_ID),
+            stream_name: self.column(3),
+            category: self.column(4),
+            uuid: self.column(5),
+            name: self.column(6),
+            version: self.column(7),
+            created_at: self.column(8),
+            content_type: self.column(9),
+            context: self.column(10),
+        }
+    }
+
+    /// Its data alone, which is not copied.
+    pub(crate) fn into_data(mut self) -> Field<'static> {
+        let length = self.data_len();
+        match self.column(DATA) {
+            Field::Null => Field::Null,
+            Field::Integer(number) => Field::Integer(number),
+            Field::Real(number) => Field::Real(number),
+            Field::TooLong(length) => Field::TooLong(length),
+            Field::Text(_) => {
+                self.packed.truncate(length);
+                Field::Text(self.packed.into())
+            }
+            Field::Bytes(_) => {
+                self.packed.truncate(length);
+                Field::Bytes(self.packed.into())
+            }
+        }
+    }
+
+    /// The stream that the entry belongs to, as far as it can be told.
+    pub fn stream_key(&self) -> StreamKey {
+        StreamKey::of(self.column(TENANT_ID).bytes(), self.column(STREAM_ID).bytes())
+    }
+
+    /// How many bytes its data takes.
+    pub(crate) fn data_len(&self) -> usize {
+        self.head(DATA).1
+    }
+
+    fn column(&self, index: usize) -> Field<'_> {
+        let (kind, end) = self.head(index);
+        let begin = index.checked_sub(1).map_or(0, |before| self.head(before).1);
+        let bytes = self.packed.get(begin..end).unwrap_or_default();
+        match kind {
+            INTEGER => Field::Integer(number(bytes).cast_signed()),
+            REAL => Field::Real(f64::from_bits(number(bytes))),
+            TEXT => Field::Text(bytes.into()),
+            BYTES => Field::Bytes(bytes.into()),
+            TOO_LONG => Field::TooLong(number(bytes)),
+            _ => Field::Null,
+        }
+    }
+
+    /// A column's kind, and where it ends.
+    fn head(&self, index: usize) -> (u64, usize) {
+        let heads = self.packed.len().saturating_sub(COLUMNS * size_of::<u64>());
+        let head = self.packed.get(heads + index * size_of::<u64>()..).and_then(|rest| rest.first_chunk());
+        let head = head.map_or(NULL, |head| u64::from_le_bytes(*head));
+        (head & ((1 << KIND_BITS) - 1), usize::try_from(head >> KIND_BITS).unwrap_or(usize::MAX))
+    }
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.try_into().map(u64::from_le_bytes).unwrap_or_default()
+}
+
+impl<'a> Row<'a> {
+    /// In the order in which they are packed.
+    fn columns(&self) -> [&Field<'a>; COLUMNS] {
+        let Self {
+            tenant_id,
+            stream_id,
+            stream_name,
+            category,
+            uuid,
+            name,
+            version,
+            created_at,
+            content_type,
+            context,
+            data,
+        } = self;
+        [data, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context]
+    }
+}
+
+impl<'a> Field<'a> {
+    /// Its bytes, where it is text or bytes; else none.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(bytes) | Self::Bytes(bytes) => bytes,
+            Self::Null | Self::Integer(_) | Self::Real(_) | Self::TooLong(_) => &[],
+        }
+    }
+
+    fn packed_len(&self) -> usize {
+        match self {
+            Self::Null => 0,
+            Self::Integer(_) | Self::Real(_) | Self::TooLong(_) => size_of::<u64>(),
+            Self::Text(bytes) | Self::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    fn pack(&self, into: &mut Vec<u8>) -> u64 {
+        match self {
+            Self::Null => NULL,
+            Self::Integer(number) => {
+                into.extend_from_slice(&number.to_le_bytes());
+                INTEGER
+            }
+            Self::Real(number) => {
+                into.extend_from_slice(&number.to_bits().to_le_bytes());
+                REAL
+            }
+            Self::TooLong(length) => {
+                into.extend_from_slice(&length.to_le_bytes());
+                TOO_LONG
+            }
+            Self::Text(bytes) => {
+                into.extend_from_slice(bytes);
+                TEXT
+            }
+            Self::Bytes(bytes) => {
+                into.extend_from_slice(bytes);
+                BYTES
+            }
+        }
+    }
+}
+
+impl<'a> From<&'a str> for Field<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text.as_bytes().into())
+    }
+}
+
+impl From<String> for Field<'_> {
+    fn from(text: String) -> Self {
+        Self::Text(text.into_bytes().into())
+    }
+}
+
+impl<'a> From<Option<&'a str>> for Field<'a> {
+    fn from(text: Option<&'a str>) -> Self {
+        text.map_or(Self::Null, Self::from)
+    }
+}
+
+impl fmt::Debug for RawEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RawEntry").field("position", &self.position).field("row", &self.row()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_comes_out_as_it_went_in() {
+        let row = Row {
+            tenant_id: Field::Null,
+            stream_id: "order-1".into(),
+            stream_name: "".into(),
+            category: Field::Integer(i64::MIN),
+            uuid: Field::Bytes(vec![0, 255].into()),
+            name: Field::Text(vec![0xff].into()),
+            version: Field::Real(-1.5),
+            created_at: Field::TooLong(u64::MAX),
+            content_type: "text/csv".into(),
+            context: Field::Bytes(vec![].into()),
+            data: "1,2".into(),
+        };
+        let entry = RawEntry::new(7, &row);
+        assert_eq!(entry.row(), row);
+        assert_eq!((entry.position, entry.data_len()), (7, 3));
+        assert_eq!(entry.stream_key(), StreamKey::of(b"", b"order-1"));
+        assert_eq!(entry.into_data(), "1,2".into());
+        for data in [Field::Null, Field::Integer(-1), Field::Real(0.5), Field::TooLong(1), Field::Bytes(vec![1].into())]
+        {
+            let row = Row { data: data.clone(), ..row.clone() };
+            let entry = RawEntry::new(8, &row);
+            assert_eq!(entry.row(), row);
+            assert_eq!(entry.into_data(), data);
+        }
+    }
+}
