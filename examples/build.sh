@@ -52,7 +52,8 @@ build_other() { # NAME WHETHER_ASKED_FOR
   local name=$1 made=$components/$1.wasm draft=$build/$1/made.wasm code=0
   is_fresh "$name" && return
   echo "build: $name" >&2
-  CARGO_TARGET_DIR=$PWD/$build "examples/$name/build.sh" "$PWD/$draft" >&2 || code=$?
+  OUTBOX_TOOLS=$PWD/target/toolchains/$name OUTBOX_BUILD=$PWD/$build/$name CARGO_TARGET_DIR=$PWD/$build \
+    "examples/$name/build.sh" "$PWD/$draft" >&2 || code=$?
   if [ "$code" = 0 ]; then
     rm -f "$components/$name.skipped"
     place "$draft" "$made"

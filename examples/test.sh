@@ -14,5 +14,6 @@ for script in ${@:-$(cd examples && echo */test.sh)}; do
     continue
   fi
   echo "test: $name" >&2
-  CARGO_TARGET_DIR=$PWD/target/guests-native "examples/$name/test.sh"
+  OUTBOX_TOOLS=$PWD/target/toolchains/$name OUTBOX_BUILD=$PWD/target/guests-native/$name \
+    CARGO_TARGET_DIR=$PWD/target/guests-native "examples/$name/test.sh"
 done

@@ -1,25 +1,18 @@
 # What the scripts of a publisher share; they source it. What it says:
 #
 #   $project, $name   the folder of the publisher, and its name
-#   $made             the component to make: the script's first argument, or build/NAME.wasm
-#   $build            for what is made on the way
-#   $tools            for what is installed, pinned by the lock files: OUTBOX_TOOLS, or build/tools
+#   $build            for what is made: OUTBOX_BUILD, or build/
+#   $tools            for what is installed, pinned by the lock files: OUTBOX_TOOLS, or build/tools/
+#   $made             the component to make: the script's first argument, or $build/NAME.wasm
 #
 # A script ends with the code 69 where its tools cannot be had on this machine: that is no fault of the publisher.
 set -euo pipefail
 project=$(cd "$(dirname "$0")" && pwd)
 name=$(basename "$project")
-made=${1:-$project/build/$name.wasm}
-build=$project/build
-tools=$build/tools
-# In outbox's own repository, where this file is a link, everything is kept in its target folder.
-if [ -L "$project/tools.sh" ]; then
-  repository=$(cd "$project/../.." && pwd)
-  build=$repository/target/guests-build/$name
-  tools=$repository/target/toolchains/$name
-fi
-tools=${OUTBOX_TOOLS:-$tools}
-mkdir -p "$build" "$tools" "$(dirname "$made")"
+build=${OUTBOX_BUILD:-$project/build}
+tools=${OUTBOX_TOOLS:-$build/tools}
+made=${1:-$build/$name.wasm}
+mkdir -p "$build" "$tools"
 
 unavailable() { echo "$name: its tools are not available: $*" >&2; exit 69; }
 

@@ -2,4 +2,4 @@
 # The unit tests: they need Python 3.11 or newer, and nothing of PyPI.
 source "$(dirname "$0")/tools.sh"
 need python3
-cd "$project" && exec python3 -m unittest
+cd "$project" && exec python3 -B -m unittest

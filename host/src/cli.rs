@@ -48,7 +48,7 @@ enum Command {
     /// Show dead letters, and settle them.
     #[command(subcommand)]
     Dead(dead::Dead),
-    /// Deploy versions of publishers into the outbox, and manage them.
+    /// Make, try and deploy publishers, and manage their versions.
     #[command(subcommand)]
     Publisher(publisher::Publisher),
     /// Delete old dead letters and records.

@@ -1,4 +1,4 @@
-//! `outbox publisher`: the versions of publishers that are kept in the outbox.
+//! `outbox publisher`: publishers, from a project to begin with to the versions that are kept in the outbox.
 
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
@@ -11,11 +11,14 @@ use super::{Database, act, print, print_json};
 
 mod deploy;
 mod inspect;
+mod new;
 mod test;
 
-/// What may be done with publishers that are kept in the outbox.
+/// What may be done with publishers.
 #[derive(Subcommand)]
 pub enum Publisher {
+    /// Make a project for a publisher, in one of several languages.
+    New(new::New),
     /// Store a new version, which the relay then activates.
     Deploy(deploy::Deploy),
     /// List the versions.
@@ -33,6 +36,7 @@ pub enum Publisher {
 impl Publisher {
     pub fn run(self) -> Result<()> {
         match self {
+            Self::New(command) => command.run(),
             Self::Deploy(command) => command.run(),
             Self::Versions(command) => command.run(),
             Self::Rollback(command) => command.run(),

@@ -1,0 +1,28 @@
+//! The projects that `outbox publisher new` makes: the folders `examples/*-webhook`, as they were when this was built. There
+//! is no other copy of them.
+
+/// A folder of `examples/`.
+pub struct Template {
+    /// Its name, which stands in its files for that of a project.
+    pub name: &'static str,
+    /// What is in it, in the order of the paths.
+    pub files: &'static [File],
+}
+
+/// A file of a template.
+pub struct File {
+    /// Relative to the folder.
+    pub path: &'static str,
+    /// What is in it.
+    pub content: &'static [u8],
+    /// Whether it is a script.
+    pub is_executable: bool,
+}
+
+// `pub static TEMPLATES: &[Template]`
+include!(concat!(env!("OUT_DIR"), "/templates.rs"));
+
+/// The template of this name.
+pub fn template(name: &str) -> Option<&'static Template> {
+    TEMPLATES.iter().find(|template| template.name == name)
+}
