@@ -45,9 +45,9 @@ pub use self::options::{OnDeadLetter, Ordering, RelayOptions};
 pub use self::report::{FAILURES_MAX, Failure, Report};
 pub use self::stop::{Stop, Stopping, stop};
 
-/// The most entries that are read and not yet handed to a caller, and the most bytes.
-const QUEUED_MAX: usize = 4_096;
-const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The most entries that are read and not yet published, and the most bytes of data, give or take a page.
+const IN_MEMORY_MAX: usize = 4_096;
+const IN_MEMORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The most settled entries whose commit is awaited: what a crash may bring again is bounded by it.
 const UNACKED_MAX: usize = 4_096;
 /// One read from the outbox.
@@ -222,7 +222,7 @@ impl<'a> Session<'a> {
     /// Starts the other stages, and works until there is no more to do, or the relay is to stop.
     fn run(mut self, stopping: &Stopping) -> (Report, Result<(), StorageError>) {
         let (message, inbox) = unbounded();
-        let (jobs, taken) = async_channel::bounded(QUEUED_MAX);
+        let (jobs, taken) = async_channel::bounded(IN_MEMORY_MAX);
         let (order, orders) = bounded(ORDERS_MAX);
         let (give_up_calls, calls_given_up) = async_channel::bounded(1);
         let (give_up, all_given_up) = bounded(0);
@@ -306,9 +306,9 @@ impl<'a> Session<'a> {
 
     /// Whether a pass is over: nothing more may be read, and all that was tried is settled.
     fn is_done(&self) -> bool {
-        let nothing_queued = self.lanes.queued().entries == 0 || self.all_shut(self.doors(Instant::now()));
+        let nothing_to_publish = self.lanes.in_memory().entries == 0 || self.all_shut(self.doors(Instant::now()));
         let nothing_under_way = self.lanes.running() == 0 && self.lanes.unacked() == 0;
-        self.limit.is_some() && nothing_queued && nothing_under_way
+        self.limit.is_some() && nothing_to_publish && nothing_under_way
     }
 
     // --- claimed -----------------------------------------------------------------------------------------------
@@ -393,11 +393,11 @@ impl<'a> Session<'a> {
 
     /// How many more entries may be read now.
     fn room(&self) -> usize {
-        let queued = self.lanes.queued();
-        if queued.bytes >= QUEUED_BYTES_MAX || self.lanes.unacked() >= UNACKED_MAX {
+        let in_memory = self.lanes.in_memory();
+        if in_memory.bytes >= IN_MEMORY_BYTES_MAX || self.lanes.unacked() >= UNACKED_MAX {
             return 0;
         }
-        QUEUED_MAX.saturating_sub(queued.entries).min(self.limit.unwrap_or(usize::MAX))
+        IN_MEMORY_MAX.saturating_sub(in_memory.entries).min(self.limit.unwrap_or(usize::MAX))
     }
 
     /// Hands over whatever may be published now.

@@ -75,13 +75,13 @@ pub(super) struct Lanes {
     coming: Vec<LaneId>,
     /// Where the reader has to go back to.
     rewind: Option<i64>,
-    queued: Load,
+    in_memory: Load,
     running: usize,
     running_alone: bool,
     unacked: usize,
 }
 
-/// How much was read and is not handed over yet.
+/// How much was read, and is not published yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Load {
     pub(super) entries: usize,
@@ -94,9 +94,16 @@ impl Load {
         self.bytes += claim.entry.data_len();
     }
 
-    fn remove(&mut self, claim: &Claim) {
-        self.entries -= 1;
-        self.bytes -= claim.entry.data_len();
+    fn of<'a>(claims: impl IntoIterator<Item = &'a Claim>) -> Self {
+        claims.into_iter().fold(Self::default(), |mut load, claim| {
+            load.add(claim);
+            load
+        })
+    }
+
+    fn remove(&mut self, other: Self) {
+        self.entries -= other.entries;
+        self.bytes -= other.bytes;
     }
 }
 
@@ -106,6 +113,8 @@ struct Lane {
     /// Entries of it are wanted, and were not pushed yet.
     coming: bool,
     running: bool,
+    /// What its running job has taken.
+    load: Load,
     /// The publishers that its running job calls.
     legs: Legs,
     /// Its next entry waits for a publisher.
@@ -145,7 +154,7 @@ impl Lanes {
             running_for: [0; PUBLISHERS_MAX],
             coming: Vec::new(),
             rewind: None,
-            queued: Load::default(),
+            in_memory: Load::default(),
             running: 0,
             running_alone: false,
             unacked: 0,
@@ -296,7 +305,7 @@ impl Lanes {
             delivered: waiting.map_or(Legs::NONE, |waiting| waiting.delivered),
             entry,
         };
-        self.queued.add(&claim);
+        self.in_memory.add(&claim);
         lane.through = lane.through.max(Some(claim.entry.position));
         lane.queue.push_back(claim);
         if lane.queue.len() == 1 && !lane.running {
@@ -342,9 +351,8 @@ impl Lanes {
             false => lane.queue.iter().take(JOB_MAX).take_while(|claim| may_go(claim)).count(),
         };
         let claims: Vec<Claim> = lane.queue.drain(..entries).collect();
-        claims.iter().for_each(|claim| self.queued.remove(claim));
         let legs = claims.iter().fold(Legs::NONE, |legs, claim| legs | claim.legs());
-        (lane.running, lane.legs) = (true, legs);
+        (lane.running, lane.load, lane.legs) = (true, Load::of(&claims), legs);
         self.running += 1;
         self.count_running(legs, 1);
         Some(Job { lane: id, claims, legs })
@@ -359,7 +367,7 @@ impl Lanes {
         if lane.held_by != Some(position) {
             lane.miss(position);
         }
-        lane.queue.drain(..).for_each(|claim| self.queued.remove(&claim));
+        self.in_memory.remove(Load::of(&std::mem::take(&mut lane.queue)));
         self.at_doors.push((id, legs));
         true
     }
@@ -437,15 +445,16 @@ impl Lanes {
         let lane = self.lanes.entry(id).or_default();
         lane.running = false;
         let legs = std::mem::take(&mut lane.legs);
+        self.in_memory.remove(std::mem::take(&mut lane.load));
         for claim in rest.into_iter().rev() {
-            self.queued.add(&claim);
+            self.in_memory.add(&claim);
             lane.queue.push_front(claim);
         }
         if let Some(next) = lane.queue.front().map(|claim| claim.entry.position) {
             if lane.parked || lane.held_by.is_some() || lane.missed_from.is_some_and(|from| from < next) {
                 // They have to wait for another, and are read again when it has gone.
                 lane.miss(next);
-                lane.queue.drain(..).for_each(|claim| self.queued.remove(&claim));
+                self.in_memory.remove(Load::of(&std::mem::take(&mut lane.queue)));
             } else {
                 self.ready.push_back(id);
             }
@@ -488,9 +497,9 @@ impl Lanes {
 
     // --- how much there is -------------------------------------------------------------------------------------
 
-    /// What was read and is not handed over yet.
-    pub(super) fn queued(&self) -> Load {
-        self.queued
+    /// What was read, and is not published yet.
+    pub(super) fn in_memory(&self) -> Load {
+        self.in_memory
     }
 
     /// How many jobs are under way.

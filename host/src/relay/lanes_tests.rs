@@ -110,7 +110,7 @@ fn a_lane_has_one_job_at_a_time_and_lanes_run_side_by_side() {
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[4]]);
     world.deliver(jobs.into_iter().next().unwrap());
-    assert!(world.lanes.is_empty() && world.lanes.queued() == Load::default());
+    assert!(world.lanes.is_empty() && world.lanes.in_memory() == Load::default());
 }
 
 #[test]
@@ -185,8 +185,22 @@ fn what_is_released_is_read_again_in_order() {
     let job = world.jobs().pop().unwrap();
     world.lanes.released(job.lane, 1);
     world.lanes.finished(job.lane, job.claims[1..].to_vec());
-    assert_eq!(World::positions(&world.jobs()), [[1, 2]]);
-    assert_eq!(world.lanes.queued(), Load::default());
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[1, 2]]);
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    assert_eq!(world.lanes.in_memory(), Load::default());
+}
+
+/// A caller, or the queue to one, holds an entry in memory like any other.
+#[test]
+fn what_a_job_has_taken_counts_until_the_job_has_ended() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "b")]);
+    let mut jobs = world.jobs();
+    assert_eq!(world.lanes.in_memory(), Load { entries: 3, bytes: 6 });
+    world.deliver(jobs.pop().unwrap());
+    assert_eq!(world.lanes.in_memory(), Load { entries: 2, bytes: 4 });
+    world.fail(jobs.pop().unwrap(), Duration::ZERO);
+    assert_eq!(world.lanes.in_memory(), Load::default());
 }
 
 #[test]
@@ -391,7 +405,7 @@ fn lanes_of_a_publisher_that_may_not_be_called_wait_and_keep_nothing_in_memory()
     world.doors = shut(1);
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[1, 4]]);
-    assert_eq!(world.lanes.queued(), Load::default());
+    assert_eq!(world.lanes.in_memory().entries, 2);
     jobs.into_iter().for_each(|job| world.deliver(job));
     world.rows.push((7, "other"));
     world.rows.push((8, "a"));
