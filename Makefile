@@ -23,10 +23,10 @@ guests:
 	examples/need.sh cargo cc python3 npm
 	examples/build.sh
 
-# The table of languages in docs/publishers.md.
+# The table of languages in the README.
 languages: guests
 	$(CARGO) build --release --workspace --locked
-	$(CARGO) run --release --locked -p outbox-tests --example languages -- docs/publishers.md
+	$(CARGO) run --release --locked -p outbox-tests --example languages -- README.md
 
 # What this machine reaches, each figure beside its baseline: SCENARIOS="memory backlog", BENCH="--repeat 9 --json".
 bench:

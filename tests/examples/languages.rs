@@ -1,4 +1,4 @@
-//! The table of languages in `docs/publishers.md`, measured: `make languages`.
+//! The table of languages in the README, measured: `make languages`.
 //!
 //! Each webhook posts events of 1 KB to `outbox-sink`. With a file as its argument it writes the table there, between the
 //! two HTML comments; without one it prints it.
@@ -41,7 +41,7 @@ fn main() -> Result<()> {
             continue;
         }
         let row = runtime.block_on(measure(name))?;
-        writeln!(table, "| [{language}](../examples/{name}) | {toolchain} | {row} |")?;
+        writeln!(table, "| [{language}](examples/{name}) | {toolchain} | {row} |")?;
     }
     match std::env::args().nth(1) {
         None => print!("{table}"),
