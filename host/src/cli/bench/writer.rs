@@ -24,6 +24,8 @@ struct Commits {
     beside: Vec<f64>,
     /// How many a second there were beside the drain.
     rate: f64,
+    /// How many entries a second were drained meanwhile.
+    drained: f64,
 }
 
 pub fn measure(bed: &Bed) -> Result<Measured> {
@@ -45,6 +47,7 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
             Figure::new("a commit alone, median", "ms", of(|it| median(&it.alone))),
             Figure::new("a commit beside the drain, median", "ms", of(|it| median(&it.beside))),
             Figure::new("commits beside the drain", "/s", of(|it| it.rate)),
+            Figure::new("entries drained meanwhile", "/s", of(|it| it.drained)),
         ],
     })
 }
@@ -58,7 +61,7 @@ fn commits(bed: &Bed, db: &Path, publisher: &impl Publisher) -> Result<Commits> 
     }
     let drained = AtomicBool::new(false);
     let (sender, lines) = mpsc::channel();
-    let (began, ended) = thread::scope(|scope| {
+    let (began, ended, rate) = thread::scope(|scope| {
         let reader = scope.spawn(|| -> Result<()> {
             while let Some(line) = other.line()? {
                 sender.send(line)?;
@@ -73,7 +76,7 @@ fn commits(bed: &Bed, db: &Path, publisher: &impl Publisher) -> Result<Commits> 
         let ended = monotonic_ns();
         drained.store(true, Ordering::Relaxed);
         reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))??;
-        rate.map(|_| (began, ended))
+        rate.map(|rate| (began, ended, rate))
     })?;
     drop(sender);
     for line in lines {
@@ -83,6 +86,7 @@ fn commits(bed: &Bed, db: &Path, publisher: &impl Publisher) -> Result<Commits> 
         }
     }
     ensure!(!commits.beside.is_empty(), "the drain was over before anything was committed beside it: more --entries");
+    commits.drained = rate;
     commits.rate = commits.beside.len() as f64 / ((ended - began) as f64 / 1e9);
     other.end()?;
     Ok(commits)
