@@ -6,6 +6,7 @@ exports=$("$project/toolchain.sh")
 eval "$exports"
 
 cargo=${CARGO_TARGET_DIR:-$build/cargo}
+package=$(sed -n 's/^name = "\(.*\)"$/\1/p' "$project/Cargo.toml" | head -n 1)
 env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u RUSTC_WRAPPER \
   cargo build --release --manifest-path "$project/Cargo.toml" --target wasm32-wasip2 --target-dir "$cargo"
-cp "$cargo/wasm32-wasip2/release/publisher.wasm" "$made"
+cp "$cargo/wasm32-wasip2/release/${package//-/_}.wasm" "$made"
