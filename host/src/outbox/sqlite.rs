@@ -23,6 +23,7 @@ mod registry;
 mod schema;
 mod settle;
 mod status;
+mod turns;
 mod watch;
 
 pub use append::{append, append_if};
@@ -48,6 +49,7 @@ pub struct SqliteOutbox {
     busy_patience: Duration,
     reader: Mutex<Connection>,
     writer: Mutex<Connection>,
+    turns: Mutex<turns::Turns>,
 }
 
 /// How long to wait for another program's write transaction, unless set otherwise.
@@ -83,7 +85,13 @@ impl SqliteOutbox {
         let reader = connection::open(&path, busy_patience)?;
         schema::check(&reader, &path)?;
         let writer = connection::open(&path, busy_patience)?;
-        Ok(Self { path, busy_patience, reader: Mutex::new(reader), writer: Mutex::new(writer) })
+        Ok(Self {
+            path,
+            busy_patience,
+            reader: Mutex::new(reader),
+            writer: Mutex::new(writer),
+            turns: Mutex::default(),
+        })
     }
 
     /// The database's file.
@@ -132,7 +140,11 @@ impl OutboxStorageStrategy for SqliteOutbox {
     }
 
     fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
-        settle::settle(&mut self.writer(), settled).map_err(self.error("settle entries of the outbox"))
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = turns.pause(&self.writer());
+        std::thread::sleep(pause);
+        let settled = settle::settle(&mut self.writer(), settled).map_err(self.error("settle entries of the outbox"));
+        settled.map(|held| turns.taken(held))
     }
 
     fn status(&self) -> Result<Status, StorageError> {

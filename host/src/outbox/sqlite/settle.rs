@@ -1,5 +1,7 @@
 //! Settling entries: each change of an entry's state is one guarded statement.
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 
@@ -32,8 +34,10 @@ const BURY: &str = "
            data, ?2, ?3, ?4, ?5, ?6, ?7
     FROM outbox WHERE position = ?1";
 
-pub(super) fn settle(connection: &mut Connection, settled: &[Settled]) -> rusqlite::Result<()> {
+/// Settles all of them, and returns how long the write lock was held.
+pub(super) fn settle(connection: &mut Connection, settled: &[Settled]) -> rusqlite::Result<Duration> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let held_since = Instant::now();
     let mut delivered: Vec<i64> = Vec::with_capacity(settled.len());
     for entry in settled {
         match entry {
@@ -55,7 +59,8 @@ pub(super) fn settle(connection: &mut Connection, settled: &[Settled]) -> rusqli
         }
     }
     drop(delete);
-    transaction.commit()
+    transaction.commit()?;
+    Ok(held_since.elapsed())
 }
 
 fn settle_failed(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Result<()> {

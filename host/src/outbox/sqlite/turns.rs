@@ -1,0 +1,66 @@
+//! Turns at SQLite's write lock. It has no queue: who finds it taken looks again later, SQLite's own handler up to 100 ms
+//! later. Beside a relay that takes it again at once, an application would mostly find it taken.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+/// How long another program that has committed something counts as one that writes.
+const PRESENT_TIME: Duration = Duration::from_millis(300);
+/// Beside one that writes, the lock stays free so many times as long as it was taken.
+const FREE_TIMES: u32 = 4;
+/// And no longer than this, however slow the disk is.
+const FREE_TIME_MAX: Duration = Duration::from_millis(50);
+
+/// Who has written lately: somebody else, and this relay.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    version: Option<i64>,
+    other_seen: Option<Instant>,
+    free_until: Option<Instant>,
+}
+
+impl Turns {
+    /// How long to leave the lock to others; `writer` is the connection that takes it.
+    pub(super) fn pause(&mut self, writer: &Connection) -> Duration {
+        let now = Instant::now();
+        // Changes with every commit of another connection.
+        let version =
+            writer.prepare_cached("PRAGMA data_version").and_then(|mut it| it.query_row([], |row| row.get(0)));
+        let before = std::mem::replace(&mut self.version, version.ok());
+        if before.is_some() && before != self.version {
+            self.other_seen = Some(now);
+        }
+        let present = self.other_seen.is_some_and(|at| now.duration_since(at) < PRESENT_TIME);
+        self.free_until.filter(|_| present).map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// Notes that the lock was taken for so long, until now.
+    pub(super) fn taken(&mut self, time: Duration) {
+        self.free_until = Some(Instant::now() + (time * FREE_TIMES).min(FREE_TIME_MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_is_left_free_beside_another_writer_and_only_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Connection::open(folder.path().join("app.db")).unwrap();
+        let (writer, other) = (open(), open());
+        writer.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE rows (it)").unwrap();
+        let mut turns = Turns::default();
+        turns.pause(&writer);
+        writer.execute_batch("INSERT INTO rows VALUES (1)").unwrap();
+        turns.taken(Duration::from_secs(1));
+        assert_eq!(turns.pause(&writer), Duration::ZERO);
+
+        other.execute_batch("INSERT INTO rows VALUES (2)").unwrap();
+        let pause = turns.pause(&writer);
+        assert!(pause > Duration::ZERO && pause <= FREE_TIME_MAX, "{pause:?}");
+        turns.taken(Duration::ZERO);
+        assert_eq!(turns.pause(&writer), Duration::ZERO);
+    }
+}
