@@ -75,6 +75,11 @@ pub trait OutboxStorageStrategy: Send + Sync {
     /// [`StorageError`]; everything is as before then, and may be settled again.
     fn settle(&self, settled: &[Settled]) -> Result<(), StorageError>;
 
+    /// How many entries to settle with one call: fewer while another program writes, so that none waits long for its turn.
+    fn settle_max(&self) -> usize {
+        usize::MAX
+    }
+
     /// What an operator wants to know.
     ///
     /// # Errors

@@ -115,6 +115,10 @@ impl SqliteOutbox {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn turns(&self) -> MutexGuard<'_, turns::Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn error(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StorageError {
         connection::error(doing, self.path.clone(), self.busy_patience)
     }
@@ -139,8 +143,12 @@ impl OutboxStorageStrategy for SqliteOutbox {
         page::held(&self.reader()).map_err(self.error("read what waits in the outbox"))
     }
 
+    fn settle_max(&self) -> usize {
+        self.turns().settle_max()
+    }
+
     fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
-        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turns = self.turns();
         let pause = turns.pause(&self.writer());
         std::thread::sleep(pause);
         let settled = settle::settle(&mut self.writer(), settled).map_err(self.error("settle entries of the outbox"));

@@ -1,4 +1,4 @@
-//! The commits: each group of settled entries becomes durable in one transaction, on a thread of its own.
+//! The commits: each group of settled entries becomes durable in one transaction, or in few, on a thread of its own.
 
 use std::time::{Duration, Instant};
 
@@ -58,9 +58,14 @@ fn commit(
     give_up: &Receiver<()>,
     results: &Sender<Message>,
 ) -> Message {
-    loop {
-        match lease.check().and_then(|()| strategy.settle(&group.settled)) {
-            Ok(()) => return Message::Committed(group),
+    let mut rest = group.settled.as_slice();
+    while !rest.is_empty() {
+        let (next, others) = rest.split_at(strategy.settle_max().clamp(1, rest.len()));
+        match lease.check().and_then(|()| strategy.settle(next)) {
+            Ok(()) => {
+                rest = others;
+                continue;
+            }
             Err(error) if error.is_replaced() => return Message::Lost(error),
             Err(error) => {
                 let _ = results.send(Message::NotCommitted(error));
@@ -71,4 +76,5 @@ fn commit(
             _ => return Message::GaveUp,
         }
     }
+    Message::Committed(group)
 }

@@ -7,10 +7,14 @@ use rusqlite::Connection;
 
 /// How long another program that has committed something counts as one that writes.
 const PRESENT_TIME: Duration = Duration::from_millis(300);
-/// Beside one that writes, the lock stays free so many times as long as it was taken.
-const FREE_TIMES: u32 = 4;
+/// Beside one that writes, the lock stays free so many times as long as it was taken: one of ten who want it, and one of a
+/// hundred who look again, find it taken.
+const FREE_TIMES: u32 = 9;
 /// And no longer than this, however slow the disk is.
 const FREE_TIME_MAX: Duration = Duration::from_millis(50);
+/// Beside one that writes, so many entries are settled at once: that takes about a millisecond, after which SQLite's own
+/// handler looks again for the first time.
+const SETTLE_MAX: usize = 250;
 
 /// Who has written lately: somebody else, and this relay.
 #[derive(Debug, Default)]
@@ -31,8 +35,17 @@ impl Turns {
         if before.is_some() && before != self.version {
             self.other_seen = Some(now);
         }
-        let present = self.other_seen.is_some_and(|at| now.duration_since(at) < PRESENT_TIME);
-        self.free_until.filter(|_| present).map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+        let until = self.free_until.filter(|_| self.is_other_present(now));
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// How many entries to settle at once.
+    pub(super) fn settle_max(&self) -> usize {
+        if self.is_other_present(Instant::now()) { SETTLE_MAX } else { usize::MAX }
+    }
+
+    fn is_other_present(&self, now: Instant) -> bool {
+        self.other_seen.is_some_and(|at| now.duration_since(at) < PRESENT_TIME)
     }
 
     /// Notes that the lock was taken for so long, until now.
@@ -55,11 +68,12 @@ mod tests {
         turns.pause(&writer);
         writer.execute_batch("INSERT INTO rows VALUES (1)").unwrap();
         turns.taken(Duration::from_secs(1));
-        assert_eq!(turns.pause(&writer), Duration::ZERO);
+        assert_eq!((turns.pause(&writer), turns.settle_max()), (Duration::ZERO, usize::MAX));
 
         other.execute_batch("INSERT INTO rows VALUES (2)").unwrap();
         let pause = turns.pause(&writer);
         assert!(pause > Duration::ZERO && pause <= FREE_TIME_MAX, "{pause:?}");
+        assert_eq!(turns.settle_max(), SETTLE_MAX);
         turns.taken(Duration::ZERO);
         assert_eq!(turns.pause(&writer), Duration::ZERO);
     }
