@@ -106,7 +106,7 @@ fn every_limit_may_be_a_flag_that_goes_before_the_file() {
 fn http_requests_are_limited() {
     let place = Workplace::new();
     let sink = Sink::start(&place.path("ledger"), env!("CARGO_BIN_EXE_outbox-sink"));
-    place.append(&event(&json!({})));
+    place.append(&event(&json!({"order": 7})));
     let run = format!(
         "run --db app.db --publisher {} --allow-http {url} --env WEBHOOK_URL={url}",
         guest("rust-webhook").display(),
