@@ -46,7 +46,7 @@ pub use self::report::{FAILURES_MAX, Failure, Report};
 pub use self::stop::{Stop, Stopping, stop};
 
 /// The most entries that are read and not yet published, and the most bytes of data, give or take a page.
-const IN_MEMORY_MAX: usize = 4_096;
+const IN_MEMORY_MAX: usize = 2_048;
 const IN_MEMORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The most settled entries whose commit is awaited: what a crash may bring again is bounded by it.
 const UNACKED_MAX: usize = 4_096;
