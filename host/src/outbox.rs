@@ -76,9 +76,7 @@ pub trait OutboxStorageStrategy: Send + Sync {
     fn settle(&self, settled: &[Settled]) -> Result<(), StorageError>;
 
     /// How many entries to settle with one call: fewer while another program writes, so that none waits long for its turn.
-    fn settle_max(&self) -> usize {
-        usize::MAX
-    }
+    fn settle_max(&self) -> usize;
 
     /// What an operator wants to know.
     ///

@@ -504,6 +504,7 @@ impl<'a> Session<'a> {
             Settled::Failed(Box::new(Failed { position, at, attempt, others, delivered_to, history, fate }))
         };
         let settled = match settlement {
+            // Not after a failure.
             Settlement::Ack => {
                 self.lanes.settled(lane, position);
                 Settled::Delivered { position, tried_before: true }

@@ -3,6 +3,7 @@
 
 use std::process::{Command, Output};
 
+use outbox_host::{OutboxStorageStrategy, SqliteOutbox};
 use outbox_tests::sink::Sink;
 use outbox_tests::workplace::{Ran, Workplace};
 use rusqlite::Connection;
@@ -45,6 +46,19 @@ fn the_python_application_says_what_it_needs() {
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("does not exist. Run this first: outbox init --db "), "{}", ran.stderr);
     assert!(!place.path("app.db").exists());
+}
+
+/// An application that finds the write lock taken waits for longer than it was taken.
+#[test]
+fn beside_an_application_that_writes_few_entries_are_settled_at_once() {
+    let place = Workplace::new();
+    let outbox = SqliteOutbox::open(&place.path("app.db")).unwrap();
+    outbox.settle(&[]).unwrap();
+    assert_eq!(outbox.settle_max(), usize::MAX);
+    let insert = "INSERT INTO outbox (stream_id, name, data) VALUES ('order-1', 'order.placed', '{}')";
+    place.sql().execute(insert, []).unwrap();
+    outbox.settle(&[]).unwrap();
+    assert!(outbox.settle_max() < 1_000);
 }
 
 /// One pass over HTTP, to the sink.

@@ -143,6 +143,10 @@ impl OutboxStorageStrategy for MemoryOutbox {
         Ok(waiting.chain(parked).collect())
     }
 
+    fn settle_max(&self) -> usize {
+        usize::MAX
+    }
+
     fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
         self.change(|kept| {
             for entry in settled {

@@ -34,6 +34,10 @@ impl OutboxStorageStrategy for NoOutbox {
         Ok(Vec::new())
     }
 
+    fn settle_max(&self) -> usize {
+        usize::MAX
+    }
+
     fn settle(&self, _: &[Settled]) -> Result<(), StorageError> {
         Ok(())
     }

@@ -78,3 +78,7 @@ fn commit(
     }
     Message::Committed(group)
 }
+
+#[cfg(test)]
+#[path = "acker_tests.rs"]
+mod tests;

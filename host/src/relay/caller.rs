@@ -223,7 +223,7 @@ impl<'a> Caller<'a> {
                     match facts.legs.only().and_then(|leg| Some((leg, publishers.publisher(leg)?))) {
                         Some((leg, publisher)) => {
                             let answer = self.call(under_way, async { publisher.publish(&event).await }).await;
-                            self.answered_by_one(facts, leg, answer, clock)
+                            self.answered_by_one(facts, leg, answer)
                         }
                         None => self.publish_to_each(&event, facts, under_way).await,
                     }
@@ -298,7 +298,7 @@ impl<'a> Caller<'a> {
             .into_iter()
             .map(|facts| {
                 let answer = attempts.as_mut().map(|attempts| attempts.next().unwrap_or_else(miscounted));
-                self.answered_by_one(facts, leg, answer, clock)
+                self.answered_by_one(facts, leg, answer)
             })
             .collect();
         calls.extend(undecodable);
@@ -306,14 +306,14 @@ impl<'a> Caller<'a> {
     }
 
     /// What the only publisher that was called has answered; none when its call was given up.
-    fn answered_by_one(&self, facts: Facts, leg: usize, answer: Option<Attempt>, clock: fn() -> Timestamp) -> Called {
+    fn answered_by_one(&self, facts: Facts, leg: usize, answer: Option<Attempt>) -> Called {
         match answer {
             // By far the most common.
             Some(attempt) if attempt.outcome == Outcome::Delivered => facts.delivered(Legs::one(leg)),
             answer => {
                 let mut answers = Answers::default();
                 answer.into_iter().for_each(|attempt| answers.add(leg, self.named(leg, attempt)));
-                facts.called(answers, clock)
+                facts.called(answers, self.calls.clock)
             }
         }
     }

@@ -37,6 +37,10 @@ impl<S: OutboxStorageStrategy> OutboxStorageStrategy for DoomedOutbox<S> {
         self.inner.held()
     }
 
+    fn settle_max(&self) -> usize {
+        self.inner.settle_max()
+    }
+
     fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
         self.doom.pass(Point::BeforeCommit);
         self.inner.settle(settled)?;
