@@ -67,8 +67,8 @@ pub trait OutboxStorageStrategy: Send + Sync {
     /// [`StorageError`].
     fn held(&self) -> Result<Vec<Held>, StorageError>;
 
-    /// Settles entries in one transaction, all or none, which is durable when this returns. An entry that is no longer
-    /// there is passed over.
+    /// Settles entries in one transaction, all or none. Others see it once this returns; it is durable after the next
+    /// [`sync`](Self::sync). An entry that is no longer there is passed over.
     ///
     /// # Errors
     ///
@@ -77,6 +77,13 @@ pub trait OutboxStorageStrategy: Send + Sync {
 
     /// How many entries to settle with one call: fewer while another program writes, so that none waits long for its turn.
     fn settle_max(&self) -> usize;
+
+    /// Makes durable whatever was settled so far.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; whether it is durable is not known then.
+    fn sync(&self) -> Result<(), StorageError>;
 
     /// What an operator wants to know.
     ///

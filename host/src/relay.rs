@@ -38,6 +38,7 @@ mod options;
 mod recovery;
 mod report;
 mod stop;
+mod syncer;
 mod upkeep;
 mod wind_up;
 
@@ -55,8 +56,8 @@ const PAGE: PageBounds = PageBounds { read_max: 256, bytes_max: 4 * 1024 * 1024,
 /// A group is committed when it has so many entries, or is so old, or when nothing else is under way.
 const GROUP_MAX: usize = 1_000;
 const GROUP_AGE_MAX: Duration = Duration::from_millis(5);
-/// Orders that the acker has, so that it never waits for the next.
-const ORDERS_MAX: usize = 2;
+/// Orders that are not carried out yet: one that is being committed, one that is being synced, and the next.
+const ORDERS_MAX: usize = 3;
 /// The most characters of a reason that are kept, whoever gave it; what a guest says is cut to less.
 const REASON_CHARS_MAX: usize = 4_000;
 /// How many due retries are read at once.
@@ -224,6 +225,7 @@ impl<'a> Session<'a> {
         let (message, inbox) = unbounded();
         let (jobs, taken) = async_channel::bounded(IN_MEMORY_MAX);
         let (order, orders) = bounded(ORDERS_MAX);
+        let (committed, to_sync) = unbounded();
         let (give_up_calls, calls_given_up) = async_channel::bounded(1);
         let (give_up, all_given_up) = bounded(0);
         let links = Links { inbox, jobs, taken_back: taken.clone(), orders: order, give_up_calls, _give_up: give_up };
@@ -242,7 +244,8 @@ impl<'a> Session<'a> {
             for (first_slot, share) in caller::shares(session.parts.options.concurrency) {
                 spawn(scope, "outbox-caller", move || caller::run(calls, first_slot, share))?;
             }
-            spawn(scope, "outbox-acker", move || acker::run(strategy, lease, orders, given_up, results))?;
+            spawn(scope, "outbox-acker", move || acker::run(strategy, lease, orders, given_up, &committed, results))?;
+            spawn(scope, "outbox-sync", move || syncer::run(strategy, &to_sync, given_up, results))?;
             if session.limit.is_none() {
                 let mut watch = strategy.watch()?;
                 let (change, changes) = bounded(1);

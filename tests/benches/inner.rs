@@ -58,7 +58,7 @@ fn settle(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a group of 1,000");
     group.throughput(Throughput::Elements(GROUP.into())).measurement_time(Duration::from_secs(5)).sample_size(20);
     group.bench_function("settle", |bencher| {
-        let settle = |group: Vec<Settled>| outbox.settle(&group).unwrap();
+        let settle = |group: Vec<Settled>| outbox.settle(&group).and_then(|()| outbox.sync()).unwrap();
         bencher.iter_batched(|| appended(&kept, &outbox), settle, BatchSize::PerIteration);
     });
     appended(&kept, &outbox);

@@ -159,6 +159,10 @@ impl OutboxStorageStrategy for MemoryOutbox {
         Ok(())
     }
 
+    fn sync(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     fn status(&self) -> Result<Status, StorageError> {
         let kept = self.kept();
         let blocked = kept.blocked();

@@ -42,6 +42,10 @@ impl OutboxStorageStrategy for NoOutbox {
         Ok(())
     }
 
+    fn sync(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     fn status(&self) -> Result<Status, StorageError> {
         Ok(Status::default())
     }

@@ -1,6 +1,7 @@
 //! The outbox in a SQLite database, beside the application's own tables.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::recorded::NewEvent;
 use crate::serde::StoredData;
 
 mod append;
+mod checkpoints;
 mod connection;
 mod lease;
 mod names;
@@ -22,8 +24,10 @@ mod page;
 mod registry;
 mod schema;
 mod settle;
+mod settler;
 mod status;
 mod turns;
+mod wal;
 mod watch;
 
 pub use append::{append, append_if};
@@ -32,7 +36,8 @@ pub use schema::{Initialised, SCHEMA_VERSION};
 
 /// An outbox in a SQLite database file.
 ///
-/// It has a connection for reading and one for writing, so that reading goes on while a group of entries is settled.
+/// It has a connection for reading, one for writing, and one for settling, so that reading goes on while a group of
+/// entries is settled.
 ///
 /// ```
 /// use outbox_host::outbox::{OutboxStorageStrategy, SqliteOutbox};
@@ -49,7 +54,10 @@ pub struct SqliteOutbox {
     busy_patience: Duration,
     reader: Mutex<Connection>,
     writer: Mutex<Connection>,
-    turns: Mutex<turns::Turns>,
+    settler: Mutex<settler::Settler>,
+    wal: Mutex<wal::Wal>,
+    /// Whether the writer may have committed something that the settler has not seen.
+    has_written: AtomicBool,
 }
 
 /// How long to wait for another program's write transaction, unless set otherwise.
@@ -85,12 +93,16 @@ impl SqliteOutbox {
         let reader = connection::open(&path, busy_patience)?;
         schema::check(&reader, &path)?;
         let writer = connection::open(&path, busy_patience)?;
+        let settler = Mutex::new(settler::Settler::open(&path, busy_patience)?);
+        let wal = Mutex::new(wal::Wal::of(&path));
         Ok(Self {
             path,
             busy_patience,
             reader: Mutex::new(reader),
             writer: Mutex::new(writer),
-            turns: Mutex::default(),
+            settler,
+            wal,
+            has_written: AtomicBool::new(false),
         })
     }
 
@@ -104,6 +116,8 @@ impl SqliteOutbox {
         let fresh = Self::open_with(&self.path, self.busy_patience)?;
         *self.reader() = fresh.reader.into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.writer() = fresh.writer.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.settler() = fresh.settler.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.wal() = fresh.wal.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(())
     }
 
@@ -112,11 +126,16 @@ impl SqliteOutbox {
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
+        self.has_written.store(true, Ordering::Relaxed);
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn turns(&self) -> MutexGuard<'_, turns::Turns> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    fn settler(&self) -> MutexGuard<'_, settler::Settler> {
+        self.settler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wal(&self) -> MutexGuard<'_, wal::Wal> {
+        self.wal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn error(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StorageError {
@@ -144,15 +163,15 @@ impl OutboxStorageStrategy for SqliteOutbox {
     }
 
     fn settle_max(&self) -> usize {
-        self.turns().settle_max()
+        self.settler().settle_max()
     }
 
     fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
-        let mut turns = self.turns();
-        let pause = turns.pause(&self.writer());
-        std::thread::sleep(pause);
-        let settled = settle::settle(&mut self.writer(), settled).map_err(self.error("settle entries of the outbox"));
-        settled.map(|held| turns.taken(held))
+        self.settler().settle(settled, self.has_written.swap(false, Ordering::Relaxed))
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.wal().sync()
     }
 
     fn status(&self) -> Result<Status, StorageError> {

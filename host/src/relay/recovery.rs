@@ -69,7 +69,8 @@ impl Session<'_> {
         self.note_failure(entry.position, history.attempts, &attempt, then);
         let (position, others) = (entry.position, Vec::new());
         let failed = Failed { position, at, attempt, others, delivered_to, history, fate };
-        self.parts.strategy.settle(&[Settled::Failed(Box::new(failed))])
+        self.parts.strategy.settle(&[Settled::Failed(Box::new(failed))])?;
+        self.parts.strategy.sync()
     }
 
     /// Reads what is held back.

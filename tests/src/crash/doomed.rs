@@ -48,6 +48,10 @@ impl<S: OutboxStorageStrategy> OutboxStorageStrategy for DoomedOutbox<S> {
         Ok(())
     }
 
+    fn sync(&self) -> Result<(), StorageError> {
+        self.inner.sync()
+    }
+
     fn status(&self) -> Result<Status, StorageError> {
         self.inner.status()
     }

@@ -12,9 +12,9 @@ const PRESENT_TIME: Duration = Duration::from_millis(300);
 const FREE_TIMES: u32 = 9;
 /// And no longer than this, however slow the disk is.
 const FREE_TIME_MAX: Duration = Duration::from_millis(50);
-/// Beside one that writes, so many entries are settled at once: that takes about a millisecond, after which SQLite's own
-/// handler looks again for the first time.
-const SETTLE_MAX: usize = 250;
+/// Beside one that writes, so many entries are settled at once: that takes a fraction of a millisecond, after which SQLite's
+/// own handler looks again for the first time.
+const SETTLE_MAX: usize = 100;
 
 /// Who has written lately: somebody else, and this relay.
 #[derive(Debug, Default)]
@@ -25,27 +25,29 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// How long to leave the lock to others; `writer` is the connection that takes it.
-    pub(super) fn pause(&mut self, writer: &Connection) -> Duration {
+    /// How long to leave the lock to others; `settler` is the connection that takes it. `has_written` says whether this
+    /// outbox itself may have committed something on another connection since the last time.
+    pub(super) fn pause(&mut self, settler: &Connection, has_written: bool) -> Duration {
         let now = Instant::now();
         // Changes with every commit of another connection.
         let version =
-            writer.prepare_cached("PRAGMA data_version").and_then(|mut it| it.query_row([], |row| row.get(0)));
+            settler.prepare_cached("PRAGMA data_version").and_then(|mut it| it.query_row([], |row| row.get(0)));
         let before = std::mem::replace(&mut self.version, version.ok());
-        if before.is_some() && before != self.version {
+        if before.is_some() && before != self.version && !has_written {
             self.other_seen = Some(now);
         }
-        let until = self.free_until.filter(|_| self.is_other_present(now));
+        let until = self.free_until.filter(|_| self.is_other_present());
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
     /// How many entries to settle at once.
     pub(super) fn settle_max(&self) -> usize {
-        if self.is_other_present(Instant::now()) { SETTLE_MAX } else { usize::MAX }
+        if self.is_other_present() { SETTLE_MAX } else { usize::MAX }
     }
 
-    fn is_other_present(&self, now: Instant) -> bool {
-        self.other_seen.is_some_and(|at| now.duration_since(at) < PRESENT_TIME)
+    /// Whether another program writes.
+    pub(super) fn is_other_present(&self) -> bool {
+        self.other_seen.is_some_and(|at| at.elapsed() < PRESENT_TIME)
     }
 
     /// Notes that the lock was taken for so long, until now.
@@ -65,16 +67,16 @@ mod tests {
         let (writer, other) = (open(), open());
         writer.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE rows (it)").unwrap();
         let mut turns = Turns::default();
-        turns.pause(&writer);
+        turns.pause(&writer, false);
         writer.execute_batch("INSERT INTO rows VALUES (1)").unwrap();
         turns.taken(Duration::from_secs(1));
-        assert_eq!((turns.pause(&writer), turns.settle_max()), (Duration::ZERO, usize::MAX));
+        assert_eq!((turns.pause(&writer, false), turns.settle_max()), (Duration::ZERO, usize::MAX));
 
         other.execute_batch("INSERT INTO rows VALUES (2)").unwrap();
-        let pause = turns.pause(&writer);
+        let pause = turns.pause(&writer, false);
         assert!(pause > Duration::ZERO && pause <= FREE_TIME_MAX, "{pause:?}");
         assert_eq!(turns.settle_max(), SETTLE_MAX);
         turns.taken(Duration::ZERO);
-        assert_eq!(turns.pause(&writer), Duration::ZERO);
+        assert_eq!(turns.pause(&writer, false), Duration::ZERO);
     }
 }

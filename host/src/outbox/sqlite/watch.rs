@@ -1,9 +1,11 @@
 //! Noticing what other processes commit: through the kernel's notices of writes to the WAL, and by looking.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
+
+use super::wal;
 
 /// How long to look again after a notice: it may come before the commit that it is for can be seen.
 const SETTLE_TIME: Duration = Duration::from_millis(20);
@@ -19,9 +21,7 @@ pub(super) struct WalWatch {
 
 impl WalWatch {
     pub(super) fn new(connection: Connection, database: &Path) -> Self {
-        let mut wal = database.as_os_str().to_owned();
-        wal.push("-wal");
-        let mut watch = Self { connection, seen: None, notices: notices::Notices::new(PathBuf::from(wal)) };
+        let mut watch = Self { connection, seen: None, notices: notices::Notices::new(wal::path(database)) };
         watch.seen = watch.version();
         watch
     }

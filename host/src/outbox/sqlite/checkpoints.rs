@@ -1,0 +1,123 @@
+//! Checkpoints, which move what commits have written to the WAL into the database: beside the commits, on a thread of
+//! their own, so that no commit waits until the disk has all of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::hooks::Wal;
+
+use super::connection;
+
+/// After so many more pages those that the WAL has are moved, beside the commits.
+const BESIDE_PAGES: u32 = 250;
+/// When the WAL has so many pages a commit moves the last of them itself, so that the next one can begin it anew. More
+/// than SQLite's 1,000, since a relay's commits touch the same pages again and again: 4,000 are 16 MB.
+const ANEW_PAGES: u32 = 4_000;
+/// Beside another program that writes, this is tried before that program's own connection would move the relay's pages,
+/// within its commits, as it does from 1,000 on.
+const ANEW_PAGES_BESIDE_WRITER: u32 = 500;
+
+/// The checkpoints of the connection that settles.
+pub(super) struct Checkpoints {
+    path: PathBuf,
+    busy_patience: Duration,
+    /// How many pages the WAL had after the last commit.
+    pages: Arc<AtomicU32>,
+    /// How many of them are moved, or being moved.
+    moved: u32,
+    beside: Option<Beside>,
+}
+
+impl Checkpoints {
+    /// Takes them over from SQLite, which would make them within `settler`'s commits.
+    pub(super) fn of(settler: &mut Connection, path: PathBuf, busy_patience: Duration) -> rusqlite::Result<Self> {
+        let pages = Arc::new(AtomicU32::new(0));
+        let told = pages.clone();
+        settler.wal_hook(Some(move |_: &mut Wal, pages| {
+            told.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        }))?;
+        Ok(Self { path, busy_patience, pages, moved: 0, beside: None })
+    }
+
+    /// After a commit of `settler`. Nothing is lost when a checkpoint fails: another one follows.
+    pub(super) fn committed(&mut self, settler: &Connection, is_other_present: bool) {
+        let pages = self.pages.load(Ordering::Relaxed);
+        if pages < self.moved {
+            self.moved = 0;
+        }
+        let anew = if is_other_present { ANEW_PAGES_BESIDE_WRITER } else { ANEW_PAGES };
+        if is_other_present && pages >= ANEW_PAGES {
+            self.beside().ask(Ask::BeginAnew);
+        } else if pages >= anew {
+            // Does nothing while the other thread is at it.
+            let _ = checkpoint(settler, Ask::Move);
+        } else if pages - self.moved >= BESIDE_PAGES {
+            self.moved = pages;
+            self.beside().ask(Ask::Move);
+        }
+    }
+
+    fn beside(&mut self) -> &Beside {
+        self.beside.get_or_insert_with(|| Beside::start(self.path.clone(), self.busy_patience))
+    }
+}
+
+/// What a checkpoint is to do.
+#[derive(Debug, Clone, Copy)]
+enum Ask {
+    /// To move what no reader needs in its old place, and to keep nobody from writing.
+    Move,
+    /// To move the last pages too, so that the next commit begins the WAL anew. Where another program commits all the time
+    /// they are never the last, unless it is kept from writing meanwhile: most pages are moved, and synced, before.
+    BeginAnew,
+}
+
+/// Waits for nobody, if `connection` does not.
+fn checkpoint(connection: &Connection, ask: Ask) -> rusqlite::Result<()> {
+    let mut modes = vec!["PRAGMA wal_checkpoint(PASSIVE)"];
+    if let Ask::BeginAnew = ask {
+        modes.push("PRAGMA wal_checkpoint(RESTART)");
+    }
+    modes.into_iter().try_for_each(|mode| connection.prepare_cached(mode)?.query_row([], |_| Ok(())))
+}
+
+/// The thread, with a connection of its own.
+struct Beside {
+    asks: Option<SyncSender<Ask>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Beside {
+    fn start(path: PathBuf, busy_patience: Duration) -> Self {
+        let (asks, asked) = sync_channel(1);
+        let thread = thread::Builder::new().name("outbox-checkpoint".into()).spawn(move || {
+            let opened = connection::open(&path, busy_patience);
+            // Without one, the commits make the checkpoints.
+            let Ok(connection) = opened else { return };
+            // To begin anew it takes the write lock, and must not wait for readers while it has it.
+            if connection.busy_timeout(Duration::ZERO).is_ok() {
+                asked.into_iter().for_each(|ask| drop(checkpoint(&connection, ask)));
+            }
+        });
+        Self { asks: Some(asks), thread: thread.ok() }
+    }
+
+    fn ask(&self, ask: Ask) {
+        if let Some(asks) = &self.asks {
+            let _ = asks.try_send(ask);
+        }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.asks = None;
+        self.thread.take().map(JoinHandle::join);
+    }
+}

@@ -1,0 +1,34 @@
+//! The syncs: what was committed becomes durable, on a thread of its own, so that more is committed meanwhile. Where the
+//! disk is slow one sync serves several groups.
+
+use std::iter::once;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::Message;
+use super::acker::{Group, until_done};
+use crate::outbox::OutboxStorageStrategy;
+
+/// Makes durable what is committed, and reports it, until there is no more. None stands for a piece of a group.
+pub(super) fn run(
+    strategy: &dyn OutboxStorageStrategy,
+    committed: &Receiver<Option<Group>>,
+    give_up: &Receiver<()>,
+    results: &Sender<Message>,
+) {
+    for first in committed {
+        // A sync is for what was committed before it began.
+        let groups: Vec<Group> = once(first).chain(committed.try_iter()).flatten().collect();
+        let synced = until_done(|| strategy.sync(), give_up, results);
+        for group in groups {
+            let result = if synced.is_ok() { Message::Committed(group) } else { Message::GaveUp };
+            if results.send(result).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "syncer_tests.rs"]
+mod tests;
