@@ -14,7 +14,10 @@ fn traced(options: &[&str]) -> Option<(Workplace, String, String)> {
     let probe = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     if !probe.is_ok_and(|probe| probe.status.success()) {
         // Past the test harness, which would keep it to itself.
-        let _ = writeln!(stderr(), "\nSKIPPED: nobody looked whether commits are synced: strace is missing, or may not trace\n");
+        let _ = writeln!(
+            stderr(),
+            "\nSKIPPED: nobody looked whether commits are synced: strace is missing, or may not trace\n"
+        );
         return None;
     }
     let place = Workplace::new();

@@ -2,8 +2,8 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::outbox::{
-    Held, Lease, MemoryOutbox, Operator, OutboxStorageStrategy, Page, PageBounds, Registry, Settled, Status, StorageError,
-    Wanted, Watch,
+    Held, Lease, MemoryOutbox, Operator, OutboxStorageStrategy, Page, PageBounds, Registry, Settled, Status,
+    StorageError, Wanted, Watch,
 };
 use crate::recorded::NewEvent;
 use crate::serde::StoredData;

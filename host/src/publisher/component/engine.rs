@@ -1,7 +1,8 @@
 //! The wasmtime engines, shared by all publishers, and the clock that interrupts their guests.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use wasmtime::{Config, Engine};
@@ -10,9 +11,12 @@ use wasmtime::{Config, Engine};
 /// its time limit is kept.
 const TICK: Duration = Duration::from_millis(10);
 
-/// An engine whose epoch ticks for as long as somebody holds it.
+/// An engine whose epoch ticks for as long as guests compute: an idle relay is not woken by it.
 pub(super) struct TickingEngine {
     engine: Engine,
+    /// Whether a guest may be computing; each tick forgets it.
+    computing: AtomicBool,
+    ticker: OnceLock<Thread>,
 }
 
 /// The two engines: a component runs on the first that accepts it.
@@ -38,7 +42,8 @@ impl TickingEngine {
         if let Some(engine) = slot.upgrade() {
             return Ok(engine);
         }
-        let engine = Arc::new(Self { engine: Engine::new(&config(kind))? });
+        let (computing, ticker) = (AtomicBool::new(false), OnceLock::new());
+        let engine = Arc::new(Self { engine: Engine::new(&config(kind))?, computing, ticker });
         start_ticking(&engine)?;
         *slot = Arc::downgrade(&engine);
         Ok(engine)
@@ -46,6 +51,23 @@ impl TickingEngine {
 
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    /// A guest is about to compute, with its deadline set, or was found computing by a tick: there will be another one.
+    pub(super) fn keep_ticking(&self) {
+        if !self.computing.load(Ordering::Relaxed) && !self.computing.swap(true, Ordering::AcqRel) {
+            self.wake_ticker();
+        }
+    }
+
+    fn wake_ticker(&self) {
+        self.ticker.get().into_iter().for_each(Thread::unpark);
+    }
+}
+
+impl Drop for TickingEngine {
+    fn drop(&mut self) {
+        self.wake_ticker();
     }
 }
 
@@ -59,13 +81,17 @@ fn config(kind: EngineKind) -> Config {
 /// The ticker has a thread of its own, so that no guest and no busy runtime can hold up the clock. It ends with the
 /// engine.
 fn start_ticking(engine: &Arc<TickingEngine>) -> wasmtime::Result<()> {
-    let engine = Arc::downgrade(engine);
-    thread::Builder::new().name("outbox-epoch".into()).spawn(move || {
-        while let Some(ticking) = engine.upgrade() {
-            ticking.engine.increment_epoch();
-            drop(ticking);
+    let ticking = Arc::downgrade(engine);
+    let ticker = thread::Builder::new().name("outbox-epoch".into()).spawn(move || {
+        while let Some(computing) = ticking.upgrade().map(|engine| engine.computing.swap(false, Ordering::AcqRel)) {
+            if !computing {
+                thread::park();
+                continue;
+            }
             thread::sleep(TICK);
+            ticking.upgrade().iter().for_each(|engine| engine.engine.increment_epoch());
         }
     })?;
+    engine.ticker.get_or_init(|| ticker.thread().clone());
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use wasmtime::component::Instance as WasmInstance;
 use wasmtime::{Store, StoreContextMut, UpdateDeadline};
 
 use super::bindings::{self, Answer, types};
+use super::engine::TickingEngine;
 use super::failure::{self, TimedOut};
 use super::load::Program;
 use super::settings::Limits;
@@ -21,6 +23,7 @@ use crate::publisher::Outcome;
 /// A store with one instantiated component in it. Dropping it ends whatever the guest has under way.
 pub(super) struct Instance {
     store: Store<State>,
+    engine: Arc<TickingEngine>,
     publisher: bindings::publisher::Guest,
     batch: Option<bindings::batch_publisher::Guest>,
     runtime: Option<Handle>,
@@ -53,8 +56,9 @@ impl Instance {
     ) -> Result<Self, (Outcome, Notes)> {
         let mut store = store(program, state, limits);
         let runtime = store.data().sockets.runtime();
-        begin_call(&mut store, limits.call_time, None);
-        let started = within(limits.call_time, runtime.as_ref(), pin!(instantiate(program, &mut store))).await;
+        let engine = program.engine.clone();
+        let time = begin_call(&mut store, &engine, limits.call_time, None);
+        let started = within(time, runtime.as_ref(), pin!(instantiate(program, &mut store))).await;
         let (instance, configured) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -68,15 +72,15 @@ impl Instance {
         }
         end_call(&store);
         let (publisher, batch) = instance;
-        Ok(Self { store, publisher, batch, runtime, call_time: limits.call_time, events_left: events_max })
+        Ok(Self { store, engine, publisher, batch, runtime, call_time: limits.call_time, events_left: events_max })
     }
 
     /// Calls `publish`; `uuid` is the event's.
     pub(super) async fn publish(&mut self, event: types::Recorded<'_>, uuid: Uuid) -> wasmtime::Result<Answer> {
-        begin_call(&mut self.store, self.call_time, Some(uuid));
+        let time = begin_call(&mut self.store, &self.engine, self.call_time, Some(uuid));
         self.events_left = self.events_left.saturating_sub(1);
         let call = pin!(self.publisher.call_publish(&mut self.store, event));
-        within(self.call_time, self.runtime.as_ref(), call).await
+        within(time, self.runtime.as_ref(), call).await
     }
 
     /// Calls `publish-batch`, and holds the guest to an answer for each event. Where there is only one, `uuid` is its.
@@ -86,10 +90,10 @@ impl Instance {
         uuid: Option<Uuid>,
     ) -> wasmtime::Result<Vec<Answer>> {
         let batch = self.batch.as_ref().ok_or_else(|| wasmtime::Error::msg("it takes no batches"))?;
-        begin_call(&mut self.store, self.call_time, uuid);
+        let time = begin_call(&mut self.store, &self.engine, self.call_time, uuid);
         self.events_left = self.events_left.saturating_sub(u32::try_from(events.len()).unwrap_or(u32::MAX));
         let call = pin!(batch.call_publish_batch(&mut self.store, events));
-        let answers = within(self.call_time, self.runtime.as_ref(), call).await?;
+        let answers = within(time, self.runtime.as_ref(), call).await?;
         if answers.len() != events.len() {
             let (got, expected) = (answers.len(), events.len());
             return Err(wasmtime::Error::msg(format!("publish-batch gave {got} answers for {expected} events")));
@@ -122,8 +126,8 @@ fn store(program: &Program, state: State, limits: &Limits) -> Store<State> {
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(limits.hostcall_bytes);
     store.set_max_component_handles(limits.resources);
-    let call_time = limits.call_time;
-    store.epoch_deadline_callback(move |store| on_tick(&store, call_time));
+    let (engine, call_time) = (program.engine.clone(), limits.call_time);
+    store.epoch_deadline_callback(move |store| on_tick(&store, &engine, call_time));
     store
 }
 
@@ -148,13 +152,16 @@ fn refused(store: &Store<State>, reason: String) -> (Outcome, Notes) {
     (Outcome::Unavailable { reason, after: None }, end_call(store))
 }
 
-fn begin_call(store: &mut Store<State>, call_time: Duration, event: Option<Uuid>) {
+fn begin_call(store: &mut Store<State>, engine: &TickingEngine, limit: Duration, event: Option<Uuid>) -> CallTime {
     store.set_epoch_deadline(1);
+    engine.keep_ticking();
     let state = store.data_mut();
-    state.deadline = Instant::now() + call_time;
+    let deadline = Instant::now() + limit;
+    state.deadline = deadline;
     state.limiter.take_refused();
     state.gate.begin_call();
     state.capture.begin_call(event);
+    CallTime { limit, deadline }
 }
 
 fn end_call(store: &Store<State>) -> Notes {
@@ -165,14 +172,26 @@ fn end_call(store: &Store<State>) -> Notes {
 
 /// Called on every tick of the epoch that finds the guest computing: it lets the other guests of its thread and the
 /// thread's timers have a turn, until its time is up.
-fn on_tick(store: &StoreContextMut<'_, State>, call_time: Duration) -> wasmtime::Result<UpdateDeadline> {
+fn on_tick(
+    store: &StoreContextMut<'_, State>,
+    engine: &TickingEngine,
+    call_time: Duration,
+) -> wasmtime::Result<UpdateDeadline> {
+    engine.keep_ticking();
     if Instant::now() >= store.data().deadline {
         return Err(TimedOut { limit: call_time }.into());
     }
     Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
 }
 
-/// Waits for `call`, at most for `call_time`: the epoch stops a guest that computes, this one that waits.
+/// How long a call may take, and until when.
+#[derive(Clone, Copy)]
+struct CallTime {
+    limit: Duration,
+    deadline: Instant,
+}
+
+/// Waits for `call` while its time lasts: the epoch stops a guest that computes, this one that waits.
 ///
 /// It is polled as a part of the runtime that the publisher's sockets live on, where it may have sockets: they belong to
 /// the runtime in whose name they are polled, and outlive that of the caller.
@@ -180,11 +199,10 @@ fn on_tick(store: &StoreContextMut<'_, State>, call_time: Duration) -> wasmtime:
 /// Most calls are done when they are first polled, and a timer costs as much as half of one: it is armed only for a
 /// call that has to wait.
 async fn within<T>(
-    call_time: Duration,
+    time: CallTime,
     runtime: Option<&Handle>,
     mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
 ) -> wasmtime::Result<T> {
-    let deadline = tokio::time::Instant::now() + call_time;
     let mut call = poll_fn(|context| {
         let _entered = runtime.map(Handle::enter);
         call.as_mut().poll(context)
@@ -192,8 +210,8 @@ async fn within<T>(
     if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(Pin::new(&mut call).poll(context))).await {
         return done;
     }
-    match tokio::time::timeout_at(deadline, call).await {
+    match tokio::time::timeout_at(time.deadline.into(), call).await {
         Ok(done) => done,
-        Err(_) => Err(TimedOut { limit: call_time }.into()),
+        Err(_) => Err(TimedOut { limit: time.limit }.into()),
     }
 }

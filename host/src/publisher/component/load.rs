@@ -131,8 +131,7 @@ pub(super) struct Program {
     pub(super) digest: [u8; 32],
     /// Whether its code was compiled before, and kept.
     pub(super) from_cache: bool,
-    /// Keeps the epoch ticking.
-    _engine: Arc<TickingEngine>,
+    pub(super) engine: Arc<TickingEngine>,
 }
 
 /// Reads a file, and no more of it than a module may have.
@@ -164,7 +163,7 @@ pub(super) fn program(name: &str, bytes: &[u8], settings: &Settings) -> Result<P
     if let Some(cache) = cache.filter(|_| !from_cache) {
         cache.store(engine.engine(), &digest, &component);
     }
-    Ok(Program { publisher, batch, lifecycle, digest, from_cache, pre, _engine: engine })
+    Ok(Program { publisher, batch, lifecycle, digest, from_cache, pre, engine })
 }
 
 /// A folder that cannot be used costs the time to compile, and nothing else.
