@@ -79,4 +79,19 @@ mod tests {
         turns.taken(Duration::ZERO);
         assert_eq!(turns.pause(&writer, false), Duration::ZERO);
     }
+
+    #[test]
+    fn what_the_outbox_itself_writes_on_another_connection_is_no_other_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Connection::open(folder.path().join("app.db")).unwrap();
+        let (settler, writer) = (open(), open());
+        settler.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE rows (it)").unwrap();
+        let mut turns = Turns::default();
+        turns.pause(&settler, false);
+        for has_written in [true, false] {
+            writer.execute_batch("INSERT INTO rows VALUES (1)").unwrap();
+            turns.pause(&settler, has_written);
+            assert_eq!(turns.is_other_present(), !has_written);
+        }
+    }
 }
