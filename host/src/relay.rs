@@ -32,6 +32,8 @@ use self::stop::StopLevel;
 mod acker;
 mod caller;
 mod condition;
+#[cfg(test)]
+mod faulty;
 mod gate;
 mod lanes;
 mod options;
