@@ -1,9 +1,10 @@
 //! The way of an entry, from the outbox to its destination and out of the outbox.
 //!
-//! Three stages work side by side. This file is the first and the centre: it *reads* entries and *claims* them, each
+//! Four stages work side by side. This file is the first and the centre: it *reads* entries and *claims* them, each
 //! when nothing before it in its stream is in the way. The *callers* ([`caller`]) decode and publish them. What became
-//! of each comes back here to be *settled*, and the *acker* ([`acker`]) makes that durable, a group at a time. Nothing
-//! is published while a transaction is open, and nothing is reported before its commit.
+//! of each comes back here to be *settled*; the *acker* ([`acker`]) commits that, a group at a time, and the *syncer*
+//! ([`syncer`]) makes it durable. Nothing is published while a transaction is open, and nothing is reported before it is
+//! durable.
 
 use std::sync::Arc;
 use std::sync::atomic::{self, AtomicU64};

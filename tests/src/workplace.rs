@@ -238,6 +238,17 @@ impl Drop for Logged {
     }
 }
 
+/// Appends entries of some 1 KB in 100 streams.
+pub fn fill(connection: &Connection, entries: u64) {
+    let fill = format!(
+        "WITH RECURSIVE entry(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM entry LIMIT {entries})
+         INSERT INTO outbox (stream_id, name, data)
+         SELECT 'order-' || (number % 100), 'order.placed', json_object('order', 42, 'filler', printf('%.1000c', 'x'))
+         FROM entry"
+    );
+    connection.execute(&fill, []).unwrap();
+}
+
 /// Waits for what another process does.
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {

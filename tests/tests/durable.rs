@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{Write, stderr};
 use std::process::Command;
 
-use outbox_tests::workplace::Workplace;
+use outbox_tests::workplace::{Workplace, fill};
 use outbox_tests::{guest, outbox_program};
 
 /// A pass over 2,000 entries under strace: what it printed, and the trace. None where there is no strace.
@@ -21,9 +21,7 @@ fn traced(options: &[&str]) -> Option<(Workplace, String, String)> {
         return None;
     }
     let place = Workplace::new();
-    let fill = "WITH RECURSIVE entry(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM entry LIMIT 2000)
-         INSERT INTO outbox (stream_id, name, data) SELECT 'order-' || number, 'order.placed', '{\"order\":42}' FROM entry";
-    place.sql().execute(fill, []).unwrap();
+    fill(&place.sql(), 2_000);
     let trace = place.path("trace");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-y", "-e", "trace=pwrite64,fsync,fdatasync"]).args(options).arg("-o").arg(&trace);

@@ -6,7 +6,7 @@ use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use outbox_tests::workplace::Workplace;
+use outbox_tests::workplace::{Workplace, fill};
 use outbox_tests::{guest, outbox_program};
 
 /// The most that an entry may cost, from its row to its commit, the call of a component that does nothing included. About a
@@ -41,13 +41,7 @@ fn drained(place: &Workplace, entries: u64) -> (u64, PathBuf) {
     let db = place.path(&format!("{entries}.db"));
     let name = db.file_name().unwrap().to_str().unwrap();
     place.outbox(&format!("init --db {name}")).ok();
-    let fill = format!(
-        "WITH RECURSIVE entry(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM entry LIMIT {entries})
-         INSERT INTO outbox (stream_id, name, data)
-         SELECT 'order-' || (number % 100), 'order.placed', json_object('order', 42, 'filler', printf('%.1000c', 'x'))
-         FROM entry"
-    );
-    place.sql_of(name).execute(&fill, []).unwrap();
+    fill(&place.sql_of(name), entries);
     let profile = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/callgrind.{entries}"));
     let mut valgrind = Command::new("valgrind");
     valgrind.arg("--tool=callgrind").arg(format!("--callgrind-out-file={}", profile.display()));

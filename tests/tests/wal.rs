@@ -6,20 +6,16 @@ use std::thread;
 use std::time::Duration;
 
 use outbox_host::{JsonSerde, Outbox, Recorded, SqliteOutbox};
-use outbox_tests::workplace::Workplace;
+use outbox_tests::workplace::{Workplace, fill};
 
 const PAGE_BYTES: u64 = 4_096;
 
-fn fill(place: &Workplace, entries: usize) {
-    let fill = format!(
-        "WITH RECURSIVE entry(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM entry LIMIT {entries})
-         INSERT INTO outbox (stream_id, name, data)
-         SELECT 'order-' || (number % 100), 'order.placed', json_object('order', 42, 'filler', printf('%.1000c', 'x'))
-         FROM entry"
-    );
+fn filled(entries: u64) -> Workplace {
+    let place = Workplace::new();
     let connection = place.sql();
-    connection.execute(&fill, []).unwrap();
+    fill(&connection, entries);
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    place
 }
 
 /// How many pages the WAL has come to: its file never shrinks while it is in use.
@@ -35,20 +31,17 @@ fn drain(place: &Workplace, entries: usize) {
 
 #[test]
 fn the_wal_is_begun_anew_while_a_backlog_is_drained() {
-    let place = Workplace::new();
-    fill(&place, 100_000);
+    let place = filled(100_000);
     let _keeps_the_wal = SqliteOutbox::open(&place.path("app.db")).unwrap();
     drain(&place, 100_000);
     // Without checkpoints that reach its end it would have some 18,000.
     let pages = wal_pages(&place);
-    println!("{pages} pages");
     assert!(pages < 9_000, "{pages} pages");
 }
 
 #[test]
 fn the_wal_is_begun_anew_beside_an_application_that_writes_all_the_time_and_never_moves_pages() {
-    let place = Workplace::new();
-    fill(&place, 60_000);
+    let place = filled(60_000);
     let _keeps_the_wal = SqliteOutbox::open(&place.path("app.db")).unwrap();
     let (application, done) = (place.sql(), &AtomicBool::new(false));
     application.pragma_update(None, "wal_autocheckpoint", 0).unwrap();
@@ -65,6 +58,5 @@ fn the_wal_is_begun_anew_beside_an_application_that_writes_all_the_time_and_neve
     });
     // Without such a checkpoint it would have some 15,000.
     let pages = wal_pages(&place);
-    println!("{pages} pages");
     assert!(pages < 9_000, "{pages} pages");
 }

@@ -80,11 +80,11 @@ enum Ask {
 
 /// Waits for nobody, if `connection` does not.
 fn checkpoint(connection: &Connection, ask: Ask) -> rusqlite::Result<()> {
-    let mut modes = vec!["PRAGMA wal_checkpoint(PASSIVE)"];
-    if let Ask::BeginAnew = ask {
-        modes.push("PRAGMA wal_checkpoint(RESTART)");
-    }
-    modes.into_iter().try_for_each(|mode| connection.prepare_cached(mode)?.query_row([], |_| Ok(())))
+    let modes: &[&str] = match ask {
+        Ask::Move => &["PRAGMA wal_checkpoint(PASSIVE)"],
+        Ask::BeginAnew => &["PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(RESTART)"],
+    };
+    modes.iter().try_for_each(|mode| connection.prepare_cached(mode)?.query_row([], |_| Ok(())))
 }
 
 /// The thread, with a connection of its own.
