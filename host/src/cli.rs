@@ -85,6 +85,11 @@ impl Database {
     fn open(&self) -> Result<SqliteOutbox> {
         Ok(SqliteOutbox::open(&self.config()?.1)?)
     }
+
+    /// For what only reads, which a user who may only read may do too.
+    fn look<T>(&self, read: impl FnMut(&SqliteOutbox) -> Result<T>) -> Result<T> {
+        SqliteOutbox::look(&self.config()?.1, read)
+    }
 }
 
 pub fn main() -> ExitCode {

@@ -8,6 +8,7 @@
 mod backoff;
 mod canary;
 mod entry;
+pub mod files;
 pub mod outbox;
 pub mod publisher;
 mod publishers;

@@ -311,6 +311,9 @@ pub struct Status {
     pub blocked_streams_total: u64,
     /// What the relay says about itself, where one is at work.
     pub relay: Option<RelayState>,
+    /// Why it is not known whether a relay is at work; none where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay_unknown: Option<String>,
 }
 
 /// How many blocked streams a [`Status`] names.

@@ -16,6 +16,7 @@ pub mod outboxes;
 pub mod publishers;
 pub mod relaying;
 pub mod sink;
+pub mod users;
 pub mod versions;
 pub mod workplace;
 

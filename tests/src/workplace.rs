@@ -68,8 +68,14 @@ impl Workplace {
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(outbox_program());
+    /// `outbox` with these arguments, which spaces part.
+    pub fn command(&self, arguments: &str) -> Command {
+        self.command_of(&outbox_program(), arguments)
+    }
+
+    /// The same, with a program that is elsewhere.
+    pub fn command_of(&self, program: &Path, arguments: &str) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments.split_whitespace()).current_dir(self.folder.path());
         command.env_remove("OUTBOX_DB").env_remove("OUTBOX_LOG").env("OUTBOX_USER", "ada");
         // Compiled code of the tests' own: the user's is none of their business.
@@ -84,9 +90,13 @@ impl Workplace {
 
     /// Starts `outbox` beside the test; what it prints and logs goes into a file.
     pub fn start_logged(&self, arguments: &str) -> Logged {
+        self.log(self.command(arguments))
+    }
+
+    /// The same of a command.
+    pub fn log(&self, mut command: Command) -> Logged {
         let log = tempfile::Builder::new().prefix("outbox-").suffix(".log").tempfile_in(self.folder.path()).unwrap();
         let (log, path) = log.keep().unwrap();
-        let mut command = self.command(arguments);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         Logged { child, log: path }
     }

@@ -30,7 +30,6 @@ pub struct Prune {
 impl Prune {
     pub fn run(self) -> Result<()> {
         let (config, _) = self.database.config()?;
-        let outbox = self.database.open()?;
         let configured = config.options().retention;
         let or = |flag: Option<Time>, configured| flag.map(|time| time.0).or(configured);
         let retention = Retention {
@@ -43,14 +42,23 @@ impl Prune {
             "nothing says how long records are kept: give --dead-letters, --attempts or --audit, or [retention] in the config"
         );
         let by = act();
-        let mut pruned = outbox.prune(&retention, &by, BATCH, self.dry_run)?;
-        let mut last = pruned;
-        while !self.dry_run && last.total() > 0 {
-            last = outbox.prune(&retention, &by, BATCH, false)?;
+        if self.dry_run {
+            let prunable = self.database.look(|outbox| Ok(outbox.prune(&retention, &by, BATCH, true)?))?;
+            return print_pruned("would delete", prunable);
+        }
+        let outbox = self.database.open()?;
+        let mut pruned = Pruned::default();
+        loop {
+            let last = outbox.prune(&retention, &by, BATCH, false)?;
+            if last.total() == 0 {
+                return print_pruned("deleted", pruned);
+            }
             pruned += last;
         }
-        let Pruned { dead_letters, attempts, audit } = pruned;
-        let verb = if self.dry_run { "would delete" } else { "deleted" };
-        print(format!("{verb} {dead_letters} dead letters, {attempts} records of attempts, {audit} records of acts"))
     }
+}
+
+fn print_pruned(verb: &str, pruned: Pruned) -> Result<()> {
+    let Pruned { dead_letters, attempts, audit } = pruned;
+    print(format!("{verb} {dead_letters} dead letters, {attempts} records of attempts, {audit} records of acts"))
 }

@@ -67,7 +67,7 @@ pub fn short(digest: &str) -> String {
 
 impl Versions {
     fn run(self) -> Result<()> {
-        let versions = self.database.open()?.versions(self.name.as_deref())?;
+        let versions = self.database.look(|outbox| Ok(outbox.versions(self.name.as_deref())?))?;
         if self.json {
             return print_json(&versions);
         }

@@ -48,8 +48,7 @@ fn at_work(outbox: &SqliteOutbox) -> Result<Vec<AtWork>> {
 
 impl ShowStatus {
     pub fn run(self) -> Result<()> {
-        let outbox = self.database.open()?;
-        let (status, publishers) = (outbox.status()?, at_work(&outbox)?);
+        let (status, publishers) = self.database.look(|outbox| Ok((outbox.status()?, at_work(outbox)?)))?;
         let now = Timestamp::now();
         let oldest = status.oldest_created_at.as_deref().and_then(|text| text.parse::<Timestamp>().ok());
         let oldest_age_ms = oldest.map(|oldest| now.as_millisecond() - oldest.as_millisecond());
@@ -74,7 +73,10 @@ impl ShowStatus {
 
 fn print_relay(status: &Status) -> Result<()> {
     match &status.relay {
-        None => print("relay           none is at work"),
+        None => print(match &status.relay_unknown {
+            None => "relay           none is at work".to_owned(),
+            Some(reason) => format!("relay           it is not known whether one is at work: {}", set_in(reason)),
+        }),
         Some(relay) => {
             let (state, pid, since) = (relay.state.name(), relay.pid, relay.since.round(jiff::Unit::Second)?);
             let reason = if relay.reason.is_empty() { String::new() } else { format!(": {}", set_in(&relay.reason)) };

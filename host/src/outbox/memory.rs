@@ -175,6 +175,7 @@ impl OutboxStorageStrategy for MemoryOutbox {
             blocked_streams_total: blocked.len() as u64,
             blocked_streams: blocked.into_iter().take(BLOCKED_MAX).collect(),
             relay: kept.state.clone().filter(|_| kept.leased),
+            relay_unknown: None,
         })
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use self::connection::Access;
 use super::operator::Operator;
 use super::{
     Held, Lease, OutboxStorageStrategy, Page, PageBounds, Registry, Settled, Status, StorageError, Wanted, Watch,
@@ -15,12 +16,15 @@ use crate::recorded::NewEvent;
 use crate::serde::StoredData;
 
 mod append;
+mod beside;
 mod checkpoints;
 mod connection;
 mod lease;
+mod look;
 mod names;
 mod operator;
 mod page;
+mod permissions;
 mod registry;
 mod schema;
 mod settle;
@@ -89,11 +93,15 @@ impl SqliteOutbox {
     ///
     /// As [`open`](Self::open).
     pub fn open_with(path: &Path, busy_patience: Duration) -> Result<Self, StorageError> {
-        let path = std::fs::canonicalize(path).map_err(|_| StorageError::Missing(path.to_owned()))?;
-        let reader = connection::open(&path, busy_patience)?;
+        Self::open_as(path, busy_patience, Access::Write)
+    }
+
+    fn open_as(path: &Path, busy_patience: Duration, access: Access) -> Result<Self, StorageError> {
+        let path = connection::canonical(path)?;
+        let reader = connection::open_as(&path, busy_patience, access)?;
         schema::check(&reader, &path)?;
-        let writer = connection::open(&path, busy_patience)?;
-        let settler = Mutex::new(settler::Settler::open(&path, busy_patience)?);
+        let writer = connection::open_as(&path, busy_patience, access)?;
+        let settler = Mutex::new(settler::Settler::open(&path, busy_patience, access)?);
         let wal = Mutex::new(wal::Wal::of(&path));
         Ok(Self {
             path,
@@ -176,7 +184,10 @@ impl OutboxStorageStrategy for SqliteOutbox {
 
     fn status(&self) -> Result<Status, StorageError> {
         let mut status = status::read(&mut self.reader()).map_err(self.error("read the outbox's status"))?;
-        status.relay = lease::holder(&self.path);
+        match lease::holder(&self.path) {
+            Ok(relay) => status.relay = relay,
+            Err(error) => status.relay_unknown = Some(error.to_string()),
+        }
         Ok(status)
     }
 

@@ -1,32 +1,79 @@
 //! Connections as the outbox needs them, and what their errors mean.
 
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::permissions;
 use crate::outbox::StorageError;
 
 /// How many pages the WAL grows by before a commit moves them into the database. More than SQLite's 1,000, since a
 /// relay's commits touch the same pages again and again: 4,000 are 16 MB.
 const CHECKPOINT_PAGES: u32 = 4_000;
 
+/// The file itself, where links lead to it.
+pub(super) fn canonical(path: &Path) -> Result<PathBuf, StorageError> {
+    fs::canonicalize(path).or_else(|error| match error.kind() {
+        // It may be there: opening it tells which folder is closed.
+        ErrorKind::PermissionDenied => Ok(path.to_owned()),
+        _ => Err(StorageError::Missing(path.to_owned())),
+    })
+}
+
+/// What a connection may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// To read and write.
+    Write,
+    /// To read, beside others that write; it makes no file.
+    Read,
+    /// To read a file that nobody writes to; it looks at no other file, and locks nothing.
+    Still,
+}
+
 /// Opens an existing database for reading and writing.
 pub(super) fn open(path: &Path, busy_patience: Duration) -> Result<Connection, StorageError> {
-    if !path.is_file() {
-        return Err(StorageError::Missing(path.to_owned()));
+    open_as(path, busy_patience, Access::Write)
+}
+
+/// Opens an existing database.
+pub(super) fn open_as(path: &Path, busy_patience: Duration, access: Access) -> Result<Connection, StorageError> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => {}
+        // What may not even be looked at is told below.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+        _ => return Err(StorageError::Missing(path.to_owned())),
     }
-    open_with(path, busy_patience, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    if let Some(denial) = permissions::denial(path, access) {
+        return Err(StorageError::Other { doing: OPEN, cause: denial.into() });
+    }
+    open_with(path, busy_patience, access, OpenFlags::empty())
 }
 
-/// Opens a database, or creates it.
+/// Opens a database for reading and writing, or creates it.
 pub(super) fn create(path: &Path, busy_patience: Duration) -> Result<Connection, StorageError> {
-    open_with(path, busy_patience, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
+    open_with(path, busy_patience, Access::Write, OpenFlags::SQLITE_OPEN_CREATE)
 }
 
-fn open_with(path: &Path, busy_patience: Duration, flags: OpenFlags) -> Result<Connection, StorageError> {
+const OPEN: &str = "open the database";
+
+fn open_with(
+    path: &Path,
+    busy_patience: Duration,
+    access: Access,
+    flags: OpenFlags,
+) -> Result<Connection, StorageError> {
+    let (name, flags) = match access {
+        Access::Write => (path.to_owned(), flags | OpenFlags::SQLITE_OPEN_READ_WRITE),
+        Access::Read => (uri(path, "readonly_shm"), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI),
+        Access::Still => (uri(path, "immutable"), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI),
+    };
     let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let configured = Connection::open_with_flags(path, flags).and_then(|mut connection| {
+    let configured = Connection::open_with_flags(name, flags).and_then(|mut connection| {
         wait_when_busy(&mut connection, busy_patience)?;
         connection.set_prepared_statement_cache_capacity(64);
         // FULL: what was reported as settled stays so across a power cut. One fsync serves a whole group.
@@ -36,7 +83,19 @@ fn open_with(path: &Path, busy_patience: Duration, flags: OpenFlags) -> Result<C
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         Ok(connection)
     });
-    configured.map_err(error("open the database", path.to_owned(), busy_patience))
+    configured.map_err(error(OPEN, path.to_owned(), busy_patience))
+}
+
+/// A file with a setting, as SQLite writes it.
+fn uri(path: &Path, setting: &str) -> PathBuf {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    format!("{uri}?{setting}=1").into()
 }
 
 /// SQLite's own handler waits up to 100 ms at a time, and starves beside a busy writer. This one looks every 50 µs at
@@ -65,6 +124,12 @@ pub(super) fn error(
         Some(ErrorCode::NotADatabase) => StorageError::NotADatabase(path.clone()),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StorageError::Busy(busy_patience),
         Some(ErrorCode::DiskFull) => StorageError::Full,
+        // SQLite does not say which of its files it is about, nor whose that is.
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            let denial = permissions::denial(&path, Access::Write);
+            let denial = denial.map_or_else(String::new, |denial| format!(": {denial}"));
+            StorageError::Other { doing, cause: format!("{}{denial}", without_statement(error)).into() }
+        }
         _ => StorageError::Other { doing, cause: Box::new(without_statement(error)) },
     }
 }
@@ -74,5 +139,24 @@ fn without_statement(error: rusqlite::Error) -> rusqlite::Error {
     match error {
         rusqlite::Error::SqlInputError { error, msg, .. } => rusqlite::Error::SqliteFailure(error, Some(msg)),
         error => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_of_a_file_can_stand_in_a_uri() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("50% off? #1 & more \u{fc}.db");
+        let made = create(&path, Duration::ZERO).unwrap();
+        made.execute_batch("CREATE TABLE rows (it)").unwrap();
+        drop(made);
+        for access in [Access::Read, Access::Still] {
+            let connection = open_as(&path, Duration::ZERO, access).unwrap();
+            assert_eq!(connection.query_row("SELECT count(*) FROM rows", [], |row| row.get(0)), Ok(0));
+            assert!(connection.execute_batch("INSERT INTO rows VALUES (1)").is_err());
+        }
     }
 }

@@ -1,12 +1,15 @@
 //! Only one process drains a SQLite outbox: it holds an advisory lock on a file beside the database, which the kernel
 //! takes back however the process ends. What it is doing is kept there too, and outlives it.
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
-use std::io;
+use std::fs::{self, File, Metadata, TryLockError};
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::OFlags;
+
+use super::beside;
 use crate::outbox::{Lease, RelayState, StorageError};
 
 /// The room for a relay's state in the lock file.
@@ -14,6 +17,10 @@ const STATE_BYTES: usize = 4_096;
 /// The room for the positions of one call: a count, and as many positions as a batch may have.
 const SLOT_BYTES: usize = 1_024;
 const SLOT_POSITIONS_MAX: usize = SLOT_BYTES / 8 - 1;
+/// How many slots are read, however long the file says that it is: more than any relay has calls at once.
+const SLOTS_MAX: usize = 16_384;
+/// How many positions are read: more than any relay has under way.
+const POSITIONS_MAX: usize = 16_384;
 /// How often a lock is tried again that somebody has: whoever asks for the status takes it for an instant.
 const TRIES: u32 = 5;
 
@@ -26,31 +33,22 @@ pub(super) struct FileLease {
     opened: Option<Metadata>,
 }
 
-fn beside(database: &Path, ending: &str) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push(ending);
-    path.into()
-}
-
-fn open(path: &Path) -> Result<File, StorageError> {
-    // Not truncated: what stands in it is either a relay's at work, or what the last one left.
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    opened.map_err(|error| failed("open the lock file of the outbox", error))
-}
-
 fn failed(doing: &'static str, error: io::Error) -> StorageError {
     StorageError::Other { doing, cause: Box::new(error) }
 }
 
 impl FileLease {
     pub(super) fn take(database: &Path) -> Result<Self, StorageError> {
-        let lock_path = beside(database, "-outbox.lock");
+        fs::metadata(database).map_err(|_| StorageError::Missing(database.to_owned()))?;
+        let lock_path = beside::path(database, beside::LOCK);
+        let opened = |error| failed("open what lies beside the database", error);
         for _ in 0..TRIES {
-            let lock = open(&lock_path)?;
+            // Not truncated: what stands in it is either a relay's at work, or what the last one left.
+            let lock = beside::open_or_make(database, beside::LOCK, is_state).map_err(opened)?;
             match lock.try_lock() {
                 // Whoever removed the file in between, and made another, would lock that one.
-                Ok(()) if same_file(&lock.metadata().ok(), &lock_path) => {
-                    let calls = open(&beside(database, "-outbox.calls"))?;
+                Ok(()) if is_in_place(&lock, &lock_path) => {
+                    let calls = beside::open_or_make(database, beside::CALLS, is_calls).map_err(opened)?;
                     return Ok(Self { lock, lock_path, calls, database: database.to_owned(), opened: None });
                 }
                 Ok(()) => {}
@@ -58,39 +56,58 @@ impl FileLease {
                 Err(TryLockError::Error(error)) => return Err(failed("lock the outbox", error)),
             }
         }
-        let by =
-            read_state(&lock_path).map_or("another relay".into(), |state| format!("a relay (process {})", state.pid));
+        let state = beside::open(&lock_path, OFlags::RDONLY).ok().and_then(|lock| read_state(&lock));
+        let by = state.map_or("another relay".into(), |state| format!("a relay (process {})", state.pid));
         Err(StorageError::Leased { by })
     }
 
     /// The same lease, for the database that is at its path now.
     pub(super) fn opened(mut self, database: &Path) -> Result<Box<dyn Lease>, StorageError> {
-        let metadata = std::fs::metadata(database).map_err(|_| StorageError::Missing(database.to_owned()))?;
+        let metadata = fs::metadata(database).map_err(|_| StorageError::Missing(database.to_owned()))?;
         self.opened = Some(metadata);
         Ok(Box::new(self))
     }
 }
 
 /// What the relay at work says about itself; none where there is none.
-pub(super) fn holder(database: &Path) -> Option<RelayState> {
-    let path = beside(database, "-outbox.lock");
-    let lock = File::open(&path).ok()?;
-    match lock.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => read_state(&path),
+pub(super) fn holder(database: &Path) -> io::Result<Option<RelayState>> {
+    let lock = match beside::open(&beside::path(database, beside::LOCK), OFlags::RDONLY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    Ok(match lock.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => read_state(&lock),
         _ => None,
-    }
+    })
 }
 
-fn read_state(lock_path: &Path) -> Option<RelayState> {
-    let text = std::fs::read_to_string(lock_path).ok()?;
+fn read_state(lock: &File) -> Option<RelayState> {
+    let mut text = String::new();
+    lock.take(STATE_BYTES as u64).read_to_string(&mut text).ok()?;
     serde_json::from_str(text.trim()).ok()
 }
 
-fn same_file(metadata: &Option<Metadata>, path: &Path) -> bool {
-    match (metadata, std::fs::metadata(path)) {
-        (Some(ours), Ok(theirs)) => ours.dev() == theirs.dev() && ours.ino() == theirs.ino(),
-        _ => false,
-    }
+/// Whether a file may be what a relay shows, or showed: a JSON object, or nothing.
+fn is_state(file: &File) -> bool {
+    let mut state = [0; STATE_BYTES];
+    read_up_to(file, &mut state, 0);
+    state.iter().find(|byte| !matches!(byte, b' ' | 0)).is_none_or(|first| *first == b'{')
+}
+
+/// Whether a file may be what says which calls are under way.
+fn is_calls(file: &File) -> bool {
+    let mut first = [0; 8];
+    read_up_to(file, &mut first, 0);
+    u64::from_le_bytes(first) <= SLOT_POSITIONS_MAX as u64
+}
+
+fn same_file(one: Option<&Metadata>, other: io::Result<Metadata>) -> bool {
+    one.zip(other.ok()).is_some_and(|(one, other)| one.dev() == other.dev() && one.ino() == other.ino())
+}
+
+/// Whether the file that was opened is the one at its path.
+fn is_in_place(file: &File, path: &Path) -> bool {
+    same_file(file.metadata().ok().as_ref(), fs::symlink_metadata(path))
 }
 
 impl Lease for FileLease {
@@ -111,9 +128,9 @@ impl Lease for FileLease {
     fn interrupted(&self) -> Vec<i64> {
         let mut positions = Vec::new();
         let mut slot = [0_u8; SLOT_BYTES];
-        for number in 0.. {
-            let read = read_up_to(&self.calls, &mut slot, number * SLOT_BYTES as u64);
-            if read == 0 {
+        for number in 0..SLOTS_MAX {
+            let read = read_up_to(&self.calls, &mut slot, (number * SLOT_BYTES) as u64);
+            if read == 0 || positions.len() >= POSITIONS_MAX {
                 break;
             }
             let mut words = slot.get(..read).unwrap_or_default().chunks_exact(8).map(word);
@@ -145,11 +162,11 @@ impl Lease for FileLease {
     }
 
     fn check(&self) -> Result<(), StorageError> {
-        if !same_file(&self.opened, &self.database) {
+        if !same_file(self.opened.as_ref(), fs::metadata(&self.database)) {
             let what = if self.database.exists() { "was replaced by another file" } else { "was removed" };
             return Err(StorageError::Replaced(format!("the database {} {what}", self.database.display())));
         }
-        if !same_file(&self.lock.metadata().ok(), &self.lock_path) {
+        if !is_in_place(&self.lock, &self.lock_path) {
             return Err(StorageError::Replaced(format!("the lock file {} was removed", self.lock_path.display())));
         }
         Ok(())
@@ -186,7 +203,7 @@ mod tests {
     fn database() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("app.db");
-        std::fs::write(&database, "").unwrap();
+        fs::write(&database, "").unwrap();
         (folder, database)
     }
 
@@ -220,7 +237,7 @@ mod tests {
     #[test]
     fn a_garbled_file_is_no_panic() {
         let (_folder, database) = database();
-        std::fs::write(beside(&database, "-outbox.calls"), vec![0xff; 3_001]).unwrap();
+        fs::write(beside::path(&database, beside::CALLS), vec![0xff; 3_001]).unwrap();
         let lease = FileLease::take(&database).unwrap();
         assert_eq!(lease.interrupted(), [-1]);
     }
@@ -230,23 +247,23 @@ mod tests {
         let (_folder, database) = database();
         let lease = FileLease::take(&database).unwrap().opened(&database).unwrap();
         lease.check().unwrap();
-        let other = beside(&database, ".new");
-        std::fs::write(&other, "").unwrap();
-        std::fs::rename(&other, &database).unwrap();
+        let other = beside::path(&database, ".new");
+        fs::write(&other, "").unwrap();
+        fs::rename(&other, &database).unwrap();
         assert!(lease.check().unwrap_err().to_string().contains("was replaced"));
-        std::fs::remove_file(&database).unwrap();
+        fs::remove_file(&database).unwrap();
         assert!(lease.check().unwrap_err().to_string().contains("was removed"));
-        std::fs::write(&database, "").unwrap();
+        fs::write(&database, "").unwrap();
         drop(lease);
         let lease = FileLease::take(&database).unwrap().opened(&database).unwrap();
-        std::fs::remove_file(beside(&database, "-outbox.lock")).unwrap();
+        fs::remove_file(beside::path(&database, beside::LOCK)).unwrap();
         assert!(lease.check().unwrap_err().is_replaced());
     }
 
     #[test]
     fn the_state_is_shown_while_the_lease_is_held() {
         let (_folder, database) = database();
-        assert_eq!(holder(&database), None);
+        assert_eq!(holder(&database).unwrap(), None);
         let lease = FileLease::take(&database).unwrap();
         let state = RelayState {
             pid: 7,
@@ -255,8 +272,8 @@ mod tests {
             reason: "x".repeat(10_000),
         };
         lease.show(&state);
-        assert_eq!(holder(&database).unwrap().reason.len(), 500);
+        assert_eq!(holder(&database).unwrap().unwrap().reason.len(), 500);
         drop(lease);
-        assert_eq!(holder(&database), None);
+        assert_eq!(holder(&database).unwrap(), None);
     }
 }

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, MAIN_DB, OptionalExtension, Transaction, TransactionBehavior};
 
-use super::connection;
+use super::{beside, connection};
 use crate::outbox::StorageError;
 
 /// The version of the tables that this program works with.
@@ -44,6 +44,10 @@ pub struct Initialised {
 
 pub(super) fn init(path: &Path, busy_patience: Duration) -> Result<Initialised, StorageError> {
     let existed = path.exists();
+    if !existed {
+        // Where it cannot be made so SQLite makes it, or says why not.
+        let _ = beside::make_database(path);
+    }
     let mut connection = connection::create(path, busy_patience)?;
     let result = upgrade(&mut connection, path, busy_patience);
     if result.is_err() && !existed {
@@ -149,14 +153,15 @@ fn columns(connection: &Connection) -> rusqlite::Result<Vec<(String, bool)>> {
     rows.collect()
 }
 
-/// Somebody may have set another journal mode since: without the WAL, readers and writers block each other.
+/// Somebody may have set another journal mode since: without the WAL, readers and writers block each other. Who may only
+/// read leaves it.
 fn check_wal(
     connection: &Connection,
     path: &Path,
     failed: &dyn Fn(rusqlite::Error) -> StorageError,
 ) -> Result<(), StorageError> {
     let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(failed)?;
-    if mode.eq_ignore_ascii_case("wal") {
+    if mode.eq_ignore_ascii_case("wal") || connection.is_readonly(MAIN_DB).map_err(failed)? {
         return Ok(());
     }
     tracing::warn!("{} has journal mode {mode}: setting it to WAL, which the outbox needs", path.display());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::checkpoints::Checkpoints;
-use super::connection;
+use super::connection::{self, Access};
 use super::settle;
 use super::turns::Turns;
 use crate::outbox::{Settled, StorageError};
@@ -20,8 +20,8 @@ pub(super) struct Settler {
 }
 
 impl Settler {
-    pub(super) fn open(path: &Path, busy_patience: Duration) -> Result<Self, StorageError> {
-        let mut connection = connection::open(path, busy_patience)?;
+    pub(super) fn open(path: &Path, busy_patience: Duration, access: Access) -> Result<Self, StorageError> {
+        let mut connection = connection::open_as(path, busy_patience, access)?;
         let configured = Checkpoints::of(&mut connection, path.to_owned(), busy_patience).and_then(|checkpoints| {
             // Its commits do not sync the WAL: that is done after them, when the write lock is free again for others.
             connection.pragma_update(None, "synchronous", "NORMAL")?;

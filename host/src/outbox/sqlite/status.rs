@@ -35,6 +35,7 @@ pub(super) fn read(connection: &mut Connection) -> rusqlite::Result<Status> {
         blocked_streams_total: blocked_streams.len() as u64,
         blocked_streams: blocked_streams.into_iter().take(BLOCKED_MAX).collect(),
         relay: None,
+        relay_unknown: None,
     })
 }
 

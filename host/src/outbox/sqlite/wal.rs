@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
+use super::beside;
 use crate::outbox::StorageError;
 
 /// The WAL of a database that stays open all the while: it is the same file for as long.
@@ -14,12 +17,12 @@ pub(super) struct Wal {
 
 impl Wal {
     pub(super) fn of(database: &Path) -> Self {
-        Self { path: path(database), file: None }
+        Self { path: beside::path(database, beside::WAL), file: None }
     }
 
     /// Makes durable what any connection has committed so far.
     pub(super) fn sync(&mut self) -> Result<(), StorageError> {
-        let file = self.file.take().map_or_else(|| File::options().write(true).open(&self.path), Ok);
+        let file = self.file.take().map_or_else(|| beside::open(&self.path, OFlags::WRONLY), Ok);
         // After a failure it is opened anew.
         let synced = file.and_then(|file| file.sync_data().map(|()| file));
         self.file = Some(synced.map_err(|error| match error.kind() {
@@ -28,11 +31,4 @@ impl Wal {
         })?);
         Ok(())
     }
-}
-
-/// Where the WAL of a database is.
-pub(super) fn path(database: &Path) -> PathBuf {
-    let mut path = database.as_os_str().to_owned();
-    path.push("-wal");
-    path.into()
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::wal;
+use super::beside;
 
 /// How long to look again after a notice: it may come before the commit that it is for can be seen.
 const SETTLE_TIME: Duration = Duration::from_millis(20);
@@ -21,7 +21,8 @@ pub(super) struct WalWatch {
 
 impl WalWatch {
     pub(super) fn new(connection: Connection, database: &Path) -> Self {
-        let mut watch = Self { connection, seen: None, notices: notices::Notices::new(wal::path(database)) };
+        let mut watch =
+            Self { connection, seen: None, notices: notices::Notices::new(beside::path(database, beside::WAL)) };
         watch.seen = watch.version();
         watch
     }

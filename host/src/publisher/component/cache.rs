@@ -25,6 +25,7 @@ const MAGIC: &[u8; 16] = b"outbox cwasm 1\n\0";
 const DIGEST_BYTES: usize = 32;
 /// The longest file that is read: code is several times as long as the component it was compiled from.
 const FILE_BYTES_MAX: u64 = 1 << 30;
+const ROOT: u32 = 0;
 /// The most files that are kept; the oldest are deleted when one is added.
 const FILES_MAX: usize = 64;
 
@@ -37,6 +38,7 @@ pub(super) struct CodeCache {
 impl CodeCache {
     /// Opens the folder, and makes it where there is none.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
+        check_place(path)?;
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let folder = openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let folder = File::from(folder);
@@ -122,6 +124,17 @@ impl CodeCache {
         }
         Ok(())
     }
+}
+
+/// Root makes no folder within another user's: that user could not use it, and their own relay would look for it there.
+fn check_place(path: &Path) -> io::Result<()> {
+    let mut ancestors = path.ancestors().map(|it| if it.as_os_str().is_empty() { Path::new(".") } else { it });
+    let within = ancestors.find_map(|folder| fs::metadata(folder).ok());
+    let owner = within.map_or(ROOT, |folder| folder.uid());
+    if rustix::process::geteuid().as_raw() == ROOT && owner != ROOT && !path.exists() {
+        return Err(io::Error::other(format!("it is within a folder of the user {owner}, and this is root")));
+    }
+    Ok(())
 }
 
 /// Only this user may have written it: else it may be anybody's code.

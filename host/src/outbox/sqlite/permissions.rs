@@ -1,0 +1,72 @@
+//! What this user may do with a database and with the files beside it.
+
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{Access as May, AtFlags, CWD, accessat};
+use rustix::process::geteuid;
+
+use super::beside;
+use super::connection::Access;
+
+/// What keeps this user from working with a database, where it is a permission: which file it is about, and whose that
+/// is.
+pub(super) fn denial(database: &Path, access: Access) -> Option<String> {
+    if let Some(denied) = denied(database, May::READ_OK, "read") {
+        return Some(denied);
+    }
+    let [wal, shm, journal] = [beside::WAL, beside::SHM, beside::JOURNAL].map(|ending| beside::path(database, ending));
+    let all = [database, &wal, &shm, &journal];
+    let is_missing = |path: &Path| fs::symlink_metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    match access {
+        Access::Write => all
+            .iter()
+            .find_map(|path| denied(path, May::READ_OK | May::WRITE_OK, "written"))
+            .or_else(|| [database, &wal, &shm].into_iter().any(is_missing).then(|| not_made(database)).flatten()),
+        Access::Read if is_missing(&shm) && !is_missing(&wal) => Some(format!(
+            "{} is missing, without which {} cannot be read: open the database once as a user that may write to its \
+             folder, for example with `outbox status`",
+            shm.display(),
+            wal.display()
+        )),
+        Access::Read => all.iter().find_map(|path| denied(path, May::READ_OK, "read")),
+        Access::Still => None,
+    }
+}
+
+/// This user's number.
+pub(super) fn user() -> u32 {
+    geteuid().as_raw()
+}
+
+/// Whose a file is, and who asks.
+pub(super) fn belongs(metadata: &Metadata) -> String {
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    format!("it belongs to the user {owner} (mode {mode:o}), and this is the user {}", user())
+}
+
+/// Why a file that is there may not be used so.
+fn denied(path: &Path, may: May, verb: &str) -> Option<String> {
+    match accessat(CWD, path, may, AtFlags::EACCESS).map_err(io::Error::from) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            let whose = fs::metadata(path).map_or_else(|_| "its folder is closed".to_owned(), |it| belongs(&it));
+            Some(format!("{} cannot be {verb} ({error}): {whose}", path.display()))
+        }
+        _ => None,
+    }
+}
+
+/// Why SQLite cannot make what it needs beside a database.
+fn not_made(database: &Path) -> Option<String> {
+    let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let error = io::Error::from(accessat(CWD, folder, May::WRITE_OK | May::EXEC_OK, AtFlags::EACCESS).err()?);
+    let metadata = fs::metadata(folder).ok()?;
+    Some(format!(
+        "no file can be made beside {} ({error}), and SQLite makes some there; of the folder {}: {}",
+        database.display(),
+        folder.display(),
+        belongs(&metadata)
+    ))
+}
