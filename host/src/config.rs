@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use outbox_host::outbox::Retention;
 use outbox_host::publisher::component::{Grants, HeaderSecret, HttpGrant, Isolation, Settings, TcpGrant};
-use outbox_host::{Backoff, CanaryRules, OnDeadLetter, Ordering, Policy, RelayOptions};
+use outbox_host::{Backoff, CanaryRules, OnDeadLetter, Ordering, Policy, RelayOptions, files};
 use serde::{Deserialize, Deserializer, de};
 
 mod limits;
@@ -20,6 +20,9 @@ mod secrets;
 pub use self::limits::LimitsConfig;
 use self::routes::RouteConfig;
 use self::secrets::SecretConfig;
+
+/// The most bytes of the file: many times what anybody needs to say.
+const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The whole file. Everything in it is optional.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -180,7 +183,7 @@ impl Config {
     ///
     /// Names the file and, for what it does not understand, the line and column.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = files::read_text(path, FILE_BYTES_MAX).with_context(|| format!("cannot read {}", path.display()))?;
         let mut config: Self = toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let publishers = config.publishers.values_mut().chain([&mut config.publisher]);

@@ -1,15 +1,19 @@
-use std::fs::File;
-use std::io::{BufRead, BufReader, stdin};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, stdin};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use outbox_host::{DEFAULT_TENANT, JsonSerde, NewEvent, Outbox, Payload, StorageError, StreamId};
+use outbox_host::{DEFAULT_TENANT, JsonSerde, NewEvent, Outbox, Payload, StorageError, StreamId, files};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::{Database, print};
+
+/// The most bytes of a line: twice what an event may have, which is told with the event.
+const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The most bytes of the input, all of which is held until it is appended.
+const INPUT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 #[derive(Args)]
 pub struct Append {
@@ -69,12 +73,16 @@ impl Append {
     fn read(&self) -> Result<(Vec<usize>, Vec<NewEvent>)> {
         let input: Box<dyn BufRead> = match self.file.as_deref().filter(|file| file.as_os_str() != "-") {
             Some(file) => {
-                Box::new(BufReader::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?))
+                let opened = files::open(file).map_err(|error| match error.kind() {
+                    ErrorKind::InvalidInput => io::Error::other(format!("{error}: give it on standard input")),
+                    _ => error,
+                });
+                Box::new(BufReader::new(opened.with_context(|| format!("cannot read {}", file.display()))?))
             }
             None => Box::new(stdin().lock()),
         };
         let (mut numbers, mut events) = (Vec::new(), Vec::new());
-        for (number, line) in (1..).zip(input.lines()) {
+        for (number, line) in (1..).zip(Lines { input, left: INPUT_BYTES_MAX }) {
             let line = line.map_err(|error| anyhow::anyhow!("line {number}: {error}; nothing was appended"))?;
             // Some editors begin a file with a byte-order mark.
             let line = if number == 1 { line.trim_start_matches('\u{feff}') } else { &line };
@@ -86,6 +94,40 @@ impl Append {
             }
         }
         Ok((numbers, events))
+    }
+}
+
+/// The lines of the input, as `BufRead::lines` gives them, but bounded: it may have no end.
+struct Lines {
+    input: Box<dyn BufRead>,
+    /// How many bytes there may still be.
+    left: u64,
+}
+
+impl Iterator for Lines {
+    type Item = io::Result<String>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut line = Vec::new();
+        let most = self.left.min(LINE_BYTES_MAX as u64) + 1;
+        match (&mut self.input).take(most).read_until(b'\n', &mut line) {
+            Ok(0) => return None,
+            Ok(bytes) if bytes as u64 == most => return Some(Err(io::Error::other(self.too_long()))),
+            Ok(bytes) => self.left -= bytes as u64,
+            Err(error) => return Some(Err(error)),
+        }
+        line.pop_if(|last| *last == b'\n');
+        line.pop_if(|last| *last == b'\r');
+        Some(String::from_utf8(line).map_err(|_| io::Error::other("it is not UTF-8")))
+    }
+}
+
+impl Lines {
+    fn too_long(&self) -> String {
+        if self.left > LINE_BYTES_MAX as u64 {
+            return format!("it has more than {LINE_BYTES_MAX} bytes");
+        }
+        format!("there are more than {INPUT_BYTES_MAX} bytes in all: append them in parts")
     }
 }
 

@@ -1,14 +1,18 @@
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use outbox_host::outbox::{AttemptRecord, DeadLetter, DeadLetterFilter, Operator, Selection};
-use outbox_host::{JsonSerde, Payload, Serde, SqliteOutbox};
+use outbox_host::{JsonSerde, Payload, Serde, SqliteOutbox, files};
 use serde::Serialize;
 
 use super::{Database, act, print, print_json, set_in};
 use crate::config::Time;
+
+/// The most bytes of a file with new data: more than an event may have, which is told with the event.
+const DATA_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// What may be done with dead letters. ID is the entry's position.
 #[derive(Subcommand)]
@@ -97,7 +101,7 @@ pub struct Edit {
     #[command(flatten)]
     database: Database,
     id: i64,
-    /// A file with the new data, JSON.
+    /// A file with the new data, JSON; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
 }
@@ -136,7 +140,8 @@ impl Filter {
 
 impl List {
     fn run(self) -> Result<()> {
-        let dead = self.database.open()?.dead_letters(&Selection::Matching(self.filter.into_filter()), self.limit)?;
+        let selection = Selection::Matching(self.filter.into_filter());
+        let dead = self.database.look(|outbox| Ok(outbox.dead_letters(&selection, self.limit)?))?;
         if self.json {
             return print_json(&dead);
         }
@@ -164,9 +169,8 @@ struct Whole {
 
 impl Show {
     fn run(self) -> Result<()> {
-        let outbox = self.database.open()?;
-        let dead = find(&outbox, self.id)?;
-        let attempts_on_record = outbox.attempts(self.id)?;
+        let read = |outbox: &SqliteOutbox| Ok((find(outbox, self.id)?, outbox.attempts(self.id)?));
+        let (dead, attempts_on_record) = self.database.look(read)?;
         if self.json {
             return print_json(&Whole { dead, attempts_on_record });
         }
@@ -209,7 +213,6 @@ fn find(outbox: &SqliteOutbox, id: i64) -> Result<DeadLetter> {
 
 impl Retry {
     fn run(self) -> Result<()> {
-        let outbox = self.database.open()?;
         let selection = match (self.all, self.ids.is_empty()) {
             (true, _) => Selection::Matching(self.filter.into_filter()),
             (false, true) => bail!("which dead letters? Name their ids, or give --all, alone or with conditions"),
@@ -217,9 +220,9 @@ impl Retry {
             (false, false) => Selection::Positions(self.ids),
         };
         if self.dry_run {
-            return would_retry(&outbox, &selection);
+            return would_retry(&self.database, &selection);
         }
-        let retried = outbox.retry_dead_letters(&selection, &act())?;
+        let retried = self.database.open()?.retry_dead_letters(&selection, &act())?;
         if let Selection::Positions(asked) = &selection {
             report_missing(asked, &retried, "put back")?;
         }
@@ -227,8 +230,8 @@ impl Retry {
     }
 }
 
-fn would_retry(outbox: &SqliteOutbox, selection: &Selection) -> Result<()> {
-    let dead = outbox.dead_letters(selection, usize::MAX)?;
+fn would_retry(database: &Database, selection: &Selection) -> Result<()> {
+    let dead = database.look(|outbox| Ok(outbox.dead_letters(selection, usize::MAX)?))?;
     dead.iter().try_for_each(|dead| print(line(dead)))?;
     print(format!("would put {} dead letters back into the outbox; nothing was changed", dead.len()))
 }
@@ -251,10 +254,19 @@ impl Edit {
     fn run(self) -> Result<()> {
         let outbox = self.database.open()?;
         let file = self.data.display();
-        let data = std::fs::read_to_string(&self.data).with_context(|| format!("cannot read {file}"))?;
+        let data = self.read().with_context(|| format!("cannot read {file}"))?;
         let data = data.trim();
         JsonSerde.serialize(&Payload::Json(data.to_owned())).with_context(|| file.to_string())?;
         ensure!(outbox.edit_dead_letter(self.id, data, &act())?, "there is no dead letter {}", self.id);
         print(format!("replaced the data of dead letter {0}; put it back with: outbox dead retry {0}", self.id))
+    }
+
+    fn read(&self) -> io::Result<String> {
+        if self.data.as_os_str() != "-" {
+            return files::read_text(&self.data, DATA_BYTES_MAX);
+        }
+        let mut data = String::new();
+        io::stdin().take(DATA_BYTES_MAX).read_to_string(&mut data)?;
+        Ok(data)
     }
 }

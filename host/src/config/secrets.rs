@@ -1,11 +1,10 @@
 //! `[publisher.secrets]`: where each secret is read from, and which requests it is for.
 
 use std::env::{self, VarError};
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use outbox_host::files;
 use outbox_host::publisher::component::{HeaderSecret, HttpGrant};
 use serde::{Deserialize, Deserializer, de};
 
@@ -58,8 +57,6 @@ fn from_env(variable: &str) -> Result<String> {
 
 /// The end of the last line is the editor's, and no part of the secret.
 fn from_file(file: &Path) -> Result<String> {
-    let mut value = String::new();
-    let opened = File::open(file).with_context(|| file.display().to_string())?;
-    opened.take(FILE_BYTES_MAX).read_to_string(&mut value).with_context(|| file.display().to_string())?;
+    let value = files::read_text(file, FILE_BYTES_MAX).with_context(|| file.display().to_string())?;
     Ok(value.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::component::{ComponentPublisher, Settings};
+use super::component::{ComponentPublisher, LoadError, Settings};
 use super::loading::Loading;
 use super::{Attempt, BoxFuture, Kept, Outcome, Publisher, Withdrawn, one_entry};
 use crate::canary::{CanaryRules, Verdict, judge};
@@ -326,6 +326,11 @@ impl VersionedPublisher {
                 let reason = format!("the relay's process died {died} times while it activated this version");
                 return self.refuse(upkeep, registry, version, &reason);
             }
+        }
+        let bytes_max = self.settings.limits.module_bytes;
+        if usize::try_from(version.size).is_ok_and(|size| size > bytes_max) {
+            let too_large = LoadError::TooLarge { name: self.name.to_string(), bytes_max };
+            return self.refuse(upkeep, registry, version, &too_large.to_string());
         }
         let bytes = match registry.module(&version.digest) {
             Ok(Some(bytes)) => bytes,

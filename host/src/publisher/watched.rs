@@ -49,6 +49,8 @@ struct Watch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Look {
     modified: SystemTime,
+    /// When its permissions changed, among others: another user may be allowed to read it only now.
+    changed: (i64, i64),
     bytes: u64,
     inode: u64,
 }
@@ -90,9 +92,11 @@ impl WatchedPublisher {
         if !quiet || watch.read == Some(found) || watch.loading.is_some() {
             return;
         }
-        let Ok(bytes) = fs::read(&self.path) else { return };
         (watch.read, watch.failed) = (Some(found), None);
-        watch.loading = Some(Loading::begin(&self.name, bytes, self.settings.clone(), true));
+        match ComponentPublisher::read(&self.path, &self.settings.limits) {
+            Ok(bytes) => watch.loading = Some(Loading::begin(&self.name, bytes, self.settings.clone(), true)),
+            Err(error) => watch.failed = Some(error.to_string()),
+        }
     }
 
     /// Whether another one publishes from now on.
@@ -129,7 +133,8 @@ impl WatchedPublisher {
 fn look(path: &Path) -> io::Result<Look> {
     use std::os::unix::fs::MetadataExt;
     let metadata = fs::metadata(path)?;
-    Ok(Look { modified: metadata.modified()?, bytes: metadata.len(), inode: metadata.ino() })
+    let changed = (metadata.ctime(), metadata.ctime_nsec());
+    Ok(Look { modified: metadata.modified()?, changed, bytes: metadata.len(), inode: metadata.ino() })
 }
 
 impl Publisher for WatchedPublisher {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use outbox_host::outbox::{Act, OutboxStorageStrategy, Registry};
-use outbox_host::publisher::component::Settings;
+use outbox_host::publisher::component::{ComponentPublisher, Limits, Settings};
 use outbox_host::{
     Attempt, BoxFuture, CanaryRules, JsonSerde, Kept, NewEvent, Outbox, Outcome, Publisher, Recorded, SqliteOutbox,
     StorageError, StreamId, VersionedPublisher, stop,
@@ -67,7 +67,7 @@ struct Beside<'a> {
 pub fn measure(bed: &Bed) -> Result<Measured> {
     let swaps = u32::try_from(SWAPS * bed.repeat)?;
     eprintln!("swap: {swaps} compiled, {swaps} from the cache, {swaps} under load");
-    let component = std::fs::read(&bed.publisher)?;
+    let component = ComponentPublisher::read(&bed.publisher, &Limits::default())?;
     let (compiled, cached) = beside_a_relay(bed, &bed.empty()?, 0, &component, |beside| {
         beside.swap(0)?;
         let compiled = (1..=swaps).map(|number| beside.swap(number)).collect::<Result<Vec<_>>>()?;

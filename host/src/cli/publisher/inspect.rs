@@ -1,9 +1,10 @@
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
+use outbox_host::SqliteOutbox;
 use outbox_host::outbox::{PublisherVersion, Registry, VersionState};
-use outbox_host::publisher::component::{ComponentPublisher, Inspection, Limits, inspect};
+use outbox_host::publisher::component::{ComponentPublisher, Inspection, Limits, LoadError, inspect};
 use serde::Serialize;
 
 use super::super::{Database, print, print_json, publish};
@@ -50,11 +51,18 @@ pub fn find(what: &str, database: &Database, limits: &Limits) -> Result<(Option<
     if file.exists() {
         return Ok((None, ComponentPublisher::read(file, limits)?));
     }
-    let outbox = database.open().with_context(|| format!("there is no file {what}, and no outbox to look in"))?;
+    let look = database.look(|outbox| Ok(deployed(outbox, what, limits)));
+    look.with_context(|| format!("there is no file {what}, and no outbox to look in"))?
+}
+
+/// The version of a publisher in the outbox that is active, or else was asked for last.
+fn deployed(outbox: &SqliteOutbox, what: &str, limits: &Limits) -> Result<(Option<u32>, Vec<u8>)> {
     let versions = outbox.versions(Some(what))?;
     let rank = |version: &&PublisherVersion| (version.state == VersionState::Active, version.requested);
     let found = versions.iter().max_by_key(rank);
     let found = found.with_context(|| format!("there is no file {what}, and no publisher of that name"))?;
+    let (name, bytes_max) = (what.to_owned(), limits.module_bytes);
+    ensure!(found.size <= bytes_max as u64, LoadError::TooLarge { name, bytes_max });
     let bytes = outbox.module(&found.digest)?;
     let bytes = bytes.with_context(|| format!("the module {} is missing: deploy its file again", found.digest))?;
     Ok((Some(found.version), bytes))

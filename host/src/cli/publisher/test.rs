@@ -13,13 +13,16 @@ use outbox_host::publisher::component::{
 };
 use outbox_host::{
     Attempt, JsonSerde, MemoryOutbox, Outbox, OutboxStorageStrategy, Outcome, Publisher, RawEntry, Recorded,
-    SqliteOutbox,
+    SqliteOutbox, files,
 };
 use serde::{Deserialize, Serialize};
 
 use super::super::publish::Running;
 use super::super::{Database, append, print, print_json, set_in};
 use super::inspect::find;
+
+/// The most bytes of a file with events, or with answers to HTTP requests.
+const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 #[derive(Args)]
 pub struct Test {
@@ -160,7 +163,7 @@ impl Test {
 
     fn tap(&self) -> Result<HttpTap> {
         let Some(file) = &self.stub_http else { return Ok(HttpTap::default()) };
-        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let text = files::read_text(file, FILE_BYTES_MAX).with_context(|| format!("cannot read {}", file.display()))?;
         let stubs: Stubs = toml::from_str(&text).with_context(|| format!("{} is not valid", file.display()))?;
         let answers = stubs.answer.into_iter().map(|Stub { method, url, status, headers, body }| {
             let answer = HttpAnswer { method, url, status, headers: headers.into_iter().collect(), body };
@@ -174,10 +177,13 @@ impl Test {
     fn events(&self) -> Result<Vec<Recorded>> {
         if let Some([db, position]) = self.from_db.as_deref() {
             let position = position.parse().with_context(|| format!("{position} is no position of an entry"))?;
-            return Ok(vec![decode(entry(Path::new(db), position)?)?]);
+            let entry = SqliteOutbox::look(Path::new(db), |outbox| entry(outbox, db, position))?;
+            return Ok(vec![decode(entry)?]);
         }
         let lines = match &self.event {
-            Some(file) => std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?,
+            Some(file) => {
+                files::read_text(file, FILE_BYTES_MAX).with_context(|| format!("cannot read {}", file.display()))?
+            }
             None => {
                 let name = serde_json::to_string(&self.name)?;
                 format!("{{\"name\": {name}, \"stream_id\": \"test\", \"data\": {}}}", self.data.replace('\n', " "))
@@ -247,8 +253,7 @@ fn decode(entry: RawEntry) -> Result<Recorded> {
 }
 
 /// The entry or the dead letter at this position.
-fn entry(db: &Path, position: i64) -> Result<RawEntry> {
-    let outbox = SqliteOutbox::open(db)?;
+fn entry(outbox: &SqliteOutbox, db: &str, position: i64) -> Result<RawEntry> {
     let one = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_at_max: 1 };
     let page = outbox.entries(position.saturating_sub(1), one, &mut |found, _| found == position)?;
     if let Some(entry) = page.entries.into_iter().next() {
@@ -256,6 +261,6 @@ fn entry(db: &Path, position: i64) -> Result<RawEntry> {
     }
     match outbox.dead_entry(position)? {
         Some(entry) => Ok(entry),
-        None => bail!("there is neither an entry nor a dead letter {position} in {}", db.display()),
+        None => bail!("there is neither an entry nor a dead letter {position} in {db}"),
     }
 }

@@ -14,8 +14,9 @@ use crate::outbox::registry::{
     deployment, digest, removal, rolled_back, unknown, verified,
 };
 
+/// The bytes themselves are measured: somebody may have written others.
 const VERSIONS: &str = "
-    SELECT publisher, version, digest, size, state, reason, note, deployed_at_ms, deployed_by, requested_at,
+    SELECT publisher, version, digest, octet_length(bytes), state, reason, note, deployed_at_ms, deployed_by, requested_at,
            activated_at_ms, canary_since_ms, canary_share, tries, delivered, failed, trapped
     FROM outbox_versions LEFT JOIN outbox_modules USING (digest)
     WHERE publisher = ?1 OR ?1 IS NULL ORDER BY publisher, version";

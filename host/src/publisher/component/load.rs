@@ -1,7 +1,6 @@
 //! From bytes to a program that can be instantiated: every check that needs no running guest.
 
-use std::fs::File;
-use std::io::Read;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use super::sockets;
 use super::state::State;
 use super::text::bounded;
 use super::wit_text;
+use crate::files;
 
 /// Why a file cannot be loaded as a publisher.
 #[derive(Debug, thiserror::Error)]
@@ -134,14 +134,12 @@ pub(super) struct Program {
     pub(super) engine: Arc<TickingEngine>,
 }
 
-/// Reads a file, and no more of it than a module may have.
+/// Reads a regular file, and no more of it than a module may have.
 pub(super) fn read(path: &Path, name: &str, bytes_max: usize) -> Result<Vec<u8>, LoadError> {
-    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
-    let file = File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    file.take(bytes_max as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    check_size(name, &bytes, bytes_max)?;
-    Ok(bytes)
+    files::read(path, bytes_max as u64).map_err(|source| match source.kind() {
+        ErrorKind::FileTooLarge => LoadError::TooLarge { name: name.to_owned(), bytes_max },
+        _ => LoadError::Unreadable { path: path.to_owned(), source },
+    })
 }
 
 /// Compiles `bytes`, or finds what was compiled from them before, and checks that they are a publisher. Compiling takes
