@@ -14,6 +14,7 @@ pub mod publisher;
 mod publishers;
 pub mod recorded;
 mod relay;
+mod repeats;
 mod row;
 mod runner;
 mod serde;

@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use jiff::{SignedDuration, Timestamp};
+use tracing::Level;
 
 use crate::outbox::{
     Act, Failed, Fate, Lease, OutboxStorageStrategy, PageBounds, Pruned, RelayCondition, RelayState, Settled,
     StorageError,
 };
-use crate::publisher::{Attempt, Kept, Outcome, Withdrawn, one_entry};
+use crate::publisher::{Attempt, Kept, Outcome, Withdrawn};
 use crate::publishers::Publishers;
 use crate::row::RawEntry;
 use crate::serde::Serde;
@@ -28,6 +29,7 @@ use self::acker::{Group, Order};
 use self::caller::{Called, Calls, Finished, NotDelivered};
 use self::gate::Gates;
 use self::lanes::{Doors, Job, LaneId, Lanes};
+use self::log::{Line, Log};
 use self::stop::StopLevel;
 
 mod acker;
@@ -37,6 +39,7 @@ mod condition;
 mod faulty;
 mod gate;
 mod lanes;
+mod log;
 mod options;
 mod recovery;
 mod report;
@@ -103,7 +106,8 @@ enum Message {
 pub(crate) fn pass(parts: Parts<'_>, limit: usize) -> Result<Report, StorageError> {
     let lease = parts.strategy.lease()?;
     let (_stop, stopping) = stop();
-    let session = Session::new(parts, lease.as_ref(), Some(limit))?;
+    let mut log = Log::default();
+    let session = Session::new(parts, lease.as_ref(), Some(limit), &mut log)?;
     let (report, ended) = session.run(&stopping);
     ended.map(|()| report)
 }
@@ -111,13 +115,13 @@ pub(crate) fn pass(parts: Parts<'_>, limit: usize) -> Result<Report, StorageErro
 /// Publishes until it is told to stop. While somebody else drains the outbox it stands by; when the database goes away
 /// it waits for it to come back.
 pub(crate) fn relay(parts: Parts<'_>, stopping: &Stopping) -> Result<Report, StorageError> {
-    let mut total = Report::default();
+    let (mut total, mut log) = (Report::default(), Log::default());
     let mut standing_by = false;
     let mut worked = false;
     while stopping.level() == StopLevel::Go {
         let leased = parts.strategy.lease().and_then(|lease| {
-            let session = Session::new(parts, lease.as_ref(), None)?;
-            tracing::info!("publishing");
+            let session = Session::new(parts, lease.as_ref(), None, &mut log)?;
+            session.log.line(Line::new(Level::INFO, "publishing"), Instant::now());
             (standing_by, worked) = (false, true);
             let (report, ended) = session.run(stopping);
             total.add(report);
@@ -133,7 +137,8 @@ pub(crate) fn relay(parts: Parts<'_>, stopping: &Stopping) -> Result<Report, Sto
             }
             // What was there before will come back, or be put back.
             Err(error) if worked || error.is_passing() => {
-                tracing::error!("{}: waiting for it to be mended", error);
+                let line = Line::new(Level::ERROR, format!("{error}: waiting for it to be mended"));
+                log.line(line, Instant::now());
                 stopping.wait(LOOK_AGAIN * 5);
             }
             Err(error) => return Err(error),
@@ -172,6 +177,7 @@ struct Session<'a> {
     prune_at: Option<Instant>,
     lost: Option<StorageError>,
     condition: RelayState,
+    log: &'a mut Log,
     report: Report,
 }
 
@@ -188,7 +194,12 @@ struct Links {
 }
 
 impl<'a> Session<'a> {
-    fn new(parts: Parts<'a>, lease: &'a dyn Lease, limit: Option<usize>) -> Result<Self, StorageError> {
+    fn new(
+        parts: Parts<'a>,
+        lease: &'a dyn Lease,
+        limit: Option<usize>,
+        log: &'a mut Log,
+    ) -> Result<Self, StorageError> {
         let now = Instant::now();
         let condition = RelayState {
             pid: std::process::id(),
@@ -217,6 +228,7 @@ impl<'a> Session<'a> {
             prune_at: limit.is_none().then_some(now),
             lost: None,
             condition,
+            log,
             report: Report::default(),
         };
         session.begin(now)?;
@@ -280,6 +292,7 @@ impl<'a> Session<'a> {
                 return Err(lost);
             }
             let now = Instant::now();
+            self.log.say_overdue(now);
             let may_be_more = self.read(now)?;
             self.claim(links, now);
             self.commit_what_is_settled(links, now);
@@ -303,7 +316,7 @@ impl<'a> Session<'a> {
     fn patience(&self, now: Instant) -> Duration {
         let due = self.lanes.next_due().filter(|_| self.limit.is_none());
         let group = self.group.since.filter(|_| self.orders_out < ORDERS_MAX).map(|since| since + GROUP_AGE_MAX);
-        let times = [due, group, self.gates.wake_at(), self.read_again_at, self.prune_at];
+        let times = [due, group, self.gates.wake_at(), self.read_again_at, self.prune_at, self.log.next()];
         let next = times.into_iter().flatten().min();
         next.map_or(LOOK_AGAIN, |next| {
             next.saturating_duration_since(now).clamp(Duration::from_micros(100), LOOK_AGAIN)
@@ -485,7 +498,8 @@ impl<'a> Session<'a> {
             if let Settlement::PausePublisher { delay } =
                 settle(failed.history, pauses, &attempt.outcome, policy, (self.parts.random)())
             {
-                self.gates.unavailable(*leg, delay, now);
+                let asked = policy.asked(&attempt.outcome);
+                self.gates.unavailable(*leg, delay, asked, now);
                 self.paused(*leg, attempt.outcome.reason());
             }
         }
@@ -499,7 +513,7 @@ impl<'a> Session<'a> {
         let cut_off = || Outcome::Unavailable { reason: "the relay was stopped".into(), after: None }.into();
         let (was_cut_off, attempt) = (attempt.is_none(), with_bounded_reason(attempt.unwrap_or_else(cut_off)));
         let others: Vec<Attempt> = others.into_iter().map(with_bounded_reason).collect();
-        others.iter().for_each(|other| note_other_failure(position, other));
+        others.iter().for_each(|other| self.note_other_failure(position, other));
         let (policy, jitter) = (&options.policy, (self.parts.random)());
         let settlement = match attempt.on_trial {
             true => settle_on_trial(history, &attempt.outcome, policy, jitter),
@@ -549,21 +563,6 @@ impl<'a> Session<'a> {
         self.group.since.get_or_insert(now);
         self.group.lanes.push(lane);
         self.group.settled.push(settled);
-    }
-
-    fn note_failure(&mut self, position: i64, attempt: u32, failed: &Attempt, then: &'static str) {
-        let (outcome, reason) = (failed.outcome.name(), failed.outcome.reason().to_owned());
-        // Where there is only one, everybody knows which it was.
-        let publisher = failed.publisher.clone().filter(|_| self.parts.publishers.name(0).is_some());
-        let logged = one_entry(&reason);
-        match then {
-            "dead-letter" => {
-                tracing::error!(position, attempt, publisher = publisher.as_deref(), outcome, then, "{logged}")
-            }
-            _ => tracing::warn!(position, attempt, publisher = publisher.as_deref(), outcome, then, "{logged}"),
-        }
-        let publisher = publisher.as_deref().map(Into::into);
-        self.report.failed(Failure { position, attempt, publisher, outcome, reason, then });
     }
 
     // --- acked -------------------------------------------------------------------------------------------------
@@ -629,12 +628,6 @@ impl<'a> Session<'a> {
 
 fn with_bounded_reason(attempt: Attempt) -> Attempt {
     Attempt { outcome: attempt.outcome.with_bounded_reason(REASON_CHARS_MAX), ..attempt }
-}
-
-/// Of several publishers that failed, one decides; the others are told too.
-fn note_other_failure(position: i64, other: &Attempt) {
-    let (publisher, outcome, reason) = (other.publisher.as_deref(), other.outcome.name(), other.outcome.reason());
-    tracing::warn!(position, publisher, outcome, "{}", one_entry(reason));
 }
 
 fn signed(duration: Duration) -> SignedDuration {

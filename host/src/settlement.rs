@@ -5,6 +5,9 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::publisher::Outcome;
 
+/// The shortest pause of a publisher that is unavailable, whatever is configured: no attempts run out that would end it.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+
 /// When to try again, and when to stop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -13,12 +16,26 @@ pub struct Policy {
     /// How many times the host may die in an entry's call, with nothing else under way, before the entry becomes a dead
     /// letter; at least 1.
     pub max_host_deaths: u32,
-    /// How long to wait between attempts, where the publisher does not say.
+    /// How long to wait between attempts, where the publisher does not ask for longer.
     pub backoff: Backoff,
-    /// How long to leave a publisher alone that is unavailable, where it does not say.
+    /// How long to leave a publisher alone that is unavailable, where it does not ask for longer.
     pub pause: Backoff,
     /// The longest wait that a publisher may ask for.
     pub retry_after_max: Duration,
+}
+
+impl Policy {
+    /// The time that was asked for with an outcome, within bounds; nothing where none was. It is the shortest time that is
+    /// waited, and the backoff is waited in any case: a destination that asks for no pause at all, as one does whose clock
+    /// is behind, is not called again and again without one.
+    pub(crate) fn asked(&self, outcome: &Outcome) -> Duration {
+        match outcome {
+            Outcome::Retry { after, .. } | Outcome::Unavailable { after, .. } => {
+                after.unwrap_or_default().min(self.retry_after_max)
+            }
+            _ => Duration::ZERO,
+        }
+    }
 }
 
 impl Default for Policy {
@@ -87,19 +104,16 @@ pub fn settle(history: History, pauses: u32, outcome: &Outcome, policy: &Policy,
         Outcome::Rejected { .. } | Outcome::Undecodable { .. } | Outcome::Unrouted { .. } => {
             Settlement::DeadLetter { history: counted }
         }
-        Outcome::Unavailable { after, .. } => {
-            let delay = wait(*after, policy.pause, pauses.saturating_add(1), policy, jitter);
-            Settlement::PausePublisher { delay }
+        Outcome::Unavailable { .. } => {
+            let own = policy.pause.delay(pauses.saturating_add(1), jitter);
+            Settlement::PausePublisher { delay: own.max(policy.asked(outcome)).max(PAUSE_MIN) }
         }
-        Outcome::HostDied { .. } => retry_or_bury(
-            History { host_deaths: history.host_deaths.saturating_add(1), ..counted },
-            None,
-            policy,
-            jitter,
-        ),
-        Outcome::Retry { after, .. } => retry_or_bury(counted, *after, policy, jitter),
-        Outcome::Trapped { .. } | Outcome::TimedOut { .. } | Outcome::LimitExceeded { .. } => {
-            retry_or_bury(counted, None, policy, jitter)
+        Outcome::HostDied { .. } => {
+            let counted = History { host_deaths: history.host_deaths.saturating_add(1), ..counted };
+            retry_or_bury(counted, outcome, policy, jitter)
+        }
+        Outcome::Retry { .. } | Outcome::Trapped { .. } | Outcome::TimedOut { .. } | Outcome::LimitExceeded { .. } => {
+            retry_or_bury(counted, outcome, policy, jitter)
         }
     }
 }
@@ -108,29 +122,21 @@ pub fn settle(history: History, pauses: u32, outcome: &Outcome, policy: &Policy,
 /// held up for it. `history` and `jitter` are those of [`settle`].
 pub fn settle_on_trial(history: History, outcome: &Outcome, policy: &Policy, jitter: f64) -> Settlement {
     let no_end = Policy { max_attempts: u32::MAX, ..policy.clone() };
-    let retry = |after| {
-        let counted = History { attempts: history.attempts.saturating_add(1), ..history };
-        retry_or_bury(counted, after, &no_end, jitter)
-    };
+    let counted = History { attempts: history.attempts.saturating_add(1), ..history };
     match outcome {
         Outcome::Delivered => Settlement::Ack,
-        Outcome::Retry { after, .. } | Outcome::Unavailable { after, .. } => retry(*after),
-        _ => retry(None),
+        _ => retry_or_bury(counted, outcome, &no_end, jitter),
     }
 }
 
-fn retry_or_bury(history: History, after: Option<Duration>, policy: &Policy, jitter: f64) -> Settlement {
+fn retry_or_bury(history: History, outcome: &Outcome, policy: &Policy, jitter: f64) -> Settlement {
     let used_up = history.attempts >= policy.max_attempts;
     let too_deadly = history.host_deaths > 0 && history.host_deaths >= policy.max_host_deaths;
     if used_up || too_deadly {
         return Settlement::DeadLetter { history };
     }
-    Settlement::Retry { delay: wait(after, policy.backoff, history.attempts, policy, jitter), history }
-}
-
-/// What the publisher asked for, within bounds, or else the backoff.
-fn wait(asked: Option<Duration>, backoff: Backoff, failures: u32, policy: &Policy, jitter: f64) -> Duration {
-    asked.map_or_else(|| backoff.delay(failures, jitter), |asked| asked.min(policy.retry_after_max))
+    let own = policy.backoff.delay(history.attempts, jitter);
+    Settlement::Retry { delay: own.max(policy.asked(outcome)), history }
 }
 
 #[cfg(test)]
@@ -209,7 +215,9 @@ mod tests {
             ((2_000, 0), 0, retry, dead(2_001, 0)),
             ((u32::MAX, 0), 0, retry_asked(1), dead(u32::MAX, 0)),
             ((0, 0), 0, retry_asked(30), again(30, 1, 0)),
-            ((0, 0), 0, retry_asked(0), again(0, 1, 0)),
+            ((0, 0), 0, retry_asked(0), again(1, 1, 0)),
+            ((1, 0), 0, retry_asked(1), again(2, 2, 0)),
+            ((1, 0), 0, retry_asked(3), again(3, 2, 0)),
             ((0, 0), 0, retry_asked(101), again(100, 1, 0)),
             ((3, 0), 0, retry_asked(30), dead(4, 0)),
             ((1, 0), 0, trapped.clone(), again(2, 2, 0)),
@@ -226,12 +234,30 @@ mod tests {
             ((0, 0), 1, unavailable(None), pause(20)),
             ((0, 0), 2, unavailable(None), pause(40)),
             ((0, 0), u32::MAX, unavailable(None), pause(40)),
-            ((2_000, 0), 0, unavailable(Some(5 * SECOND)), pause(5)),
+            ((2_000, 0), 0, unavailable(Some(5 * SECOND)), pause(10)),
+            ((0, 0), 0, unavailable(Some(Duration::ZERO)), pause(10)),
+            ((0, 0), 1, unavailable(Some(Duration::ZERO)), pause(20)),
+            ((0, 0), 1, unavailable(Some(30 * SECOND)), pause(30)),
             ((0, 0), 3, unavailable(Some(SECOND * 1_000)), pause(100)),
         ];
         for ((attempts, deaths), pauses, outcome, expected) in table {
             let settled = settle(history(attempts, deaths), pauses, &outcome, &policy(), 1.0);
             assert_eq!(settled, expected, "{attempts} attempts, {deaths} deaths, {pauses} pauses, {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn without_any_backoff_a_pause_is_still_one() {
+        let policy = Policy { pause: Backoff::NONE, ..policy() };
+        let settled = settle(history(0, 0), 0, &unavailable(Some(Duration::ZERO)), &policy, 0.0);
+        assert_eq!(settled, Settlement::PausePublisher { delay: PAUSE_MIN });
+    }
+
+    #[test]
+    fn a_trial_too_waits_for_as_long_as_was_asked_for_and_at_least_for_the_backoff() {
+        for (outcome, seconds) in [(retry_asked(0), 2), (retry_asked(30), 30), (unavailable(Some(30 * SECOND)), 30)] {
+            let settled = settle_on_trial(history(1, 0), &outcome, &policy(), 1.0);
+            assert_eq!(settled, Settlement::Retry { delay: seconds * SECOND, history: history(2, 0) });
         }
     }
 

@@ -18,8 +18,10 @@ fn old_and_young() -> Workplace {
     place.append(&event(json!({"do": "reject"}), "c"));
     place.outbox(&format!("run --config park.toml {run}")).ok();
     place.append(&event(json!({"do": "retry", "after_ms": 0}), "d"));
-    place.outbox(&format!("run --db app.db {run}")).ok();
-    place.outbox(&format!("run --db app.db {run}")).ok();
+    // What failed is due again at once.
+    place.write("at-once.toml", "db = \"app.db\"\n[relay]\nbackoff_initial = \"0s\"\n");
+    place.outbox(&format!("run --config at-once.toml {run}")).ok();
+    place.outbox(&format!("run --config at-once.toml {run}")).ok();
     place.write("data.json", r#"{"do": "reject"}"#);
     place.outbox("dead edit 1 --data data.json --db app.db").ok();
     place.outbox("dead edit 2 --data data.json --db app.db").ok();

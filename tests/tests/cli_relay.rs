@@ -1,5 +1,8 @@
 //! `outbox relay`: publishes what is there and what comes, until it is told to stop.
 
+use std::time::Duration;
+
+use outbox_tests::sink::Sink;
 use outbox_tests::workplace::{Signal, Workplace, eventually};
 use serde_json::json;
 
@@ -119,6 +122,47 @@ fn an_unavailable_publisher_is_left_alone() {
     let calls = relay.log().matches("then=\"stays\"").count();
     assert!((1..=4).contains(&calls), "{calls} calls");
     assert_eq!(place.status()["pending"], 1_000);
+}
+
+/// A destination that asks for no pause, or for one that is over already, as one does whose clock is behind.
+#[test]
+fn a_destination_that_asks_for_no_pause_is_not_asked_without_an_end() {
+    for asked in ["0", "Sat, 31 Jan 2015 12:00:00 GMT"] {
+        let place = Workplace::new();
+        let options = ["--status", "503", "--retry-after", asked];
+        let sink = Sink::start_with(&place.path("ledger"), env!("CARGO_BIN_EXE_outbox-sink"), &options);
+        let url = sink.url();
+        place.append(&(0..100).map(|order| event(&format!("order-{order}"), &json!({"order": 7}))).collect::<String>());
+        let mut relay = place.start_logged(&format!(
+            "relay --db app.db --publisher guests/rust-webhook.wasm --allow-http {url} --env WEBHOOK_URL={url} \
+             --concurrency 4"
+        ));
+        relay.wait_for_log("left alone");
+        let first = sink.deliveries().len();
+        std::thread::sleep(Duration::from_secs(3));
+        relay.signal(Signal::TERM);
+        assert_eq!(relay.wait(), Some(0));
+        let requests = sink.deliveries().len();
+        // The pauses are up to 1 s, 2 s, 4 s, ...: by chance, several of them may be short.
+        assert!(requests <= first + 15, "{asked}: {requests} requests in 3 s");
+        assert!(relay.log().lines().count() <= 15, "{asked}: {}", relay.log());
+        assert_eq!(place.status()["pending"], 100);
+    }
+}
+
+/// The same failure again and again is one line of the log, and another one with how often it was met.
+#[test]
+fn what_repeats_is_logged_once_and_counted() {
+    let place = Workplace::new();
+    let busy = json!({"do": "retry", "reason": "busy", "after_ms": 3_600_000});
+    place.append(&(0..500).map(|order| event(&format!("order-{order}"), &busy)).collect::<String>());
+    let mut relay = place.start_logged(RELAY);
+    eventually("each was tried", || place.query("SELECT count(*) FROM outbox_waiting") == ["500"]);
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.wait(), Some(0));
+    let log = relay.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("then=\"retry\"")).collect();
+    assert!(lines.len() == 2 && lines[1].contains("again=499"), "{log}");
 }
 
 /// A publisher that was unavailable is tried again, with one entry, and then gets the rest.

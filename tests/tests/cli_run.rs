@@ -29,6 +29,9 @@ fn one_of_each() -> Workplace {
 
 const RUN: &str = "run --publisher guests/scripted.wasm --concurrency 1";
 
+/// What failed is due again at once.
+const AT_ONCE: &str = "db = \"app.db\"\n[relay]\nbackoff_initial = \"0s\"\n";
+
 #[test]
 fn says_in_words_what_became_of_each_entry() {
     let place = one_of_each();
@@ -126,7 +129,8 @@ fn an_entry_that_failed_holds_back_its_stream_and_is_published_first_when_it_is_
     let place = Workplace::new();
     let once = json!({"do": "retry", "reason": "busy", "after_ms": 0, "until_attempt": 2});
     place.append(&(event("a", &once) + &event("a", &json!({})) + &event("b", &json!({})) + &event("a", &json!({}))));
-    let run = "run --db app.db --publisher guests/scripted.wasm --json";
+    place.write("at-once.toml", AT_ONCE);
+    let run = "run --config at-once.toml --publisher guests/scripted.wasm --json";
     let report = place.outbox(run).json();
     assert_eq!(
         (&report["published"], &report["to_be_retried"], &report["remaining"]),
@@ -151,7 +155,8 @@ fn an_entry_that_failed_holds_back_its_stream_and_is_published_first_when_it_is_
 fn after_its_last_attempt_an_entry_is_a_dead_letter() {
     let place = Workplace::new();
     place.append(&event("order-1", &json!({"do": "retry", "reason": "busy", "after_ms": 0})));
-    let run = "run --db app.db --publisher guests/scripted.wasm --max-attempts 3 --json";
+    place.write("at-once.toml", AT_ONCE);
+    let run = "run --config at-once.toml --publisher guests/scripted.wasm --max-attempts 3 --json";
     let then = || place.outbox(run).json()["failures"][0]["then"].clone();
     assert_eq!([then(), then(), then()], ["retry", "retry", "dead-letter"]);
     assert_eq!(place.query("SELECT attempts, outcome, reason FROM outbox_dead_letters"), ["3|retry|busy"]);

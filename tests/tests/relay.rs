@@ -37,6 +37,7 @@ outbox_tests::for_each_storage! {
     a_batch_with_too_few_answers_fails_as_a_whole
     the_relay_publishes_what_is_appended_and_retries_by_itself
     a_paused_publisher_is_probed_with_one_entry
+    who_asks_for_no_pause_gets_one_all_the_same
     an_operators_act_reaches_a_relay_at_work
     the_hosts_death_in_a_single_call_is_an_attempt
     suspects_are_tried_alone_and_keep_their_attempts
@@ -403,6 +404,27 @@ fn a_paused_publisher_is_probed_with_one_entry<K: Kept>(kept: &K) {
         });
     });
     assert_eq!((report.published, report.dead_lettered, report.to_be_retried), (4, 0, 0));
+}
+
+/// What a destination asks for is the shortest time: one that says `Retry-After: 0` is not called without an end.
+fn who_asks_for_no_pause_gets_one_all_the_same<K: Kept>(kept: &K) {
+    let pause = Backoff { initial: Duration::from_millis(100), max: Duration::from_millis(100) };
+    let mut options = options();
+    (options.policy.pause, options.policy.backoff) = (pause, pause);
+    append(kept, &["paused", "retried"]);
+    let publisher = Scripted::answering("paused", |_| Outcome::Unavailable {
+        reason: "closed".into(),
+        after: Some(Duration::ZERO),
+    });
+    publisher.answer("retried", |_| Outcome::Retry { reason: "busy".into(), after: Some(Duration::ZERO) });
+    let outbox = with(kept, options).with_clock(jiff::Timestamp::now, || 1.0);
+    let began = Instant::now();
+    relaying(&outbox, &publisher, |_| {
+        until("half a second is over", || began.elapsed() > Duration::from_millis(500));
+    });
+    let calls = publisher.take_calls().len() as u128;
+    // Each of the two once, and again once in 100 ms.
+    assert!((2..=2 + 2 * began.elapsed().as_millis() / 100).contains(&calls), "{calls} calls");
 }
 
 fn an_operators_act_reaches_a_relay_at_work<K: Kept>(kept: &K) {

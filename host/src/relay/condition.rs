@@ -1,6 +1,11 @@
 //! What the relay says about itself: in the log when it changes, and to whoever asks for the status.
 
+use std::time::Instant;
+
+use tracing::Level;
+
 use super::Session;
+use super::log::Line;
 use crate::outbox::{RelayCondition, StorageError};
 use crate::publisher::one_entry;
 
@@ -36,13 +41,17 @@ impl Session<'_> {
         if self.condition.state == state && self.condition.reason == reason {
             return;
         }
-        match state {
-            RelayCondition::Running => tracing::info!("running again: no longer {}", self.condition.state.name()),
-            RelayCondition::Paused => {
-                tracing::warn!("the publisher is unavailable and is left alone: {}", one_entry(reason));
+        let (level, text) = match state {
+            RelayCondition::Running => {
+                (Level::INFO, format!("running again: no longer {}", self.condition.state.name()))
             }
-            RelayCondition::Degraded => tracing::error!("{reason}; entries stay in the outbox, trying again"),
-        }
+            RelayCondition::Paused => {
+                let reason = one_entry(reason);
+                (Level::WARN, format!("the publisher is unavailable and is left alone: {reason}"))
+            }
+            RelayCondition::Degraded => (Level::ERROR, format!("{reason}; entries stay in the outbox, trying again")),
+        };
+        self.log.line(Line::new(level, text), Instant::now());
         if self.condition.state != state {
             self.condition.since = (self.parts.clock)();
         }

@@ -53,10 +53,11 @@ impl Gate {
     }
 
     /// An entry's call said that the publisher is unavailable. What was under way when the gate was shut says nothing
-    /// new.
-    pub(super) fn unavailable(&mut self, delay: Duration, now: Instant) {
-        if !matches!(self, Self::Shut { .. }) {
-            *self = Self::Shut { until: now + delay, pauses: self.pauses().saturating_add(1) };
+    /// new, but for a longer time that the destination asks for.
+    pub(super) fn unavailable(&mut self, delay: Duration, asked: Duration, now: Instant) {
+        match self {
+            Self::Shut { until, .. } => *until = (*until).max(now + asked),
+            _ => *self = Self::Shut { until: now + delay, pauses: self.pauses().saturating_add(1) },
         }
     }
 
@@ -117,8 +118,8 @@ impl Gates {
         self.each(Legs::one(leg), |gate| gate.hasten(now));
     }
 
-    pub(super) fn unavailable(&mut self, leg: usize, delay: Duration, now: Instant) {
-        self.each(Legs::one(leg), |gate| gate.unavailable(delay, now));
+    pub(super) fn unavailable(&mut self, leg: usize, delay: Duration, asked: Duration, now: Instant) {
+        self.each(Legs::one(leg), |gate| gate.unavailable(delay, asked, now));
     }
 
     /// A probe that nobody is calling any more ended without an answer.
@@ -155,7 +156,7 @@ mod tests {
         let now = Instant::now();
         let mut gate = Gate::Open;
         assert_eq!(gate.admits(now), Admits::Everything);
-        gate.unavailable(SECOND, now);
+        gate.unavailable(SECOND, Duration::ZERO, now);
         assert_eq!((gate.admits(now), gate.pauses()), (Admits::Nothing, 1));
         assert_eq!(gate.admits(now + SECOND), Admits::Probe);
         gate.probe();
@@ -168,9 +169,9 @@ mod tests {
     fn a_failed_probe_shuts_it_again_and_is_counted() {
         let now = Instant::now();
         let mut gate = Gate::Open;
-        gate.unavailable(SECOND, now);
+        gate.unavailable(SECOND, Duration::ZERO, now);
         gate.probe();
-        gate.unavailable(SECOND, now + SECOND);
+        gate.unavailable(SECOND, Duration::ZERO, now + SECOND);
         assert_eq!(gate, Gate::Shut { until: now + 2 * SECOND, pauses: 2 });
     }
 
@@ -178,7 +179,7 @@ mod tests {
     fn a_probe_that_called_nobody_opens_nothing_and_the_next_one_follows() {
         let now = Instant::now();
         let mut gates = Gates::new(2);
-        gates.unavailable(1, Duration::ZERO, now);
+        gates.unavailable(1, Duration::ZERO, Duration::ZERO, now);
         assert_eq!(gates.doors(now, false, |_| false), Doors { probed: Legs::one(1), ..Doors::default() });
         assert_eq!(gates.doors(now, true, |_| false).shut, Legs::one(1));
         gates.probe(Legs::one(1));
@@ -199,7 +200,7 @@ mod tests {
         let mut gate = Gate::Open;
         gate.hasten(now);
         assert_eq!(gate, Gate::Open);
-        gate.unavailable(SECOND, now);
+        gate.unavailable(SECOND, Duration::ZERO, now);
         gate.hasten(now);
         assert_eq!(gate.admits(now), Admits::Probe);
     }
@@ -208,9 +209,19 @@ mod tests {
     fn what_was_under_way_says_nothing_new() {
         let now = Instant::now();
         let mut gate = Gate::Open;
-        gate.unavailable(SECOND, now);
-        gate.unavailable(5 * SECOND, now);
+        gate.unavailable(SECOND, Duration::ZERO, now);
+        gate.unavailable(5 * SECOND, Duration::ZERO, now);
         gate.available();
         assert_eq!(gate, Gate::Shut { until: now + SECOND, pauses: 1 });
+    }
+
+    #[test]
+    fn of_several_times_that_are_asked_for_the_longest_is_waited() {
+        let now = Instant::now();
+        let mut gate = Gate::Open;
+        gate.unavailable(SECOND, Duration::ZERO, now);
+        gate.unavailable(5 * SECOND, 5 * SECOND, now);
+        gate.unavailable(2 * SECOND, 2 * SECOND, now);
+        assert_eq!(gate, Gate::Shut { until: now + 5 * SECOND, pauses: 1 });
     }
 }

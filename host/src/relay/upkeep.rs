@@ -4,7 +4,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use tracing::Level;
 
+use super::log::{Line, Log};
 use super::stop::{StopLevel, Stopping};
 use super::{LOOK_AGAIN, Message, Parts, Session};
 use crate::outbox::StorageError;
@@ -34,7 +36,7 @@ pub(super) fn begin(parts: Parts<'_>, in_pass: bool, stopping: &Stopping) -> Res
 /// Keeps the publishers up until `changes` ends, which tells of each change of the outbox.
 pub(super) fn run(parts: Parts<'_>, changes: &Receiver<()>, results: &Sender<Message>) {
     let registry = parts.strategy.registry();
-    let (mut again, mut failing) = (Some(Duration::ZERO), false);
+    let (mut again, mut log) = (Some(Duration::ZERO), Log::default());
     while wait(changes, again) {
         let mut failed = None;
         again = None;
@@ -51,11 +53,9 @@ pub(super) fn run(parts: Parts<'_>, changes: &Receiver<()>, results: &Sender<Mes
         }
         if let Some(error) = &failed {
             again = Some(LOOK_AGAIN);
-            if !failing {
-                tracing::warn!("cannot follow the publishers' versions: {error}; trying again");
-            }
+            let text = format!("cannot follow the publishers' versions: {error}; trying again");
+            log.line(Line::new(Level::WARN, text), Instant::now());
         }
-        failing = failed.is_some();
         // Under load every commit is a change.
         thread::sleep(PAUSE_MIN);
     }
