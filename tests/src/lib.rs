@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub mod crash;
+pub mod disk;
 pub mod outboxes;
 pub mod publishers;
 pub mod relaying;

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 
 use self::connection::Access;
+use self::doubt::Doubt;
 use super::operator::Operator;
 use super::{
     Held, Lease, OutboxStorageStrategy, Page, PageBounds, Registry, Settled, Status, StorageError, Wanted, Watch,
@@ -19,6 +20,7 @@ mod append;
 mod beside;
 mod checkpoints;
 mod connection;
+mod doubt;
 mod lease;
 mod look;
 mod names;
@@ -60,6 +62,7 @@ pub struct SqliteOutbox {
     writer: Mutex<Connection>,
     settler: Mutex<settler::Settler>,
     wal: Mutex<wal::Wal>,
+    doubt: Doubt,
     /// Whether the writer may have committed something that the settler has not seen.
     has_written: AtomicBool,
 }
@@ -93,15 +96,15 @@ impl SqliteOutbox {
     ///
     /// As [`open`](Self::open).
     pub fn open_with(path: &Path, busy_patience: Duration) -> Result<Self, StorageError> {
-        Self::open_as(path, busy_patience, Access::Write)
+        Self::open_as(path, busy_patience, Access::Write, Doubt::default())
     }
 
-    fn open_as(path: &Path, busy_patience: Duration, access: Access) -> Result<Self, StorageError> {
+    fn open_as(path: &Path, busy_patience: Duration, access: Access, doubt: Doubt) -> Result<Self, StorageError> {
         let path = connection::canonical(path)?;
         let reader = connection::open_as(&path, busy_patience, access)?;
         schema::check(&reader, &path)?;
         let writer = connection::open_as(&path, busy_patience, access)?;
-        let settler = Mutex::new(settler::Settler::open(&path, busy_patience, access)?);
+        let settler = Mutex::new(settler::Settler::open(&path, busy_patience, access, doubt.clone())?);
         let wal = Mutex::new(wal::Wal::of(&path));
         Ok(Self {
             path,
@@ -110,6 +113,7 @@ impl SqliteOutbox {
             writer: Mutex::new(writer),
             settler,
             wal,
+            doubt,
             has_written: AtomicBool::new(false),
         })
     }
@@ -121,7 +125,7 @@ impl SqliteOutbox {
 
     /// Opens the file that is at the path now: it may have been replaced.
     fn reopen(&self) -> Result<(), StorageError> {
-        let fresh = Self::open_with(&self.path, self.busy_patience)?;
+        let fresh = Self::open_as(&self.path, self.busy_patience, Access::Write, self.doubt.clone())?;
         *self.reader() = fresh.reader.into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.writer() = fresh.writer.into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.settler() = fresh.settler.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -134,6 +138,10 @@ impl SqliteOutbox {
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
+        if self.doubt.raised().is_some() {
+            // Where it fails, so does the sync of what is written now, if the disk is at fault.
+            let _ = self.make_durable();
+        }
         self.has_written.store(true, Ordering::Relaxed);
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,7 +155,27 @@ impl SqliteOutbox {
     }
 
     fn error(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StorageError {
-        connection::error(doing, self.path.clone(), self.busy_patience)
+        let meaning = connection::error(doing, self.path.clone(), self.busy_patience);
+        move |error| {
+            self.doubt.note(&error);
+            meaning(error)
+        }
+    }
+
+    /// Makes durable what was committed: by a sync, or, after one that failed, by writing the WAL again.
+    fn make_durable(&self) -> Result<(), StorageError> {
+        let mut wal = self.wal();
+        if self.doubt.raised().is_none() {
+            wal.sync().inspect_err(|_| self.doubt.raise())?;
+        }
+        // Raised before, or meanwhile by another sync that failed.
+        let Some(doubt) = self.doubt.raised() else { return Ok(()) };
+        let failed = self.error("keep others from writing while what was settled is made durable");
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _write_lock = writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        wal.sync_anew()?;
+        self.doubt.settle(&doubt);
+        Ok(())
     }
 }
 
@@ -179,7 +207,7 @@ impl OutboxStorageStrategy for SqliteOutbox {
     }
 
     fn sync(&self) -> Result<(), StorageError> {
-        self.wal().sync()
+        self.make_durable()
     }
 
     fn status(&self) -> Result<Status, StorageError> {

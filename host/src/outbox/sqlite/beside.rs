@@ -31,21 +31,19 @@ pub(super) fn path(database: &Path, ending: &str) -> PathBuf {
     path.into()
 }
 
-/// Opens a file that is there: a regular one, that has no other name.
+/// Opens a regular file that is there, and no link to one.
 pub(super) fn open(path: &Path, flags: OFlags) -> io::Result<File> {
     let open = || {
         check_regular(&fs::symlink_metadata(path)?)?;
         let flags = harmless(flags | OFlags::NOFOLLOW);
         let file = File::from(openat(CWD, path, flags, Mode::empty())?);
-        let metadata = file.metadata()?;
-        check_regular(&metadata)?;
-        check_names(&metadata)?;
+        check_regular(&file.metadata()?)?;
         Ok(file)
     };
     open().map_err(|error| named(path, error))
 }
 
-/// Opens one of our own files for reading and writing, or makes it. It belongs to whom the database belongs to, and whoever
+/// Opens one of our own files for reading and writing, or makes it. It has no other name. It belongs to whom the database belongs to, and whoever
 /// may read or write that may read or write it: root may have made it, and the relay runs as another user. `is_ours` says
 /// whether what is in it may be ours.
 pub(super) fn open_or_make(database: &Path, ending: &str, is_ours: impl Fn(&File) -> bool) -> io::Result<File> {
@@ -97,6 +95,7 @@ fn check_names(metadata: &Metadata) -> io::Result<()> {
 /// have root write to another one of its own.
 fn check_owner(file: &File, database: &Metadata, is_ours: impl Fn(&File) -> bool) -> io::Result<()> {
     let found = file.metadata()?;
+    check_names(&found)?;
     let of_group = database.mode() & 0o020 != 0 && found.gid() == database.gid();
     if !of_group && ![ROOT, database.uid(), user()].contains(&found.uid()) {
         return Err(io::Error::other(format!(

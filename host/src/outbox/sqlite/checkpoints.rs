@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use rusqlite::hooks::Wal;
 
 use super::connection;
+use super::doubt::Doubt;
 
 /// After so many more pages those that the WAL has are moved, beside the commits.
 const BESIDE_PAGES: u32 = 250;
@@ -31,22 +32,32 @@ pub(super) struct Checkpoints {
     /// How many of them are moved, or being moved.
     moved: u32,
     beside: Option<Beside>,
+    doubt: Doubt,
 }
 
 impl Checkpoints {
     /// Takes them over from SQLite, which would make them within `settler`'s commits.
-    pub(super) fn of(settler: &mut Connection, path: PathBuf, busy_patience: Duration) -> rusqlite::Result<Self> {
+    pub(super) fn of(
+        settler: &mut Connection,
+        path: PathBuf,
+        busy_patience: Duration,
+        doubt: Doubt,
+    ) -> rusqlite::Result<Self> {
         let pages = Arc::new(AtomicU32::new(0));
         let told = pages.clone();
         settler.wal_hook(Some(move |_: &mut Wal, pages| {
             told.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))?;
-        Ok(Self { path, busy_patience, pages, moved: 0, beside: None })
+        Ok(Self { path, busy_patience, pages, moved: 0, beside: None, doubt })
     }
 
-    /// After a commit of `settler`. Nothing is lost when a checkpoint fails: another one follows.
+    /// After a commit of `settler`. What may be missing in the disk's WAL is not moved: of a database with newer pages, and
+    /// a WAL with the older ones of them, a power cut would make a mixture.
     pub(super) fn committed(&mut self, settler: &Connection, is_other_present: bool) {
+        if self.doubt.raised().is_some() {
+            return;
+        }
         let pages = self.pages.load(Ordering::Relaxed);
         if pages < self.moved {
             self.moved = 0;
@@ -56,7 +67,7 @@ impl Checkpoints {
             self.beside().ask(Ask::BeginAnew);
         } else if pages >= anew {
             // Does nothing while the other thread is at it.
-            let _ = checkpoint(settler, Ask::Move);
+            checkpoint(settler, Ask::Move, &self.doubt);
         } else if pages - self.moved >= BESIDE_PAGES {
             self.moved = pages;
             self.beside().ask(Ask::Move);
@@ -64,7 +75,8 @@ impl Checkpoints {
     }
 
     fn beside(&mut self) -> &Beside {
-        self.beside.get_or_insert_with(|| Beside::start(self.path.clone(), self.busy_patience))
+        let (path, doubt) = (&self.path, &self.doubt);
+        self.beside.get_or_insert_with(|| Beside::start(path.clone(), self.busy_patience, doubt.clone()))
     }
 }
 
@@ -78,13 +90,14 @@ enum Ask {
     BeginAnew,
 }
 
-/// Waits for nobody, if `connection` does not.
-fn checkpoint(connection: &Connection, ask: Ask) -> rusqlite::Result<()> {
+/// Waits for nobody, if `connection` does not. Nothing is lost when it fails: another one follows.
+fn checkpoint(connection: &Connection, ask: Ask, doubt: &Doubt) {
     let modes: &[&str] = match ask {
         Ask::Move => &["PRAGMA wal_checkpoint(PASSIVE)"],
         Ask::BeginAnew => &["PRAGMA wal_checkpoint(PASSIVE)", "PRAGMA wal_checkpoint(RESTART)"],
     };
-    modes.iter().try_for_each(|mode| connection.prepare_cached(mode)?.query_row([], |_| Ok(())))
+    let done = modes.iter().try_for_each(|mode| connection.prepare_cached(mode)?.query_row([], |_| Ok(())));
+    let _ = done.inspect_err(|error| doubt.note(error));
 }
 
 /// The thread, with a connection of its own.
@@ -94,7 +107,7 @@ struct Beside {
 }
 
 impl Beside {
-    fn start(path: PathBuf, busy_patience: Duration) -> Self {
+    fn start(path: PathBuf, busy_patience: Duration, doubt: Doubt) -> Self {
         let (asks, asked) = sync_channel(1);
         let thread = thread::Builder::new().name("outbox-checkpoint".into()).spawn(move || {
             let opened = connection::open(&path, busy_patience);
@@ -102,7 +115,7 @@ impl Beside {
             let Ok(connection) = opened else { return };
             // To begin anew it takes the write lock, and must not wait for readers while it has it.
             if connection.busy_timeout(Duration::ZERO).is_ok() {
-                asked.into_iter().for_each(|ask| drop(checkpoint(&connection, ask)));
+                asked.into_iter().for_each(|ask| checkpoint(&connection, ask, &doubt));
             }
         });
         Self { asks: Some(asks), thread: thread.ok() }

@@ -35,6 +35,11 @@ pub(super) enum Access {
     Still,
 }
 
+/// How often, and how long apart, it is tried to open what may not be opened: root's SQLite makes a file, and then gives it
+/// to whom the database belongs to.
+const GIVEN_TRIES: u32 = 5;
+const GIVEN_PAUSE: Duration = Duration::from_millis(5);
+
 /// Opens an existing database for reading and writing.
 pub(super) fn open(path: &Path, busy_patience: Duration) -> Result<Connection, StorageError> {
     open_as(path, busy_patience, Access::Write)
@@ -48,10 +53,20 @@ pub(super) fn open_as(path: &Path, busy_patience: Duration, access: Access) -> R
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
         _ => return Err(StorageError::Missing(path.to_owned())),
     }
-    if let Some(denial) = permissions::denial(path, access) {
-        return Err(StorageError::Other { doing: OPEN, cause: denial.into() });
+    for _ in 0..GIVEN_TRIES {
+        match open_permitted(path, busy_patience, access) {
+            Err(StorageError::Other { .. }) => std::thread::sleep(GIVEN_PAUSE),
+            opened => return opened,
+        }
     }
-    open_with(path, busy_patience, access, OpenFlags::empty())
+    open_permitted(path, busy_patience, access)
+}
+
+fn open_permitted(path: &Path, busy_patience: Duration, access: Access) -> Result<Connection, StorageError> {
+    match permissions::denial(path, access) {
+        Some(denial) => Err(StorageError::Other { doing: OPEN, cause: denial.into() }),
+        None => open_with(path, busy_patience, access, OpenFlags::empty()),
+    }
 }
 
 /// Opens a database for reading and writing, or creates it.

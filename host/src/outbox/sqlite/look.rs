@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::connection::{Access, canonical};
+use super::doubt::Doubt;
 use super::{BUSY_PATIENCE, SqliteOutbox, beside, permissions};
 use crate::outbox::StorageError;
 
@@ -37,18 +38,33 @@ impl SqliteOutbox {
     /// As [`open`](Self::open), and those of `read`.
     pub fn look<T, E: From<StorageError>>(path: &Path, mut read: impl FnMut(&Self) -> Result<T, E>) -> Result<T, E> {
         let path = canonical(path)?;
+        let mut in_the_way = None;
         for _ in 0..TRIES {
             let way = Way::to(&path);
-            let opened = Self::open_as(&path, BUSY_PATIENCE, way.access());
-            let result = opened.map_err(E::from).and_then(|outbox| read(&outbox));
-            if way.was_right(&path, result.is_ok()) {
-                return result;
+            match Self::open_as(&path, BUSY_PATIENCE, way.access(), Doubt::default()) {
+                Ok(outbox) => {
+                    let result = read(&outbox);
+                    if way.was_right(&path) {
+                        return result;
+                    }
+                }
+                // Others may be about to make the files that they share, or to remove them.
+                Err(error) if matches!(way, Way::BesideOthers) => {
+                    in_the_way = Some(error);
+                    std::thread::sleep(CLOCK_STEP);
+                }
+                Err(error) if way.was_right(&path) => return Err(error.into()),
+                Err(_) => {}
             }
         }
-        let cause = "other programs open it, write and close it all the time, and this user may only read it: try again, \
-                     or as a user that may write to it";
-        Err(StorageError::Other { doing: "read the database", cause: cause.into() }.into())
+        Err(in_the_way.unwrap_or_else(busy).into())
     }
+}
+
+fn busy() -> StorageError {
+    let cause = "other programs open it, write and close it all the time, and this user may only read it: try again, or as \
+                 a user that may write to it";
+    StorageError::Other { doing: "read the database", cause: cause.into() }
 }
 
 /// How a database can be read by this user, as things are.
@@ -82,11 +98,9 @@ impl Way {
     }
 
     /// Whether what was read this way is what was there.
-    fn was_right(&self, database: &Path, has_read: bool) -> bool {
+    fn was_right(&self, database: &Path) -> bool {
         match self {
-            Self::Ordinary => true,
-            // Else the last of the others may just have closed it.
-            Self::BesideOthers => has_read || is_open(database),
+            Self::Ordinary | Self::BesideOthers => true,
             Self::Still(before) => !is_open(database) && before.is_some() && *before == Look::at(database),
         }
     }

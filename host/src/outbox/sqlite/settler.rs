@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::checkpoints::Checkpoints;
 use super::connection::{self, Access};
+use super::doubt::Doubt;
 use super::settle;
 use super::turns::Turns;
 use crate::outbox::{Settled, StorageError};
@@ -17,18 +18,25 @@ pub(super) struct Settler {
     busy_patience: Duration,
     turns: Turns,
     checkpoints: Checkpoints,
+    doubt: Doubt,
 }
 
 impl Settler {
-    pub(super) fn open(path: &Path, busy_patience: Duration, access: Access) -> Result<Self, StorageError> {
+    pub(super) fn open(
+        path: &Path,
+        busy_patience: Duration,
+        access: Access,
+        doubt: Doubt,
+    ) -> Result<Self, StorageError> {
         let mut connection = connection::open_as(path, busy_patience, access)?;
-        let configured = Checkpoints::of(&mut connection, path.to_owned(), busy_patience).and_then(|checkpoints| {
-            // Its commits do not sync the WAL: that is done after them, when the write lock is free again for others.
-            connection.pragma_update(None, "synchronous", "NORMAL")?;
-            Ok(checkpoints)
-        });
+        let configured =
+            Checkpoints::of(&mut connection, path.to_owned(), busy_patience, doubt.clone()).and_then(|checkpoints| {
+                // Its commits do not sync the WAL: that is done after them, when the write lock is free again for others.
+                connection.pragma_update(None, "synchronous", "NORMAL")?;
+                Ok(checkpoints)
+            });
         let checkpoints = configured.map_err(connection::error("open the database", path.to_owned(), busy_patience))?;
-        Ok(Self { connection, path: path.to_owned(), busy_patience, turns: Turns::default(), checkpoints })
+        Ok(Self { connection, path: path.to_owned(), busy_patience, turns: Turns::default(), checkpoints, doubt })
     }
 
     /// How many entries to settle at once.
@@ -41,7 +49,8 @@ impl Settler {
     pub(super) fn settle(&mut self, settled: &[Settled], has_written: bool) -> Result<(), StorageError> {
         std::thread::sleep(self.turns.pause(&self.connection, has_written));
         let failed = connection::error("settle entries of the outbox", self.path.clone(), self.busy_patience);
-        let held = settle::settle(&mut self.connection, settled).map_err(failed)?;
+        let held = settle::settle(&mut self.connection, settled);
+        let held = held.inspect_err(|error| self.doubt.note(error)).map_err(failed)?;
         self.turns.taken(held);
         self.checkpoints.committed(&self.connection, self.turns.is_other_present());
         Ok(())

@@ -81,6 +81,9 @@ impl CodeCache {
         if !metadata.is_file() {
             return Err(io::Error::other("it is no regular file"));
         }
+        if metadata.len() > FILE_BYTES_MAX {
+            return Err(io::Error::other("it is longer than any that was written"));
+        }
         let mut bytes = Vec::new();
         file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
         let damaged = || io::Error::other("it is not as it was written");
