@@ -1,13 +1,12 @@
 //! From a row, in which anything may stand, to a [`Recorded`].
 
-use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
-use uuid::Uuid;
+use std::borrow::Cow;
 
+use crate::column;
 use crate::publisher::Outcome;
-use crate::recorded::{DEFAULT_TENANT, Recorded, StreamId, WrappedEvent};
-use crate::row::{Field, RawEntry};
-use crate::serde::{Serde, StoredData, StoredValue};
+use crate::recorded::{Recorded, StreamId, WrappedEvent};
+use crate::row::{Column, Field, RawEntry};
+use crate::serde::{Serde, StoredData};
 
 /// Which part of a row cannot be decoded, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,26 +30,32 @@ impl RawEntry {
     /// Which part of the row is no part of a valid event.
     pub fn decode(self, attempt: u32, serde: &dyn Serde) -> Result<Recorded, Undecodable> {
         let row = self.row();
-        let version = version(&row.version)?;
-        let content_type = optional("content_type", &row.content_type)?;
-        let uuid = uuid(&row.uuid)?;
-        let name = required("name", &row.name)?;
-        let created_at = created_at(&row.created_at)?;
-        let context = context(&row.context)?;
+        let version = column::version(&row.version).map_err(of(Column::Version))?;
+        let content_type = column::optional(&row.content_type).map_err(of(Column::ContentType))?;
+        let uuid = column::uuid(&row.uuid).map_err(of(Column::Uuid))?;
+        let name = column::required(&row.name).map_err(of(Column::Name))?.into_owned();
+        let created_at = column::created_at(&row.created_at).map_err(of(Column::CreatedAt))?.into_owned();
+        let context = column::context(&row.context).map_err(of(Column::Context))?.into_owned();
+        let owned = |text: Option<Cow<'_, str>>| text.map(Cow::into_owned);
         let stream_id = StreamId {
-            id: required("stream_id", &row.stream_id)?,
-            name: optional("stream_name", &row.stream_name)?,
-            category: optional("category", &row.category)?,
+            id: column::stream_id(&row.stream_id).map_err(of(Column::StreamId))?.into_owned(),
+            name: owned(column::optional(&row.stream_name).map_err(of(Column::StreamName))?),
+            category: owned(column::optional(&row.category).map_err(of(Column::Category))?),
         };
-        let tenant_id = optional("tenant_id", &row.tenant_id)?.unwrap_or_else(|| DEFAULT_TENANT.to_owned());
-        let position = self.position;
-        let data = StoredData { content_type, value: data(self.into_data())? };
-        let data = serde.deserialize(data).map_err(|error| undecodable("data", error.to_string()))?;
-        let position =
-            u64::try_from(position).map_err(|_| undecodable("position", format!("{position} is less than 1")))?;
+        let tenant_id = column::tenant_id(&row.tenant_id).map_err(of(Column::TenantId))?.into_owned();
+        let (position, content_type) = (self.position, owned(content_type));
+        let data = column::data(self.into_data()).map_err(of(Column::Data))?;
+        let data = serde.deserialize(StoredData { content_type, value: data });
+        let data = data.map_err(|error| of(Column::Data)(error.to_string()))?;
+        let position = u64::try_from(position)
+            .map_err(|_| Undecodable { column: "position", reason: format!("{position} is less than 1") })?;
         let wrapped_event = WrappedEvent { uuid, name, version, created_at, data, context };
         Ok(Recorded { wrapped_event, stream_id, position, tenant_id, attempt })
     }
+}
+
+fn of(column: Column) -> impl Fn(String) -> Undecodable {
+    move |reason| Undecodable { column: column.name(), reason }
 }
 
 /// A stream of a tenant, in 64 bits. Two streams that share one would hold each other up, and lose nothing.
@@ -58,6 +63,22 @@ impl RawEntry {
 pub struct StreamKey(pub u64);
 
 impl StreamKey {
+    /// The key of the stream that the entry with these columns belongs to. One whose stream cannot be told has a stream of
+    /// its own, so that it is in nobody's way.
+    ///
+    /// Every row that has these columns, of whatever table, gets its key here.
+    pub fn of_entry(position: i64, tenant_id: &Field<'_>, stream_id: &Field<'_>) -> Self {
+        // No tenant is empty: no stream has such a key.
+        Self::told(tenant_id, stream_id).unwrap_or_else(|| Self::of(b"", &position.to_le_bytes()))
+    }
+
+    /// The key of the stream that these columns tell: of what they are decoded to, so that whatever stands for the same
+    /// stream has the same key. None where they tell none.
+    pub(crate) fn told(tenant_id: &Field<'_>, stream_id: &Field<'_>) -> Option<Self> {
+        let (tenant_id, stream_id) = (column::tenant_id(tenant_id).ok()?, column::stream_id(stream_id).ok()?);
+        Some(Self::of(tenant_id.as_bytes(), stream_id.as_bytes()))
+    }
+
     /// The key of the stream `stream_id` of `tenant_id`. It is the same in every process and every version.
     pub fn of(tenant_id: &[u8], stream_id: &[u8]) -> Self {
         // FNV-1a, eight bytes at a time: the keys are not an attacker's to gain from, and each entry needs one.
@@ -72,161 +93,6 @@ impl StreamKey {
             }
         }
         Self(hash ^ (hash >> 32))
-    }
-}
-
-impl Field<'_> {
-    /// Its text, where it is text in UTF-8.
-    pub(crate) fn text(&self) -> Option<&str> {
-        match self {
-            Self::Text(bytes) => std::str::from_utf8(bytes).ok(),
-            _ => None,
-        }
-    }
-
-    fn kind(&self) -> String {
-        match self {
-            Self::Null => "NULL".into(),
-            Self::Integer(_) => "a whole number".into(),
-            Self::Real(_) => "a floating point number".into(),
-            Self::Text(_) if self.text().is_some() => "text".into(),
-            Self::Text(_) => "text in another encoding".into(),
-            Self::Bytes(_) => "a blob".into(),
-            Self::TooLong(bytes) => format!("{bytes} bytes"),
-        }
-    }
-}
-
-fn undecodable(column: &'static str, reason: impl Into<String>) -> Undecodable {
-    Undecodable { column, reason: reason.into() }
-}
-
-fn too_long(column: &'static str, bytes: u64) -> Undecodable {
-    undecodable(
-        column,
-        format!("{bytes} bytes are too many: a publisher is given at most 32 MiB of data, and 1 MiB of anything else"),
-    )
-}
-
-fn required(column: &'static str, field: &Field<'_>) -> Result<String, Undecodable> {
-    match optional(column, field)? {
-        Some(text) if !text.is_empty() => Ok(text),
-        Some(_) => Err(undecodable(column, "it is empty")),
-        None => Err(undecodable(column, "it is NULL")),
-    }
-}
-
-fn optional(column: &'static str, field: &Field<'_>) -> Result<Option<String>, Undecodable> {
-    match (field.text(), field) {
-        (Some(text), _) => Ok(Some(text.to_owned())),
-        (_, Field::Integer(number)) => Ok(Some(number.to_string())),
-        (_, Field::Null) => Ok(None),
-        (_, Field::TooLong(bytes)) => Err(too_long(column, *bytes)),
-        _ => Err(undecodable(column, format!("text in UTF-8 is expected, not {}", field.kind()))),
-    }
-}
-
-fn version(field: &Field<'_>) -> Result<Option<u64>, Undecodable> {
-    match field {
-        Field::Null => Ok(None),
-        Field::Integer(version) => match u64::try_from(*version) {
-            Ok(version) => Ok(Some(version)),
-            Err(_) => Err(undecodable("version", format!("{version} is less than nothing"))),
-        },
-        other => Err(undecodable("version", format!("a whole number is expected, not {}", other.kind()))),
-    }
-}
-
-fn data(field: Field<'_>) -> Result<StoredValue, Undecodable> {
-    match field {
-        Field::Text(bytes) => Ok(String::from_utf8(bytes.into_owned())
-            .map_or_else(|error| StoredValue::Bytes(error.into_bytes()), StoredValue::Text)),
-        Field::Bytes(bytes) => Ok(StoredValue::Bytes(bytes.into_owned())),
-        Field::Integer(number) => Ok(StoredValue::Text(number.to_string())),
-        Field::TooLong(bytes) => Err(too_long("data", bytes)),
-        other => Err(undecodable("data", format!("JSON text is expected, not {}", other.kind()))),
-    }
-}
-
-/// As text in any of its usual forms, or as its 16 bytes.
-fn uuid(field: &Field<'_>) -> Result<Uuid, Undecodable> {
-    let parsed = match field {
-        Field::Text(text) => Uuid::try_parse_ascii(text),
-        Field::Bytes(bytes) => Uuid::from_slice(bytes),
-        other => return Err(undecodable("uuid", format!("a UUID is expected, not {}", other.kind()))),
-    };
-    parsed.map_err(|error| undecodable("uuid", error.to_string()))
-}
-
-/// As RFC 3339 text; without an offset, and in SQLite's own form with a space, it is UTC.
-fn created_at(field: &Field<'_>) -> Result<String, Undecodable> {
-    let Some(text) = field.text() else {
-        return Err(undecodable("created_at", format!("a date and time is expected, not {}", field.kind())));
-    };
-    // What the table's own default writes, `2026-01-31T12:00:00.000Z`, is by far the most common: most of it is known to
-    // be right without parsing it.
-    let usual = is_usual_form(text);
-    if usual && text.get(8..10).is_some_and(|day| day <= "28") {
-        return Ok(text.to_owned());
-    }
-    let parsed = text
-        .parse::<Timestamp>()
-        .or_else(|_| text.parse::<DateTime>().and_then(|civil| TimeZone::UTC.to_timestamp(civil)));
-    match parsed {
-        Ok(_) if usual => Ok(text.to_owned()),
-        Ok(timestamp) => Ok(timestamp.to_string()),
-        Err(error) => Err(undecodable("created_at", error.to_string())),
-    }
-}
-
-fn is_usual_form(text: &str) -> bool {
-    const PATTERN: &[u8; 24] = b"0000-00-00T00:00:00.000Z";
-    let digit_or_same = |(byte, pattern): (&u8, &u8)| match pattern {
-        b'0' => byte.is_ascii_digit(),
-        other => byte == other,
-    };
-    let within = |range: std::ops::Range<usize>, low: &str, high: &str| {
-        text.get(range).is_some_and(|part| (low..=high).contains(&part))
-    };
-    text.len() == PATTERN.len()
-        && text.as_bytes().iter().zip(PATTERN).all(digit_or_same)
-        && within(5..7, "01", "12")
-        && within(8..10, "01", "31")
-        && within(11..13, "00", "23")
-        && within(14..16, "00", "59")
-        && within(17..19, "00", "59")
-}
-
-fn context(field: &Field<'_>) -> Result<String, Undecodable> {
-    let Some(text) = optional("context", field)? else {
-        return Ok("{}".to_owned());
-    };
-    check_context(&text).map_err(|reason| undecodable("context", reason))?;
-    Ok(text)
-}
-
-/// Whether `text` is a JSON object; else why not.
-pub(crate) fn check_context(text: &str) -> Result<(), String> {
-    if text == "{}" {
-        return Ok(());
-    }
-    let mut json = serde_json::Deserializer::from_str(text);
-    let checked = json.deserialize_map(AnyObject).and_then(|()| json.end());
-    checked.map_err(|error| format!("it is not a JSON object: {error}"))
-}
-
-struct AnyObject;
-
-impl<'de> Visitor<'de> for AnyObject {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(())
     }
 }
 
@@ -396,7 +262,7 @@ mod tests {
             match entry.decode(1, &JsonSerde) {
                 Ok(Recorded { wrapped_event: event, stream_id, .. }) => {
                     prop_assert!(!event.name.is_empty() && !stream_id.id.is_empty());
-                    prop_assert!(event.created_at.parse::<Timestamp>().is_ok(), "{}", event.created_at);
+                    prop_assert!(event.created_at.parse::<jiff::Timestamp>().is_ok(), "{}", event.created_at);
                     prop_assert!(serde_json::from_str::<serde_json::Map<_, _>>(&event.context).is_ok());
                 }
                 Err(refused) => prop_assert!(refused.to_string().contains(": ")),

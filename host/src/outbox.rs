@@ -14,6 +14,7 @@ use crate::row::RawEntry;
 use crate::serde::StoredData;
 use crate::settlement::History;
 
+mod blocked;
 mod memory;
 mod none;
 mod operator;
@@ -23,7 +24,8 @@ pub mod sqlite;
 pub use memory::MemoryOutbox;
 pub use none::NoOutbox;
 pub use operator::{
-    Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, Operator, Pruned, Retention, Selection,
+    Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, LISTED_BYTES_MAX, Operator, Pruned, Retention,
+    Selection,
 };
 pub use registry::{
     CanaryShare, Counts, Deployed, MODULE_BYTES_MAX, PublisherVersion, Registry, RolledBack, VersionState,
@@ -50,7 +52,7 @@ pub trait OutboxStorageStrategy: Send + Sync {
     /// [`StorageError::Leased`] where somebody else has it.
     fn lease(&self) -> Result<Box<dyn Lease>, StorageError>;
 
-    /// Reads entries in position order, from the first one after `after` on.
+    /// Reads entries in position order, from the first one after `after` on; after [`i64::MIN`] from the very first one on.
     ///
     /// `wanted` says of each entry whether it is to be read. At most `read_max` are, and at most `looked_at_max` are
     /// looked at, so that no read transaction lasts long.
@@ -121,7 +123,7 @@ pub type Wanted<'a> = &'a mut dyn FnMut(i64, StreamKey) -> bool;
 pub struct PageBounds {
     /// The most entries that are read.
     pub read_max: usize,
-    /// The most bytes of data that are read, give or take one entry.
+    /// The most bytes that are read, those of every column, give or take one entry.
     pub bytes_max: usize,
     /// The most entries that are looked at.
     pub looked_at_max: usize,
@@ -297,7 +299,7 @@ impl RelayCondition {
 pub struct Status {
     /// Entries that are not delivered yet, those that wait for a retry included.
     pub pending: u64,
-    /// When the oldest of them was made, as its row says.
+    /// When the oldest of them was made: in RFC 3339, or else as its row says.
     pub oldest_created_at: Option<String>,
     /// Entries that failed, and wait for a retry.
     pub waiting: u64,

@@ -1,13 +1,12 @@
 //! Which publishers an entry goes to.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::column;
 use crate::publisher::Publisher;
-use crate::recorded::DEFAULT_TENANT;
-use crate::row::{Field, RawEntry};
+use crate::row::RawEntry;
 
 /// The most publishers of one outbox.
 pub const PUBLISHERS_MAX: usize = 64;
@@ -140,15 +139,17 @@ impl<'a> Publishers<'a> {
     pub(crate) fn route(&self, entry: &RawEntry) -> Legs {
         let Some(routes) = &self.routes else { return Legs::one(0) };
         let row = entry.row();
-        let (name, category) = (text(&row.name), text(&row.category));
-        let tenant = text(&row.tenant_id).unwrap_or(DEFAULT_TENANT.into());
+        // What cannot be decoded matches no pattern, and is set aside whatever its route.
+        let text = |decoded: Result<_, String>| decoded.ok().flatten();
+        let (name, category) = (text(column::optional(&row.name)), text(column::optional(&row.category)));
+        let tenant = column::tenant_id(&row.tenant_id).ok();
         let matches = |route: &Route| {
             let is = |pattern: &Option<Pattern>, text: Option<&str>| {
                 pattern.as_ref().is_none_or(|pattern| text.is_some_and(|text| pattern.matches(text)))
             };
             is(&route.name, name.as_deref())
                 && is(&route.category, category.as_deref())
-                && is(&route.tenant, Some(&tenant))
+                && is(&route.tenant, tenant.as_deref())
         };
         routes.iter().find(|(route, _)| matches(route)).map_or(Legs::NONE, |(_, legs)| *legs)
     }
@@ -232,14 +233,6 @@ impl Pattern {
             text = text.get(at + part.len()..).unwrap_or_default();
         }
         true
-    }
-}
-
-/// A field as a pattern sees it.
-fn text<'a>(field: &'a Field<'_>) -> Option<Cow<'a, str>> {
-    match field {
-        Field::Integer(number) => Some(number.to_string().into()),
-        field => field.text().map(Into::into),
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use uuid::Uuid;
 
+use crate::column;
+
 /// The namespace in which a stream's id is derived from its name (UUIDv5), as in the pattern's reference
 /// implementation, python-event-sourcery.
 pub const STREAM_NAMESPACE: Uuid = Uuid::from_u128(0x3a24a3ee_d33d_4266_93ab_7d8e256a6d44);
@@ -123,11 +125,11 @@ pub struct NewEvent {
     pub created_at: Option<jiff::Timestamp>,
     /// The event's data.
     pub data: Payload,
-    /// What travels with the event: the text of a JSON object.
+    /// What travels with the event: the text of a JSON object; an empty one, and `null`, stand for none.
     pub context: String,
     /// The stream that the event belongs to.
     pub stream_id: StreamId,
-    /// The tenant whose event it is.
+    /// The tenant whose event it is; an empty one stands for [`DEFAULT_TENANT`].
     pub tenant_id: String,
 }
 
@@ -152,12 +154,23 @@ impl NewEvent {
         match self {
             Self { name, .. } if name.is_empty() => missing("name"),
             Self { stream_id, .. } if stream_id.id.is_empty() => missing("stream_id"),
-            Self { tenant_id, .. } if tenant_id.is_empty() => missing("tenant_id"),
             Self { version: Some(version), .. } if i64::try_from(*version).is_err() => {
                 Err(format!("version {version} is more than {}", i64::MAX))
             }
-            Self { context, .. } => crate::entry::check_context(context).map_err(|reason| format!("context: {reason}")),
+            Self { context, .. } => {
+                column::context_text(context).map(|_| ()).map_err(|reason| format!("context: {reason}"))
+            }
         }
+    }
+
+    /// The tenant as it is stored: an empty one is none.
+    pub(crate) fn stored_tenant(&self) -> &str {
+        if self.tenant_id.is_empty() { DEFAULT_TENANT } else { &self.tenant_id }
+    }
+
+    /// The context as it is stored: an empty one, and JSON's null, are none.
+    pub(crate) fn stored_context(&self) -> &str {
+        column::context_text(&self.context).unwrap_or(&self.context)
     }
 
     /// The same event of another tenant.

@@ -363,8 +363,13 @@ impl<'a> Session<'a> {
     /// Reads the waiting entries whose time has come.
     fn read_due(&mut self, now: Instant) -> Result<(), StorageError> {
         let now = if self.limit.is_some() { self.began } else { now };
-        let max = DUE_MAX.min(self.room());
-        for position in self.lanes.due(now, max) {
+        let mut read = 0;
+        // Each may be as large as an entry can be: there has to be room before each.
+        while read < DUE_MAX
+            && self.room() > 0
+            && let Some(position) = self.lanes.due(now, 1).pop()
+        {
+            read += 1;
             let one = PageBounds { read_max: 1, looked_at_max: 1, ..PAGE };
             let mut is_it = |found: i64, _| found == position;
             let page = self.parts.strategy.entries(position.saturating_sub(1), one, &mut is_it)?;

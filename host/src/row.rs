@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::column;
 use crate::entry::StreamKey;
 
 /// What stands in the columns of a row. Whoever can write to the database may have written it: each part can be anything.
@@ -30,6 +31,33 @@ pub struct Row<'a> {
     pub context: Field<'a>,
     /// The event's data.
     pub data: Field<'a>,
+}
+
+/// A column of the outbox's; its position is none of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Column {
+    /// The entry's tenant.
+    TenantId,
+    /// Its stream's identity.
+    StreamId,
+    /// Its stream's name.
+    StreamName,
+    /// Its stream's category.
+    Category,
+    /// The event's identity.
+    Uuid,
+    /// The event's type.
+    Name,
+    /// The event's version.
+    Version,
+    /// When the event was made.
+    CreatedAt,
+    /// The media type of the data.
+    ContentType,
+    /// What travels with the event.
+    Context,
+    /// The event's data.
+    Data,
 }
 
 /// One part of a row.
@@ -117,7 +145,7 @@ impl RawEntry {
 
     /// Its data alone, which is not copied.
     pub(crate) fn into_data(mut self) -> Field<'static> {
-        let length = self.data_len();
+        let length = self.head(DATA).1;
         match self.column(DATA) {
             Field::Null => Field::Null,
             Field::Integer(number) => Field::Integer(number),
@@ -136,12 +164,12 @@ impl RawEntry {
 
     /// The stream that the entry belongs to, as far as it can be told.
     pub fn stream_key(&self) -> StreamKey {
-        StreamKey::of(self.column(TENANT_ID).bytes(), self.column(STREAM_ID).bytes())
+        StreamKey::of_entry(self.position, &self.column(TENANT_ID), &self.column(STREAM_ID))
     }
 
-    /// How many bytes its data takes.
-    pub(crate) fn data_len(&self) -> usize {
-        self.head(DATA).1
+    /// How many bytes of memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.packed.len()
     }
 
     fn column(&self, index: usize) -> Field<'_> {
@@ -191,12 +219,149 @@ impl<'a> Row<'a> {
     }
 }
 
-impl<'a> Field<'a> {
-    /// Its bytes, where it is text or bytes; else none.
-    pub(crate) fn bytes(&self) -> &[u8] {
+impl<'a> Row<'a> {
+    /// What a column is shown as; none for NULL. An identity is shown as what it is decoded to, where it can be.
+    pub(crate) fn shown(&self, column: Column) -> Option<String> {
+        let field = self.field(column);
+        let decoded = match column {
+            Column::TenantId => column::tenant_id(field).ok(),
+            Column::StreamId => column::stream_id(field).ok(),
+            Column::Uuid => column::uuid(field).ok().map(|uuid| uuid.to_string().into()),
+            _ => None,
+        };
+        decoded.map(Cow::into_owned).or_else(|| field.shown())
+    }
+
+    /// The row with these columns, which are in the order of [`Column::ALL`].
+    pub(crate) fn of(columns: [Field<'a>; COLUMNS]) -> Self {
+        let [tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context, data] =
+            columns;
+        Self {
+            tenant_id,
+            stream_id,
+            stream_name,
+            category,
+            uuid,
+            name,
+            version,
+            created_at,
+            content_type,
+            context,
+            data,
+        }
+    }
+
+    pub(crate) fn field(&self, column: Column) -> &Field<'a> {
+        match column {
+            Column::TenantId => &self.tenant_id,
+            Column::StreamId => &self.stream_id,
+            Column::StreamName => &self.stream_name,
+            Column::Category => &self.category,
+            Column::Uuid => &self.uuid,
+            Column::Name => &self.name,
+            Column::Version => &self.version,
+            Column::CreatedAt => &self.created_at,
+            Column::ContentType => &self.content_type,
+            Column::Context => &self.context,
+            Column::Data => &self.data,
+        }
+    }
+
+    /// The same row with another value in one column.
+    pub(crate) fn with(self, column: Column, field: Field<'a>) -> Self {
+        Self::of(Column::ALL.map(|it| if it == column { field.clone() } else { self.field(it).clone() }))
+    }
+
+    /// The same row, with only the lengths of what has more than `bytes_max` bytes.
+    pub(crate) fn within(&self, bytes_max: usize) -> Row<'_> {
+        Row::of(Column::ALL.map(|column| self.field(column).within(bytes_max)))
+    }
+}
+
+impl Column {
+    /// Every column, in the order of the table's.
+    pub const ALL: [Self; COLUMNS] = [
+        Self::TenantId,
+        Self::StreamId,
+        Self::StreamName,
+        Self::Category,
+        Self::Uuid,
+        Self::Name,
+        Self::Version,
+        Self::CreatedAt,
+        Self::ContentType,
+        Self::Context,
+        Self::Data,
+    ];
+
+    /// Its name in the table.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Text(bytes) | Self::Bytes(bytes) => bytes,
-            Self::Null | Self::Integer(_) | Self::Real(_) | Self::TooLong(_) => &[],
+            Self::TenantId => "tenant_id",
+            Self::StreamId => "stream_id",
+            Self::StreamName => "stream_name",
+            Self::Category => "category",
+            Self::Uuid => "uuid",
+            Self::Name => "name",
+            Self::Version => "version",
+            Self::CreatedAt => "created_at",
+            Self::ContentType => "content_type",
+            Self::Context => "context",
+            Self::Data => "data",
+        }
+    }
+
+    /// The most bytes that a publisher could be given of it: more are not read.
+    pub(crate) fn bytes_max(self) -> usize {
+        if self == Self::Data { column::DATA_BYTES_MAX } else { column::TEXT_BYTES_MAX }
+    }
+}
+
+impl<'a> Field<'a> {
+    /// Its text, where it is text in UTF-8.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(bytes) => std::str::from_utf8(bytes).ok(),
+            _ => None,
+        }
+    }
+
+    /// What kind of thing it is, in words.
+    pub(crate) fn kind(&self) -> String {
+        match self {
+            Self::Null => "NULL".into(),
+            Self::Integer(_) => "a whole number".into(),
+            Self::Real(_) => "a floating point number".into(),
+            Self::Text(_) if self.text().is_some() => "text".into(),
+            Self::Text(_) => "text in another encoding".into(),
+            Self::Bytes(_) => "a blob".into(),
+            Self::TooLong(bytes) => format!("{bytes} bytes"),
+        }
+    }
+
+    /// What it is shown as: text as it is, other bytes as hex after `0x`, and of what is too long its length; none for NULL.
+    pub(crate) fn shown(&self) -> Option<String> {
+        match self {
+            Self::Null => None,
+            Self::Integer(number) => Some(number.to_string()),
+            Self::Real(number) => Some(number.to_string()),
+            Self::Text(bytes) | Self::Bytes(bytes) => {
+                Some(std::str::from_utf8(bytes).map_or_else(|_| hex(bytes), ToOwned::to_owned))
+            }
+            Self::TooLong(bytes) => Some(format!("({bytes} bytes)")),
+        }
+    }
+
+    /// The same field, or its length, where it has more than `bytes_max` bytes.
+    fn within(&self, bytes_max: usize) -> Field<'_> {
+        match self {
+            Self::Text(bytes) | Self::Bytes(bytes) if bytes.len() > bytes_max => Field::TooLong(bytes.len() as u64),
+            Self::Text(bytes) => Field::Text(bytes.as_ref().into()),
+            Self::Bytes(bytes) => Field::Bytes(bytes.as_ref().into()),
+            Self::Null => Field::Null,
+            Self::Integer(number) => Field::Integer(*number),
+            Self::Real(number) => Field::Real(*number),
+            Self::TooLong(length) => Field::TooLong(*length),
         }
     }
 
@@ -233,6 +398,11 @@ impl<'a> Field<'a> {
             }
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or_default();
+    "0x".chars().chain(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)])).collect()
 }
 
 impl<'a> From<&'a str> for Field<'a> {
@@ -280,8 +450,9 @@ mod tests {
         };
         let entry = RawEntry::new(7, &row);
         assert_eq!(entry.row(), row);
-        assert_eq!((entry.position, entry.data_len()), (7, 3));
-        assert_eq!(entry.stream_key(), StreamKey::of(b"", b"order-1"));
+        assert_eq!(entry.position, 7);
+        assert!(entry.bytes() > "order-1".len() + "text/csv".len() + "1,2".len());
+        assert_eq!(entry.stream_key(), StreamKey::of(b"default", b"order-1"));
         assert_eq!(entry.into_data(), "1,2".into());
         for data in [Field::Null, Field::Integer(-1), Field::Real(0.5), Field::TooLong(1), Field::Bytes(vec![1].into())]
         {

@@ -2,6 +2,7 @@
 
 use serde::de::IgnoredAny;
 
+use crate::jsonb;
 use crate::recorded::Payload;
 
 /// An event's data as the outbox keeps it.
@@ -90,6 +91,9 @@ impl Serde for JsonSerde {
                 Ok(StoredData::json(text.as_str()))
             }
             Payload::Binary { content_type, bytes } => {
+                if is_left_out(content_type) {
+                    return Err(SerdeError("binary data has to say its content_type".into()));
+                }
                 if is_json(content_type) {
                     return Err(SerdeError(format!("data of type {content_type} is JSON, not binary")));
                 }
@@ -100,7 +104,7 @@ impl Serde for JsonSerde {
 
     fn deserialize(&self, data: StoredData) -> Result<Payload, SerdeError> {
         match data.content_type {
-            Some(content_type) if !is_json(&content_type) => {
+            Some(content_type) if !is_left_out(&content_type) && !is_json(&content_type) => {
                 let bytes = match data.value {
                     StoredValue::Text(text) => text.into_bytes(),
                     StoredValue::Bytes(bytes) => bytes,
@@ -114,14 +118,21 @@ impl Serde for JsonSerde {
 
 /// Drivers of some languages store a text of bytes as a blob: JSON is JSON in either form.
 fn json(value: StoredValue) -> Result<String, SerdeError> {
-    let text = match value {
-        StoredValue::Text(text) => text,
-        StoredValue::Bytes(bytes) => String::from_utf8(bytes).map_err(|_| {
-            SerdeError("data is a blob that is not JSON: where it is meant to be binary, set content_type".into())
-        })?,
-    };
-    check_json(&text)?;
-    Ok(text)
+    match value {
+        StoredValue::Text(text) => check_json(&text).map(|()| text),
+        StoredValue::Bytes(bytes) => {
+            let no_text = "data is a blob that is not JSON: where it is meant to be binary, set content_type";
+            let text = String::from_utf8(bytes).map_err(|error| (error.into_bytes(), SerdeError(no_text.into())));
+            let json = text.and_then(|text| match check_json(&text) {
+                Ok(()) => Ok(text),
+                Err(error) => Err((text.into_bytes(), error)),
+            });
+            json.map_err(|(bytes, error)| match jsonb::is_one(&bytes) {
+                true => SerdeError(format!("data is {}", jsonb::REASON)),
+                false => error,
+            })
+        }
+    }
 }
 
 /// Checked without building anything, and without a limit on how deep it nests.
@@ -130,6 +141,11 @@ fn check_json(text: &str) -> Result<(), SerdeError> {
         Ok(_) => Ok(()),
         Err(error) => Err(SerdeError(format!("data is not JSON: {error}"))),
     }
+}
+
+/// Go, for one, writes an empty text where nothing was set.
+fn is_left_out(content_type: &str) -> bool {
+    content_type.trim().is_empty()
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -158,7 +174,9 @@ mod tests {
         let data = "{\"z\": 1.10, \"a\":\t1e2,\n \"z\": \"\\u00e9\"} ";
         let json = Payload::Json(data.into());
         assert_eq!(JsonSerde.serialize(&json), Ok(StoredData::json(data)));
-        for content_type in [None, Some("application/json"), Some("Application/JSON; charset=utf-8")] {
+        for content_type in
+            [None, Some(""), Some(" "), Some("application/json"), Some("Application/JSON; charset=utf-8")]
+        {
             assert_eq!(JsonSerde.deserialize(stored(content_type, text(data))), Ok(json.clone()));
             assert_eq!(JsonSerde.deserialize(stored(content_type, bytes(data.as_bytes()))), Ok(json.clone()));
         }
@@ -189,5 +207,16 @@ mod tests {
         assert!(JsonSerde.serialize(&Payload::Json("{} {}".into())).is_err());
         let mislabelled = Payload::Binary { content_type: "application/json".into(), bytes: vec![] };
         assert!(JsonSerde.serialize(&mislabelled).is_err());
+        let unlabelled = Payload::Binary { content_type: "".into(), bytes: vec![] };
+        assert!(JsonSerde.serialize(&unlabelled).is_err(), "it would be read as JSON");
+    }
+
+    #[test]
+    fn jsonb_is_told_for_what_it_is() {
+        // SELECT hex(jsonb('{"a":1}'))
+        let jsonb = bytes(&[0x4c, 0x17, 0x61, 0x13, 0x31]);
+        let refusal = JsonSerde.deserialize(stored(None, jsonb.clone())).unwrap_err().to_string();
+        assert!(refusal.contains("JSONB") && refusal.contains("json()"), "{refusal}");
+        assert!(JsonSerde.deserialize(stored(Some("application/octet-stream"), jsonb)).is_ok());
     }
 }

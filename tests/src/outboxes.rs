@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use outbox_host::outbox::sqlite::rusqlite::types::{ToSqlOutput, ValueRef};
 use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
 use outbox_host::{
     Field, MemoryOutbox, NewEvent, OutboxStorageStrategy, Payload, Recorded, Row, SqliteOutbox, StreamId, WrappedEvent,
@@ -41,6 +42,9 @@ pub trait Kept {
 
     /// Inserts a row as a foreign program might, with anything in it.
     fn insert(&self, row: Row<'_>) -> i64;
+
+    /// Lets a number stay a number: an application may have made the table itself, with columns of no type.
+    fn loosen(&self);
 }
 
 /// A SQLite outbox in a folder of its own.
@@ -97,31 +101,33 @@ impl Kept for Sqlite {
             )
         };
         if insert(&connection).is_err() {
-            connection
-                .execute_batch(
-                    "ALTER TABLE outbox RENAME TO strict_outbox;
-                     CREATE TABLE outbox (position INTEGER PRIMARY KEY AUTOINCREMENT, tenant_id, stream_id, stream_name,
-                                          category, uuid, name, version, created_at, content_type, context, data);
-                     INSERT INTO outbox SELECT * FROM strict_outbox;
-                     DROP TABLE strict_outbox;",
-                )
-                .unwrap();
+            self.loosen();
             insert(&connection).unwrap();
         }
         connection.last_insert_rowid()
     }
+
+    fn loosen(&self) {
+        let loose = "
+            ALTER TABLE outbox RENAME TO strict_outbox;
+            CREATE TABLE outbox (position INTEGER PRIMARY KEY AUTOINCREMENT, tenant_id, stream_id, stream_name, category,
+                                 uuid, name, version, created_at, content_type, context, data);
+            INSERT INTO outbox SELECT * FROM strict_outbox;
+            DROP TABLE strict_outbox;";
+        self.connection().execute_batch(loose).unwrap();
+    }
 }
 
-fn value(field: &Field<'_>) -> outbox_host::outbox::sqlite::rusqlite::types::Value {
-    use outbox_host::outbox::sqlite::rusqlite::types::Value;
-    match field {
-        Field::Null => Value::Null,
-        Field::Integer(number) => Value::Integer(*number),
-        Field::Real(number) => Value::Real(*number),
-        Field::Text(text) => Value::Text(String::from_utf8(text.to_vec()).unwrap()),
-        Field::Bytes(bytes) => Value::Blob(bytes.to_vec()),
+/// As SQLite keeps it; its text need not be UTF-8.
+fn value<'f>(field: &'f Field<'_>) -> ToSqlOutput<'f> {
+    ToSqlOutput::Borrowed(match field {
+        Field::Null => ValueRef::Null,
+        Field::Integer(number) => ValueRef::Integer(*number),
+        Field::Real(number) => ValueRef::Real(*number),
+        Field::Text(text) => ValueRef::Text(text),
+        Field::Bytes(bytes) => ValueRef::Blob(bytes),
         Field::TooLong(_) => unreachable!("it is what is read, never what is written"),
-    }
+    })
 }
 
 /// An outbox in memory.
@@ -141,6 +147,8 @@ impl Kept for Memory {
     fn insert(&self, row: Row<'_>) -> i64 {
         self.0.append_raw(&row)
     }
+
+    fn loosen(&self) {}
 }
 
 /// An event of a stream, with this data.

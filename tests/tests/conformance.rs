@@ -154,7 +154,8 @@ fn only_what_is_wanted_is_read_and_within_bounds<K: Kept>(kept: &K) {
     assert_eq!(read(p[1], PAGE, Some("a")), (vec![p[2], p[4]], Some(p[4]), true));
     assert_eq!(read(i64::MIN, PageBounds { read_max: 2, ..PAGE }, None), (p[..2].to_vec(), Some(p[1]), false));
     assert_eq!(read(i64::MIN, PageBounds { looked_at_max: 3, ..PAGE }, Some("b")), (vec![p[1]], Some(p[2]), false));
-    assert_eq!(read(i64::MIN, PageBounds { bytes_max: 3, ..PAGE }, None).0, p[..2]);
+    assert_eq!(read(i64::MIN, PageBounds { bytes_max: 3, ..PAGE }, None).0, p[..1], "more than its data counts");
+    assert_eq!(read(i64::MAX, PAGE, None), (vec![], None, true));
     assert_eq!(read(p[4], PAGE, None), (vec![], None, true));
 }
 

@@ -129,7 +129,7 @@ impl Dead {
 impl Filter {
     fn into_filter(self) -> DeadLetterFilter {
         let Self { name, stream, tenant, since, reason } = self;
-        DeadLetterFilter { name, stream, tenant, since, reason }
+        DeadLetterFilter { name, stream, tenant, since, reason, after: None }
     }
 
     fn is_empty(&self) -> bool {
@@ -207,8 +207,7 @@ impl Show {
 }
 
 fn find(outbox: &SqliteOutbox, id: i64) -> Result<DeadLetter> {
-    let found = outbox.dead_letters(&Selection::Positions(vec![id]), 1)?;
-    found.into_iter().next().with_context(|| format!("there is no dead letter {id}"))
+    outbox.dead_letter(id)?.with_context(|| format!("there is no dead letter {id}"))
 }
 
 impl Retry {

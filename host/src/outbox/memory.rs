@@ -1,27 +1,28 @@
 //! An outbox in memory: for tests, and for applications whose events need not outlive the process.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::operator::{
-    Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, Operator, Pruned, Retention, Selection,
-};
+use super::operator::{Act, AttemptRecord, AuditRecord, DeadLetter, End, Operator, Pruned, Retention, Selection};
 use super::{
-    BLOCKED_MAX, BlockedStream, Failed, Fate, Held, Hold, Lease, OutboxStorageStrategy, Page, PageBounds, Registry,
-    RelayState, Settled, Status, StorageError, Wanted, Watch,
+    BlockedStream, Failed, Fate, Held, Hold, Lease, OutboxStorageStrategy, Page, PageBounds, Registry, RelayState,
+    Settled, Status, StorageError, Wanted, Watch,
 };
 use crate::entry::StreamKey;
 use crate::publisher::{Attempt, Outcome};
 use crate::recorded::NewEvent;
-use crate::row::{Field, RawEntry, Row};
+use crate::row::{Column, Field, RawEntry, Row};
 use crate::serde::{StoredData, StoredValue};
 use crate::settlement::History;
 
 mod registry;
+
+use super::blocked::{WAITING, first_of_each, shown_time};
 
 /// An outbox in memory. Its clones are the same outbox.
 #[derive(Clone, Default)]
@@ -106,7 +107,9 @@ impl OutboxStorageStrategy for MemoryOutbox {
 
     fn entries(&self, after: i64, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError> {
         let kept = self.kept();
-        let mut rest = kept.entries.range(after.saturating_add(1)..).take(bounds.looked_at_max);
+        // The least position that there is stands for the beginning, and is one itself.
+        let first = if after == i64::MIN { Bound::Unbounded } else { Bound::Excluded(after) };
+        let mut rest = kept.entries.range((first, Bound::Unbounded)).take(bounds.looked_at_max);
         let mut page = Page::default();
         let (mut looked_at, mut bytes) = (0, 0);
         while page.entries.len() < bounds.read_max && bytes < bounds.bytes_max {
@@ -117,7 +120,7 @@ impl OutboxStorageStrategy for MemoryOutbox {
             looked_at += 1;
             page.last = Some(*position);
             if wanted(*position, entry.stream_key()) {
-                bytes += entry.data_len();
+                bytes += entry.bytes();
                 page.entries.push(entry.clone());
             }
         }
@@ -134,11 +137,11 @@ impl OutboxStorageStrategy for MemoryOutbox {
             stream(position).map(|stream| Held { stream, position: *position, hold, delivered_to })
         });
         let parked = kept.dead.iter().filter(|(_, dead)| dead.parks_stream);
-        let parked = parked.map(|(position, dead)| Held {
-            stream: dead.entry.stream_key(),
-            position: *position,
-            hold: Hold::Parked,
-            delivered_to: Vec::new(),
+        // A dead letter whose stream cannot be told parks none.
+        let parked = parked.filter_map(|(position, dead)| {
+            let row = dead.entry.row();
+            let stream = StreamKey::told(&row.tenant_id, &row.stream_id)?;
+            Some(Held { stream, position: *position, hold: Hold::Parked, delivered_to: Vec::new() })
         });
         Ok(waiting.chain(parked).collect())
     }
@@ -164,16 +167,17 @@ impl OutboxStorageStrategy for MemoryOutbox {
     }
 
     fn status(&self) -> Result<Status, StorageError> {
+        let (first, blocked_streams_total) = first_of_each(&self.held()?);
         let kept = self.kept();
-        let blocked = kept.blocked();
+        let oldest = kept.entries.values().next();
         Ok(Status {
             pending: kept.entries.len() as u64,
-            oldest_created_at: kept.entries.values().next().and_then(|entry| shown(&entry.row().created_at)),
+            oldest_created_at: oldest.and_then(|entry| shown_time(&entry.row().created_at)),
             waiting: kept.waiting.len() as u64,
             dead_letters: kept.dead.len() as u64,
             last_position: kept.last_position,
-            blocked_streams_total: blocked.len() as u64,
-            blocked_streams: blocked.into_iter().take(BLOCKED_MAX).collect(),
+            blocked_streams_total,
+            blocked_streams: first.into_iter().filter_map(|(position, state)| kept.blocked(position, state)).collect(),
             relay: kept.state.clone().filter(|_| kept.leased),
             relay_unknown: None,
         })
@@ -240,35 +244,30 @@ impl Kept {
         }
     }
 
-    fn blocked(&self) -> Vec<BlockedStream> {
-        let mut streams: BTreeMap<StreamKey, BlockedStream> = BTreeMap::new();
-        let mut add = |position: i64, entry: &RawEntry, state, attempts, retry_at, reason: &str| {
-            streams.entry(entry.stream_key()).or_insert_with(|| BlockedStream {
-                tenant_id: shown(&entry.row().tenant_id).unwrap_or_default(),
-                stream_id: shown(&entry.row().stream_id).unwrap_or_default(),
-                position,
-                state,
-                attempts,
-                retry_at,
-                reason: reason.to_owned(),
-            });
-        };
-        for (position, waiting) in &self.waiting {
-            if let Some(entry) = self.entries.get(position) {
-                let Waiting { retry_at, history, reason, .. } = waiting;
-                add(*position, entry, "waiting", history.attempts, Some(*retry_at), reason);
+    fn blocked(&self, position: i64, state: &'static str) -> Option<BlockedStream> {
+        let (waiting, dead) = (self.waiting.get(&position), self.dead.get(&position));
+        let (entry, attempts, retry_at, reason) = match state {
+            WAITING => {
+                let Waiting { retry_at, history, reason, .. } = waiting?;
+                (self.entries.get(&position)?, history.attempts, Some(*retry_at), reason)
             }
-        }
-        for (position, dead) in self.dead.iter().filter(|(_, dead)| dead.parks_stream) {
-            add(*position, &dead.entry, "parked", dead.history.attempts, None, &dead.reason);
-        }
-        let mut blocked: Vec<BlockedStream> = streams.into_values().collect();
-        blocked.sort_by_key(|stream| stream.position);
-        blocked
+            _ => dead.map(|dead| (&dead.entry, dead.history.attempts, None, &dead.reason))?,
+        };
+        Some(BlockedStream::new(position, state, &entry.row(), attempts, retry_at, reason.clone()))
+    }
+
+    fn selected(&self, selection: &Selection) -> impl Iterator<Item = &Dead> {
+        self.dead
+            .iter()
+            .filter(move |(position, dead)| match selection {
+                Selection::Positions(positions) => positions.contains(position),
+                Selection::Matching(filter) => filter.matches(**position, &dead.entry.row(), &dead.end()),
+            })
+            .map(|(_, dead)| dead)
     }
 
     fn record(&mut self, act: &str, position: i64, detail: String, by: &Act) {
-        let uuid = self.dead.get(&position).and_then(|dead| shown(&dead.entry.row().uuid));
+        let uuid = self.dead.get(&position).and_then(|dead| dead.entry.row().shown(Column::Uuid));
         let (at, who, act) = (by.at, by.who.clone(), act.to_owned());
         self.audit.push(AuditRecord { at, who, act, position: Some(position), uuid, detail });
     }
@@ -276,11 +275,13 @@ impl Kept {
 
 impl Operator for MemoryOutbox {
     fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
-        let selected = |dead: &DeadLetter| match selection {
-            Selection::Positions(positions) => positions.contains(&dead.position),
-            Selection::Matching(filter) => matches(filter, dead),
-        };
-        Ok(self.kept().dead.values().map(dead_letter).filter(selected).take(limit).collect())
+        let kept = self.kept();
+        let selected = kept.selected(selection).take(limit);
+        Ok(selected.map(|dead| DeadLetter::listed(dead.entry.position, dead.entry.row(), dead.end())).collect())
+    }
+
+    fn dead_letter(&self, position: i64) -> Result<Option<DeadLetter>, StorageError> {
+        Ok(self.kept().dead.get(&position).map(|dead| DeadLetter::new(position, &dead.entry.row(), dead.end())))
     }
 
     fn dead_entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError> {
@@ -292,9 +293,8 @@ impl Operator for MemoryOutbox {
     }
 
     fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
-        let selected = self.dead_letters(selection, usize::MAX)?;
-        let positions = selected.into_iter().map(|dead| dead.position);
         Ok(self.change(|kept| {
+            let positions: Vec<i64> = kept.selected(selection).map(|dead| dead.entry.position).collect();
             kept.generation += 1;
             let mut retried = Vec::new();
             for position in positions {
@@ -327,15 +327,19 @@ impl Operator for MemoryOutbox {
         }))
     }
 
-    fn edit_dead_letter(&self, position: i64, data: &str, by: &Act) -> Result<bool, StorageError> {
+    fn mend_dead_letter(&self, position: i64, changes: &[(Column, Field<'_>)], by: &Act) -> Result<bool, StorageError> {
         Ok(self.change(|kept| {
             kept.generation += 1;
-            let Some(dead) = kept.dead.get_mut(&position) else { return false };
-            let old = shown(&dead.entry.row().data).unwrap_or_default();
-            let edited = Row { data: data.into(), content_type: Field::Null, ..dead.entry.row() };
-            dead.entry = RawEntry::new(position, &edited);
-            kept.record("edit", position, format!("data was: {old}"), by);
-            true
+            for (column, new) in changes {
+                let Some(dead) = kept.dead.get_mut(&position) else { return false };
+                let row = dead.entry.row();
+                let old = (row.field(*column) != new).then(|| row.field(*column).shown().unwrap_or_default());
+                dead.entry = RawEntry::new(position, &row.with(*column, new.clone()));
+                if let Some(old) = old {
+                    kept.record("edit", position, format!("{} was: {old}", column.name()), by);
+                }
+            }
+            kept.dead.contains_key(&position)
         }))
     }
 
@@ -394,7 +398,7 @@ fn take_one(left: &mut usize) -> bool {
 fn row<'a>(event: &'a NewEvent, data: &'a StoredData) -> Row<'a> {
     let stream = &event.stream_id;
     Row {
-        tenant_id: event.tenant_id.as_str().into(),
+        tenant_id: event.stored_tenant().into(),
         stream_id: stream.id.as_str().into(),
         stream_name: stream.name.as_deref().into(),
         category: stream.category.as_deref().into(),
@@ -405,7 +409,7 @@ fn row<'a>(event: &'a NewEvent, data: &'a StoredData) -> Row<'a> {
             .map_or(Field::Null, |version| Field::Integer(i64::try_from(version).unwrap_or(i64::MAX))),
         created_at: event.created_at.unwrap_or_else(Timestamp::now).to_string().into(),
         content_type: data.content_type.as_deref().into(),
-        context: event.context.as_str().into(),
+        context: event.stored_context().into(),
         data: match &data.value {
             StoredValue::Text(text) => text.as_str().into(),
             StoredValue::Bytes(bytes) => Field::Bytes(bytes.into()),
@@ -413,60 +417,17 @@ fn row<'a>(event: &'a NewEvent, data: &'a StoredData) -> Row<'a> {
     }
 }
 
-fn dead_letter(dead: &Dead) -> DeadLetter {
-    let entry = dead.entry.row();
-    let text = |field: &Field<'_>| shown(field).unwrap_or_default();
-    DeadLetter {
-        position: dead.entry.position,
-        tenant_id: text(&entry.tenant_id),
-        stream_id: text(&entry.stream_id),
-        stream_name: shown(&entry.stream_name),
-        category: shown(&entry.category),
-        uuid: text(&entry.uuid),
-        name: text(&entry.name),
-        version: match entry.version {
-            Field::Integer(version) => Some(version),
-            _ => None,
-        },
-        created_at: text(&entry.created_at),
-        content_type: shown(&entry.content_type),
-        context: text(&entry.context),
-        data: text(&entry.data),
-        attempts: dead.history.attempts,
-        outcome: dead.outcome.into(),
-        reason: dead.reason.clone(),
-        died_at: dead.died_at,
-        parks_stream: dead.parks_stream,
-        delivered_to: dead.delivered_to.clone(),
-    }
-}
-
-fn shown(field: &Field<'_>) -> Option<String> {
-    match field {
-        Field::Null => None,
-        Field::Integer(number) => Some(number.to_string()),
-        Field::Real(number) => Some(number.to_string()),
-        Field::Text(_) if field.text().is_some() => field.text().map(Into::into),
-        Field::Text(bytes) | Field::Bytes(bytes) => {
-            Some(bytes.iter().fold("0x".into(), |hex, byte| format!("{hex}{byte:02x}")))
+impl Dead {
+    fn end(&self) -> End {
+        End {
+            attempts: self.history.attempts,
+            outcome: self.outcome.into(),
+            reason: self.reason.clone(),
+            died_at: self.died_at,
+            parks_stream: self.parks_stream,
+            delivered_to: self.delivered_to.clone(),
         }
-        Field::TooLong(bytes) => Some(format!("({bytes} bytes)")),
     }
-}
-
-fn matches(filter: &DeadLetterFilter, dead: &DeadLetter) -> bool {
-    let DeadLetterFilter { name, stream, tenant, since, reason } = filter;
-    let name = name.as_ref().is_none_or(|name| match name.strip_suffix('*') {
-        Some(start) => dead.name.starts_with(start),
-        None => dead.name == *name,
-    });
-    let stream = stream.as_ref().is_none_or(|it| dead.stream_id == *it || dead.stream_name.as_ref() == Some(it));
-    let reason = reason
-        .as_ref()
-        .map(|reason| reason.to_ascii_lowercase())
-        .is_none_or(|reason| dead.reason.to_ascii_lowercase().contains(&reason) || dead.outcome.contains(&reason));
-    let tenant = tenant.as_ref().is_none_or(|tenant| dead.tenant_id == *tenant);
-    name && stream && reason && tenant && since.is_none_or(|since| dead.died_at >= since)
 }
 
 struct MemoryLease(MemoryOutbox);

@@ -10,7 +10,7 @@ use super::{
     Held, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status, StorageError, Wanted, Watch,
 };
 use crate::recorded::NewEvent;
-use crate::row::RawEntry;
+use crate::row::{Column, Field, RawEntry};
 use crate::serde::StoredData;
 
 /// The strategy of an application that has no outbox, or none in this environment: it takes every event and keeps none.
@@ -95,6 +95,10 @@ impl Operator for NoOutbox {
         Ok(Vec::new())
     }
 
+    fn dead_letter(&self, _: i64) -> Result<Option<DeadLetter>, StorageError> {
+        Ok(None)
+    }
+
     fn dead_entry(&self, _: i64) -> Result<Option<RawEntry>, StorageError> {
         Ok(None)
     }
@@ -111,7 +115,7 @@ impl Operator for NoOutbox {
         Ok(Vec::new())
     }
 
-    fn edit_dead_letter(&self, _: i64, _: &str, _: &Act) -> Result<bool, StorageError> {
+    fn mend_dead_letter(&self, _: i64, _: &[(Column, Field<'_>)], _: &Act) -> Result<bool, StorageError> {
         Ok(false)
     }
 

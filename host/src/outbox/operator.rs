@@ -4,16 +4,28 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::StorageError;
-use crate::row::RawEntry;
+use crate::entry::StreamKey;
+use crate::row::{Column, Field, RawEntry, Row};
+
+/// The most bytes of each part of a dead letter that is one of many: of what is longer, only the length is told.
+pub const LISTED_BYTES_MAX: usize = 64 * 1024;
 
 /// The operator's side of a storage. Every act is put on record in the audit table, in the transaction that does it.
 pub trait Operator {
-    /// The dead letters that are selected, in position order, at most `limit`.
+    /// The dead letters that are selected, in position order, at most `limit`. Of a part of one that has more than
+    /// [`LISTED_BYTES_MAX`] bytes only the length is told.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError>;
+
+    /// A dead letter, whole, as far as a publisher could be given it; none where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn dead_letter(&self, position: i64) -> Result<Option<DeadLetter>, StorageError>;
 
     /// A dead letter as the entry that it was; none where there is none.
     ///
@@ -49,7 +61,17 @@ pub trait Operator {
     /// # Errors
     ///
     /// [`StorageError`].
-    fn edit_dead_letter(&self, position: i64, data: &str, by: &Act) -> Result<bool, StorageError>;
+    fn edit_dead_letter(&self, position: i64, data: &str, by: &Act) -> Result<bool, StorageError> {
+        self.mend_dead_letter(position, &[(Column::Data, data.into()), (Column::ContentType, Field::Null)], by)
+    }
+
+    /// Replaces columns of a dead letter. Each old value is put on record, but for one that is longer than a publisher
+    /// could be given: of that one the length. Returns false where there is no such dead letter.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; nothing is replaced then.
+    fn mend_dead_letter(&self, position: i64, changes: &[(Column, Field<'_>)], by: &Act) -> Result<bool, StorageError>;
 
     /// The newest records of the audit table, newest first, at most `limit`.
     ///
@@ -89,6 +111,8 @@ pub struct DeadLetterFilter {
     pub since: Option<Timestamp>,
     /// A part of the reason or the outcome's name, in upper or lower case.
     pub reason: Option<String>,
+    /// Those behind this position.
+    pub after: Option<i64>,
 }
 
 /// Dead letters by their positions, or by what they are.
@@ -146,6 +170,72 @@ pub struct DeadLetter {
     pub parks_stream: bool,
     /// The publishers that have the event already: a retry is for the others.
     pub delivered_to: Vec<String>,
+}
+
+/// How an entry became a dead letter.
+pub(super) struct End {
+    pub(super) attempts: u32,
+    pub(super) outcome: String,
+    pub(super) reason: String,
+    pub(super) died_at: Timestamp,
+    pub(super) parks_stream: bool,
+    pub(super) delivered_to: Vec<String>,
+}
+
+impl DeadLetter {
+    /// The dead letter with this row.
+    pub(super) fn new(position: i64, row: &Row<'_>, end: End) -> Self {
+        let text = |column| row.shown(column).unwrap_or_default();
+        Self {
+            position,
+            tenant_id: text(Column::TenantId),
+            stream_id: text(Column::StreamId),
+            stream_name: row.shown(Column::StreamName),
+            category: row.shown(Column::Category),
+            uuid: text(Column::Uuid),
+            name: text(Column::Name),
+            version: match row.version {
+                Field::Integer(version) => Some(version),
+                _ => None,
+            },
+            created_at: text(Column::CreatedAt),
+            content_type: row.shown(Column::ContentType),
+            context: text(Column::Context),
+            data: text(Column::Data),
+            attempts: end.attempts,
+            outcome: end.outcome,
+            reason: end.reason,
+            died_at: end.died_at,
+            parks_stream: end.parks_stream && StreamKey::told(&row.tenant_id, &row.stream_id).is_some(),
+            delivered_to: end.delivered_to,
+        }
+    }
+
+    /// The same as one of many.
+    pub(super) fn listed(position: i64, row: Row<'_>, end: End) -> Self {
+        let short = |text: String| if text.len() > LISTED_BYTES_MAX { format!("({} bytes)", text.len()) } else { text };
+        let end = End { outcome: short(end.outcome), reason: short(end.reason), ..end };
+        Self::new(position, &row.within(LISTED_BYTES_MAX), end)
+    }
+}
+
+impl DeadLetterFilter {
+    /// Whether each condition holds for the dead letter with this row. Its columns are compared as they are shown.
+    pub(super) fn matches(&self, position: i64, row: &Row<'_>, end: &End) -> bool {
+        let Self { name, stream, tenant, since, reason, after } = self;
+        let is = |column, expected: &String| row.shown(column).is_some_and(|shown| shown == *expected);
+        let has = |text: &str, part: &String| text.to_lowercase().contains(&part.to_lowercase());
+        let has_name = |name: &String| match name.strip_suffix('*') {
+            Some(start) => row.shown(Column::Name).unwrap_or_default().starts_with(start),
+            None => is(Column::Name, name),
+        };
+        name.as_ref().is_none_or(has_name)
+            && stream.as_ref().is_none_or(|stream| is(Column::StreamId, stream) || is(Column::StreamName, stream))
+            && tenant.as_ref().is_none_or(|tenant| is(Column::TenantId, tenant))
+            && since.is_none_or(|since| end.died_at >= since)
+            && reason.as_ref().is_none_or(|reason| has(&end.reason, reason) || has(&end.outcome, reason))
+            && after.is_none_or(|after| position > after)
+    }
 }
 
 /// An attempt that is on record.

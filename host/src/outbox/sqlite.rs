@@ -33,6 +33,7 @@ mod settle;
 mod settler;
 mod status;
 mod turns;
+mod value;
 mod wal;
 mod watch;
 

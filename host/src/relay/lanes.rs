@@ -91,7 +91,7 @@ pub(super) struct Load {
 impl Load {
     fn add(&mut self, claim: &Claim) {
         self.entries += 1;
-        self.bytes += claim.entry.data_len();
+        self.bytes += claim.entry.bytes();
     }
 
     fn of<'a>(claims: impl IntoIterator<Item = &'a Claim>) -> Self {

@@ -88,7 +88,7 @@ fn insert(connection: &Connection, event: &NewEvent, data: &StoredData) -> rusql
     };
     let value: &dyn rusqlite::ToSql = if text.is_some() { &text } else { &bytes };
     connection.prepare_cached(INSERT)?.execute(params![
-        event.tenant_id,
+        event.stored_tenant(),
         event.stream_id.id,
         event.stream_id.name,
         event.stream_id.category,
@@ -97,7 +97,7 @@ fn insert(connection: &Connection, event: &NewEvent, data: &StoredData) -> rusql
         event.version.map(|version| i64::try_from(version).unwrap_or(i64::MAX)),
         event.created_at.map(|at| at.to_string()),
         data.content_type,
-        event.context,
+        event.stored_context(),
         value,
     ])?;
     Ok(connection.last_insert_rowid())

@@ -6,6 +6,6 @@ pub(super) fn to_json(names: &[impl AsRef<str>]) -> Option<String> {
 }
 
 /// What somebody else has written there is no name.
-pub(super) fn from_json(json: Option<String>) -> Vec<String> {
-    json.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default()
+pub(super) fn from_json(json: Option<&str>) -> Vec<String> {
+    json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }

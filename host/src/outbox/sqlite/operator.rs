@@ -1,24 +1,51 @@
 //! The operator's side: dead letters, the audit table and pruning.
 
-use jiff::Timestamp;
-use rusqlite::types::{Value, ValueRef};
-use rusqlite::{Connection, Row, Transaction, TransactionBehavior, params, params_from_iter};
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
+use jiff::Timestamp;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+
+use super::value::{self, MEASURED_ROW, bounded, measured};
 use super::{SqliteOutbox, names, page, schema};
 use crate::outbox::StorageError;
 use crate::outbox::operator::{
-    Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, Operator, Pruned, Retention, Selection,
+    Act, AttemptRecord, AuditRecord, DeadLetter, End, LISTED_BYTES_MAX, Operator, Pruned, Retention, Selection,
 };
-use crate::row::RawEntry;
+use crate::row::{Column, Field, RawEntry, Row as Columns};
 
-const DEAD_LETTERS: &str = "
-    SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
-           data, attempts, outcome, reason, died_at_ms, parks_stream, delivered_to
-    FROM outbox_dead_letters";
+/// One, as long as a publisher could be given it.
+static DEAD_LETTER: LazyLock<String> =
+    LazyLock::new(|| format!("{} WHERE position = ?1", select_dead_letters(Column::bytes_max)));
+/// One of many, with as little of its data as is listed.
+static DEAD_LETTER_LISTED: LazyLock<String> =
+    LazyLock::new(|| format!("{} WHERE position = ?1", select_dead_letters(listed_bytes_max)));
+static DEAD_LETTERS: LazyLock<String> =
+    LazyLock::new(|| format!("{} WHERE position >= ?1 ORDER BY position", select_dead_letters(listed_bytes_max)));
 
-const ATTEMPTS: &str =
-    "SELECT attempt, at_ms, outcome, reason, digest, stderr, given_back, publisher FROM outbox_attempts
-     WHERE position = ?1 ORDER BY id";
+/// What dead letters are compared by is read as it is.
+fn listed_bytes_max(column: Column) -> usize {
+    if column == Column::Data { LISTED_BYTES_MAX } else { column.bytes_max() }
+}
+
+fn select_dead_letters(bytes_max: impl Fn(Column) -> usize) -> String {
+    let (columns, outcome, reason) = (measured(&Column::ALL, bytes_max), bounded("outcome"), bounded("reason"));
+    let delivered_to = bounded("delivered_to");
+    format!(
+        "SELECT {columns}, attempts, {outcome}, {reason}, died_at_ms, parks_stream IS TRUE, {delivered_to}, position
+         FROM outbox_dead_letters"
+    )
+}
+
+static ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
+    let [outcome, reason, digest, stderr, publisher] =
+        ["outcome", "reason", "digest", "stderr", "publisher"].map(bounded);
+    format!(
+        "SELECT attempt, at_ms, {outcome}, {reason}, {digest}, {stderr}, given_back IS TRUE, {publisher}
+         FROM outbox_attempts WHERE position = ?1 ORDER BY id"
+    )
+});
 
 /// An entry that has since been put back by hand stays as it is, and its dead letter too.
 const PUT_BACK: &str = "
@@ -37,17 +64,29 @@ const WAIT_FOR_NOTHING: &str = "
     ON CONFLICT (position) DO NOTHING";
 const REMOVE_DEAD_LETTER: &str = "DELETE FROM outbox_dead_letters WHERE position = ?1";
 const FORGET_ATTEMPTS: &str = "DELETE FROM outbox_attempts WHERE position = ?1";
-const EDIT: &str = "UPDATE outbox_dead_letters SET data = ?2, content_type = NULL WHERE position = ?1";
 
 const AUDIT_DEAD_LETTER: &str = "
-    INSERT INTO outbox_audit (at_ms, who, act, position, uuid, detail)
-    SELECT ?2, ?3, ?4, position, CAST(uuid AS TEXT), ?5 FROM outbox_dead_letters WHERE position = ?1";
+    INSERT INTO outbox_audit (at_ms, who, act, position, uuid, detail) VALUES (?2, ?3, ?4, ?1, ?5, ?6)";
+static UUID: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT {} FROM outbox_dead_letters WHERE position = ?1", measured(&[Column::Uuid], Column::bytes_max))
+});
 const AUDIT_PRUNE: &str = "INSERT INTO outbox_audit (at_ms, who, act, detail) VALUES (?1, ?2, 'prune', ?3)";
-const AUDIT: &str = "SELECT at_ms, who, act, position, uuid, detail FROM outbox_audit ORDER BY id DESC LIMIT ?1";
+static AUDIT: LazyLock<String> = LazyLock::new(|| {
+    let [who, act, uuid, detail] = ["who", "act", "uuid", "detail"].map(bounded);
+    format!("SELECT at_ms, {who}, {act}, position, {uuid}, {detail} FROM outbox_audit ORDER BY id DESC LIMIT ?1")
+});
 
 impl Operator for SqliteOutbox {
     fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
         dead_letters(&self.reader(), selection, limit).map_err(self.error("read the dead letters"))
+    }
+
+    fn dead_letter(&self, position: i64) -> Result<Option<DeadLetter>, StorageError> {
+        let read = self.reader().prepare_cached(&DEAD_LETTER).and_then(|mut statement| {
+            let whole = |row: &Row<'_>| Ok(DeadLetter::new(position, &value::measured_row(row, 0)?, end(row)?));
+            statement.query_row([position], whole).optional()
+        });
+        read.map_err(self.error("read a dead letter"))
     }
 
     fn dead_entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError> {
@@ -89,15 +128,9 @@ impl Operator for SqliteOutbox {
         discarded.map_err(self.error("discard dead letters"))
     }
 
-    fn edit_dead_letter(&self, position: i64, data: &str, by: &Act) -> Result<bool, StorageError> {
-        let edited = act(&mut self.writer(), |transaction| {
-            // The old data is put on record: an edit must not lose what the application wrote.
-            let old = dead_letter_data(transaction, position)?;
-            let edited = transaction.prepare_cached(EDIT)?.execute(params![position, data])? == 1;
-            audit(transaction, position, "edit", &format!("data was: {}", old.unwrap_or_default()), by)?;
-            Ok(edited)
-        });
-        edited.map_err(self.error("edit a dead letter"))
+    fn mend_dead_letter(&self, position: i64, changes: &[(Column, Field<'_>)], by: &Act) -> Result<bool, StorageError> {
+        let mended = act(&mut self.writer(), |transaction| mend(transaction, position, changes, by));
+        mended.map_err(self.error("edit a dead letter"))
     }
 
     fn audit(&self, limit: usize) -> Result<Vec<AuditRecord>, StorageError> {
@@ -126,140 +159,140 @@ fn act<T>(
     Ok(done)
 }
 
+/// Nothing is put on record of a dead letter that is not there.
 fn audit(transaction: &Transaction<'_>, position: i64, act: &str, detail: &str, by: &Act) -> rusqlite::Result<()> {
-    let record = params![position, by.at.as_millisecond(), by.who, act, detail];
+    let shown = |row: &Row<'_>| {
+        let [uuid] = value::measured_fields(row, 0)?;
+        Ok(Columns { uuid, ..Columns::default() }.shown(Column::Uuid))
+    };
+    let Some(uuid) = transaction.prepare_cached(&UUID)?.query_row([position], shown).optional()? else {
+        return Ok(());
+    };
+    let record = params![position, by.at.as_millisecond(), by.who, act, uuid, detail];
     transaction.prepare_cached(AUDIT_DEAD_LETTER)?.execute(record).map(|_| ())
 }
 
+fn mend(
+    transaction: &Transaction<'_>,
+    position: i64,
+    changes: &[(Column, Field<'_>)],
+    by: &Act,
+) -> rusqlite::Result<bool> {
+    let mut is_there = false;
+    for (column, new) in changes {
+        // The old value is put on record: an edit must not lose what the application wrote.
+        let name = column.name();
+        let sql = measured(&[*column], Column::bytes_max);
+        let sql = format!("SELECT {sql} FROM outbox_dead_letters WHERE position = ?1");
+        let old = |row: &Row<'_>| {
+            let [old] = value::measured_fields(row, 0)?;
+            Ok((old != *new).then(|| old.shown().unwrap_or_default()))
+        };
+        let Some(old) = transaction.query_row(&sql, [position], old).optional()? else { return Ok(false) };
+        if let Some(old) = old {
+            audit(transaction, position, "edit", &format!("{name} was: {old}"), by)?;
+        }
+        let update = format!("UPDATE outbox_dead_letters SET {name} = ?2 WHERE position = ?1");
+        is_there = transaction.execute(&update, params![position, ToSqlOutput::Borrowed(stored(new))])? == 1;
+    }
+    Ok(is_there)
+}
+
+fn stored<'f>(field: &'f Field<'_>) -> ValueRef<'f> {
+    match field {
+        // What is only measured is never written.
+        Field::Null | Field::TooLong(_) => ValueRef::Null,
+        Field::Integer(number) => ValueRef::Integer(*number),
+        Field::Real(number) => ValueRef::Real(*number),
+        Field::Text(bytes) => ValueRef::Text(bytes),
+        Field::Bytes(bytes) => ValueRef::Blob(bytes),
+    }
+}
+
 fn dead_letters(connection: &Connection, selection: &Selection, limit: usize) -> rusqlite::Result<Vec<DeadLetter>> {
-    let (condition, mut values) = selected(selection);
-    values.push(Value::Integer(i64::try_from(limit).unwrap_or(i64::MAX)));
-    let mut statement = connection.prepare(&format!("{DEAD_LETTERS} {condition} ORDER BY position LIMIT ?"))?;
-    let rows = statement.query_map(params_from_iter(values), dead_letter)?;
-    rows.collect()
+    selected(connection, selection, limit, DeadLetter::listed)
 }
 
 fn selected_positions(transaction: &Transaction<'_>, selection: &Selection) -> rusqlite::Result<Vec<i64>> {
-    let (condition, values) = selected(selection);
-    let sql = format!("SELECT position FROM outbox_dead_letters {condition} ORDER BY position");
-    transaction.prepare(&sql)?.query_map(params_from_iter(values), |row| row.get(0))?.collect()
+    selected(transaction, selection, usize::MAX, |position, _, _| position)
 }
 
-fn selected(selection: &Selection) -> (String, Vec<Value>) {
+/// What becomes of each dead letter that is selected, at most `limit`, in position order. They are compared here and not in
+/// SQL, which takes the number 7 and the text '7' for two.
+fn selected<T>(
+    connection: &Connection,
+    selection: &Selection,
+    limit: usize,
+    becomes: impl Fn(i64, Columns<'_>, End) -> T,
+) -> rusqlite::Result<Vec<T>> {
+    let mut found = Vec::new();
+    let mut take = |sql: &str, position: i64, is_selected: &dyn Fn(i64, &Columns<'_>, &End) -> bool| {
+        let mut statement = connection.prepare_cached(sql)?;
+        let mut rows = statement.query([position])?;
+        while found.len() < limit
+            && let Some(row) = rows.next()?
+        {
+            let (position, columns, end) = (row.get(MEASURED_ROW + 6)?, value::measured_row(row, 0)?, end(row)?);
+            if is_selected(position, &columns, &end) {
+                found.push(becomes(position, columns, end));
+            }
+        }
+        Ok::<(), rusqlite::Error>(())
+    };
     match selection {
         Selection::Positions(positions) => {
-            // As one JSON parameter: the number of parameters of a statement is limited.
-            let list = positions.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-            ("WHERE position IN (SELECT value FROM json_each(?))".into(), vec![Value::Text(format!("[{list}]"))])
+            let positions: BTreeSet<i64> = positions.iter().copied().collect();
+            positions.into_iter().try_for_each(|position| take(&DEAD_LETTER_LISTED, position, &|_, _, _| true))?;
         }
-        Selection::Matching(filter) => condition(filter),
+        Selection::Matching(filter) => {
+            let first = filter.after.map_or(Some(i64::MIN), |after| after.checked_add(1));
+            first.map_or(Ok(()), |first| {
+                take(&DEAD_LETTERS, first, &|position, row, end| filter.matches(position, row, end))
+            })?;
+        }
     }
+    Ok(found)
 }
 
-fn condition(filter: &DeadLetterFilter) -> (String, Vec<Value>) {
-    let mut conditions = vec!["1"];
-    let mut values = Vec::new();
-    let mut add = |condition, value: Vec<Value>| {
-        conditions.push(condition);
-        values.extend(value);
-    };
-    let text = |text: &str| Value::Text(text.to_owned());
-    match filter.name.as_deref().map(|name| (name, name.strip_suffix('*'))) {
-        Some((_, Some(start))) => add("substr(name, 1, length(?)) = ?", vec![text(start), text(start)]),
-        Some((name, None)) => add("name = ?", vec![text(name)]),
-        None => {}
-    }
-    if let Some(stream) = &filter.stream {
-        add("(stream_id = ? OR stream_name = ?)", vec![text(stream), text(stream)]);
-    }
-    if let Some(tenant) = &filter.tenant {
-        add("tenant_id = ?", vec![text(tenant)]);
-    }
-    if let Some(since) = filter.since {
-        add("died_at_ms >= ?", vec![Value::Integer(since.as_millisecond())]);
-    }
-    if let Some(reason) = &filter.reason {
-        add("(instr(lower(reason), lower(?)) OR instr(outcome, lower(?)))", vec![text(reason), text(reason)]);
-    }
-    (format!("WHERE {}", conditions.join(" AND ")), values)
-}
-
-fn dead_letter(row: &Row<'_>) -> rusqlite::Result<DeadLetter> {
-    Ok(DeadLetter {
-        position: row.get(0)?,
-        tenant_id: shown(row.get_ref(1)?).unwrap_or_default(),
-        stream_id: shown(row.get_ref(2)?).unwrap_or_default(),
-        stream_name: shown(row.get_ref(3)?),
-        category: shown(row.get_ref(4)?),
-        uuid: shown(row.get_ref(5)?).unwrap_or_default(),
-        name: shown(row.get_ref(6)?).unwrap_or_default(),
-        version: row.get_ref(7)?.as_i64().ok(),
-        created_at: shown(row.get_ref(8)?).unwrap_or_default(),
-        content_type: shown(row.get_ref(9)?),
-        context: shown(row.get_ref(10)?).unwrap_or_default(),
-        data: shown(row.get_ref(11)?).unwrap_or_default(),
-        attempts: row.get(12)?,
-        outcome: row.get(13)?,
-        reason: row.get(14)?,
-        died_at: timestamp(row, 15)?,
-        parks_stream: row.get(16)?,
-        delivered_to: names::from_json(row.get(17)?),
+fn end(row: &Row<'_>) -> rusqlite::Result<End> {
+    let column = |index| MEASURED_ROW + index;
+    Ok(End {
+        attempts: value::count(row, column(0))?,
+        outcome: value::text(row, column(1))?,
+        reason: value::text(row, column(2))?,
+        died_at: value::time(row, column(3))?,
+        parks_stream: row.get(column(4))?,
+        delivered_to: names::from_json(value::field(row.get_ref(column(5))?).text()),
     })
 }
 
-/// Text as it is, bytes as hex; none for NULL.
-fn shown(value: ValueRef<'_>) -> Option<String> {
-    match value {
-        ValueRef::Null => None,
-        ValueRef::Integer(number) => Some(number.to_string()),
-        ValueRef::Real(number) => Some(number.to_string()),
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(match std::str::from_utf8(bytes) {
-            Ok(text) => text.to_owned(),
-            Err(_) => bytes.iter().fold(String::from("0x"), |hex, byte| hex + &format!("{byte:02x}")),
-        }),
-    }
-}
-
-fn dead_letter_data(transaction: &Transaction<'_>, position: i64) -> rusqlite::Result<Option<String>> {
-    let mut statement = transaction.prepare_cached("SELECT data FROM outbox_dead_letters WHERE position = ?1")?;
-    let mut rows = statement.query([position])?;
-    match rows.next()? {
-        Some(row) => Ok(shown(row.get_ref(0)?)),
-        None => Ok(None),
-    }
-}
-
-fn timestamp(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
-    Ok(Timestamp::from_millisecond(row.get(column)?).unwrap_or(Timestamp::UNIX_EPOCH))
-}
-
 fn attempts(connection: &Connection, position: i64) -> rusqlite::Result<Vec<AttemptRecord>> {
-    let mut statement = connection.prepare_cached(ATTEMPTS)?;
+    let mut statement = connection.prepare_cached(&ATTEMPTS)?;
     let rows = statement.query_map([position], |row| {
         Ok(AttemptRecord {
-            attempt: row.get(0)?,
-            at: timestamp(row, 1)?,
-            outcome: row.get(2)?,
-            reason: row.get(3)?,
-            digest: row.get(4)?,
-            stderr: row.get(5)?,
+            attempt: value::count(row, 0)?,
+            at: value::time(row, 1)?,
+            outcome: value::text(row, 2)?,
+            reason: value::text(row, 3)?,
+            digest: value::optional_text(row, 4)?,
+            stderr: value::text(row, 5)?,
             given_back: row.get(6)?,
-            publisher: row.get(7)?,
+            publisher: value::optional_text(row, 7)?,
         })
     })?;
     rows.collect()
 }
 
 fn audit_records(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<AuditRecord>> {
-    let mut statement = connection.prepare_cached(AUDIT)?;
+    let mut statement = connection.prepare_cached(&AUDIT)?;
     let rows = statement.query_map([i64::try_from(limit).unwrap_or(i64::MAX)], |row| {
         Ok(AuditRecord {
-            at: timestamp(row, 0)?,
-            who: row.get(1)?,
-            act: row.get(2)?,
-            position: row.get(3)?,
-            uuid: row.get(4)?,
-            detail: row.get(5)?,
+            at: value::time(row, 0)?,
+            who: value::text(row, 1)?,
+            act: value::text(row, 2)?,
+            position: row.get_ref(3)?.as_i64().ok(),
+            uuid: value::optional_text(row, 4)?,
+            detail: value::text(row, 5)?,
         })
     })?;
     rows.collect()

@@ -1,37 +1,53 @@
 //! Reading entries, and what holds them back.
 
-use jiff::Timestamp;
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension};
+use std::sync::LazyLock;
+
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
 use super::names;
+use super::value::{self, measured};
+use crate::column::TEXT_BYTES_MAX;
 use crate::entry::StreamKey;
 use crate::outbox::{Held, Hold, Page, PageBounds, Wanted};
-use crate::row::{Field, RawEntry, Row};
+use crate::row::{Column, Field, RawEntry, Row};
 use crate::settlement::History;
 
-/// What tells the stream comes first, and `data` last: a column is only read when it is asked for. The length of `data`
-/// is known without reading it.
+/// What tells the stream comes first, and `data` last.
 const ENTRIES: &str = "
     SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
-           octet_length(data), data
-    FROM outbox WHERE position > ?1 ORDER BY position LIMIT ?2";
+           data
+    FROM outbox WHERE position >= ?1 ORDER BY position LIMIT ?2";
 
-const DEAD_ENTRY: &str = "
-    SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
-           octet_length(data), data
-    FROM outbox_dead_letters WHERE position = ?1";
+/// The next entry, of which only so much is read as it takes to know whether it is wanted.
+static NEXT_KEY: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT position, {} FROM outbox WHERE position >= ?1 ORDER BY position LIMIT 1", measured_key())
+});
+static ENTRY: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM outbox WHERE position = ?1", measured_whole()));
+static DEAD_ENTRY: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM outbox_dead_letters WHERE position = ?1", measured_whole()));
 
 /// An entry that somebody deleted by hand waits for nothing.
-const WAITING: &str =
-    "SELECT position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms, delivered_to
-     FROM outbox_waiting WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.position = outbox_waiting.position)";
-const PARKED: &str = "SELECT position, tenant_id, stream_id FROM outbox_dead_letters WHERE parks_stream";
+static WAITING: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT position, {}, attempts, host_deaths, failed_at_ms, retry_at_ms, {}
+         FROM outbox_waiting WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.position = outbox_waiting.position)",
+        measured_key(),
+        value::bounded("delivered_to")
+    )
+});
+static PARKED: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT position, {} FROM outbox_dead_letters WHERE parks_stream", measured_key()));
 
-/// The most bytes of `data` that are read; no guest could be given more.
-const DATA_BYTES_MAX: i64 = 32 * 1024 * 1024;
-/// The most bytes of any other column.
-const TEXT_BYTES_MAX: usize = 1024 * 1024;
+/// What tells an entry's stream.
+pub(super) fn measured_key() -> String {
+    measured(&[Column::TenantId, Column::StreamId], Column::bytes_max)
+}
+
+fn measured_whole() -> String {
+    measured(&Column::ALL, Column::bytes_max)
+}
 
 pub(super) fn read(
     connection: &Connection,
@@ -39,100 +55,146 @@ pub(super) fn read(
     bounds: PageBounds,
     wanted: Wanted<'_>,
 ) -> rusqlite::Result<Page> {
-    let mut statement = connection.prepare_cached(ENTRIES)?;
-    let limit = i64::try_from(bounds.looked_at_max).unwrap_or(i64::MAX);
-    let mut rows = statement.query([after, limit])?;
-    let mut page = Page { entries: Vec::with_capacity(bounds.read_max.min(1_024)), ..Page::default() };
-    let (mut looked_at, mut bytes) = (0, 0);
-    while page.entries.len() < bounds.read_max && bytes < bounds.bytes_max {
-        let Some(row) = rows.next()? else {
-            page.end = looked_at < bounds.looked_at_max;
-            break;
-        };
-        looked_at += 1;
-        let position = row.get(0)?;
-        page.last = Some(position);
-        if wanted(position, key(row, 1)?) {
-            let entry = entry(row, position)?;
-            bytes += entry.data_len();
-            page.entries.push(entry);
+    // Most rows are small, and measuring each of their columns would cost a tenth of what reading them does. So SQLite
+    // itself refuses what is large, before it reads it; such a row is then measured, and read alone.
+    let _bound = LengthBound::new(connection, TEXT_BYTES_MAX)?;
+    let page = Page { entries: Vec::with_capacity(bounds.read_max.min(1_024)), ..Page::default() };
+    let mut reading = Reading { connection, bounds, wanted, page, next: first(after), looked_at: 0, bytes: 0 };
+    loop {
+        match reading.small_rows() {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => reading.large_row()?,
+            read => return read.map(|()| reading.page),
         }
     }
-    Ok(page)
+}
+
+/// The first position that is behind `after`; the least there is stands for the beginning, and is one itself.
+fn first(after: i64) -> Option<i64> {
+    if after == i64::MIN { Some(after) } else { after.checked_add(1) }
+}
+
+struct Reading<'a> {
+    connection: &'a Connection,
+    bounds: PageBounds,
+    wanted: Wanted<'a>,
+    page: Page,
+    /// Where to read on; none behind the last position that there can be.
+    next: Option<i64>,
+    looked_at: usize,
+    bytes: usize,
+}
+
+impl Reading<'_> {
+    /// Reads on, up to the end, the bounds, or a row that is large: that is an error.
+    fn small_rows(&mut self) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(ENTRIES)?;
+        let Some(next) = self.next else {
+            self.page.end = true;
+            return Ok(());
+        };
+        let rest = i64::try_from(self.bounds.looked_at_max.saturating_sub(self.looked_at)).unwrap_or(i64::MAX);
+        let mut rows = statement.query([next, rest])?;
+        while self.has_room() {
+            let Some(row) = rows.next()? else {
+                self.page.end = self.looked_at < self.bounds.looked_at_max;
+                break;
+            };
+            let position = row.get(0)?;
+            if self.looks_at(position, &value::field(row.get_ref(1)?), &value::field(row.get_ref(2)?)) {
+                self.read(RawEntry::new(position, &small_row(row)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the next row, each column only once it is known not to be too long.
+    fn large_row(&mut self) -> rusqlite::Result<()> {
+        let _bound = LengthBound::new(self.connection, usize::MAX)?;
+        let mut next_key = self.connection.prepare_cached(&NEXT_KEY)?;
+        let mut rows = next_key.query([self.next])?;
+        let Some(row) = rows.next()? else { return Ok(()) };
+        let (position, [tenant, stream]) = (row.get(0)?, value::measured_fields(row, 1)?);
+        if self.looks_at(position, &tenant, &stream) {
+            let entry = entry(self.connection, &ENTRY, position)?;
+            entry.into_iter().for_each(|entry| self.read(entry));
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.page.entries.len() < self.bounds.read_max && self.bytes < self.bounds.bytes_max
+    }
+
+    fn looks_at(&mut self, position: i64, tenant: &Field<'_>, stream: &Field<'_>) -> bool {
+        self.looked_at += 1;
+        self.page.last = Some(position);
+        self.next = position.checked_add(1);
+        (self.wanted)(position, StreamKey::of_entry(position, tenant, stream))
+    }
+
+    fn read(&mut self, entry: RawEntry) {
+        self.bytes += entry.bytes();
+        self.page.entries.push(entry);
+    }
+}
+
+fn small_row<'r>(row: &'r rusqlite::Row<'_>) -> rusqlite::Result<Row<'r>> {
+    let mut columns = [const { Field::Null }; Column::ALL.len()];
+    for (index, column) in columns.iter_mut().enumerate() {
+        *column = value::field(row.get_ref(1 + index)?);
+    }
+    Ok(Row::of(columns))
+}
+
+/// The most bytes of a value that SQLite reads, for a while.
+struct LengthBound<'a> {
+    connection: &'a Connection,
+    before: i32,
+}
+
+impl<'a> LengthBound<'a> {
+    fn new(connection: &'a Connection, bytes_max: usize) -> rusqlite::Result<Self> {
+        let bytes_max = i32::try_from(bytes_max).unwrap_or(i32::MAX);
+        let before = connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, bytes_max)?;
+        Ok(Self { connection, before })
+    }
+}
+
+impl Drop for LengthBound<'_> {
+    fn drop(&mut self) {
+        let _ = self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, self.before);
+    }
 }
 
 /// A dead letter as the entry that it was.
 pub(super) fn dead_entry(connection: &Connection, position: i64) -> rusqlite::Result<Option<RawEntry>> {
-    connection.prepare_cached(DEAD_ENTRY)?.query_row([position], |row| entry(row, position)).optional()
+    entry(connection, &DEAD_ENTRY, position)
+}
+
+fn entry(connection: &Connection, sql: &str, position: i64) -> rusqlite::Result<Option<RawEntry>> {
+    let entry = |row: &rusqlite::Row<'_>| Ok(RawEntry::new(position, &value::measured_row(row, 0)?));
+    connection.prepare_cached(sql)?.query_row([position], entry).optional()
 }
 
 pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<Held>> {
     let mut held = Vec::new();
-    let mut waiting = connection.prepare_cached(WAITING)?;
+    let mut waiting = connection.prepare_cached(&WAITING)?;
     let mut rows = waiting.query([])?;
     while let Some(row) = rows.next()? {
-        let history = History { attempts: row.get(3)?, host_deaths: row.get(4)? };
-        let time = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
-        let hold = Hold::Waiting { failed_at: time(row.get(5)?), retry_at: time(row.get(6)?), history };
-        let delivered_to = names::from_json(row.get(7)?);
-        held.push(Held { stream: key(row, 1)?, position: row.get(0)?, hold, delivered_to });
+        let history = History { attempts: value::count(row, 5)?, host_deaths: value::count(row, 6)? };
+        let hold = Hold::Waiting { failed_at: value::time(row, 7)?, retry_at: value::time(row, 8)?, history };
+        let delivered_to = names::from_json(value::field(row.get_ref(9)?).text());
+        let ([tenant, stream], position) = (value::measured_fields(row, 1)?, row.get(0)?);
+        held.push(Held { stream: StreamKey::of_entry(position, &tenant, &stream), position, hold, delivered_to });
     }
-    let mut parked = connection.prepare_cached(PARKED)?;
+    let mut parked = connection.prepare_cached(&PARKED)?;
     let mut rows = parked.query([])?;
     while let Some(row) = rows.next()? {
-        let (stream, position) = (key(row, 1)?, row.get(0)?);
-        held.push(Held { stream, position, hold: Hold::Parked, delivered_to: Vec::new() });
+        let [tenant, stream] = value::measured_fields(row, 1)?;
+        // A dead letter whose stream cannot be told parks none.
+        if let Some(stream) = StreamKey::told(&tenant, &stream) {
+            held.push(Held { stream, position: row.get(0)?, hold: Hold::Parked, delivered_to: Vec::new() });
+        }
     }
     Ok(held)
-}
-
-/// The stream of a row whose columns `tenant` and `tenant + 1` are its tenant and its stream id.
-fn key(row: &rusqlite::Row<'_>, tenant: usize) -> rusqlite::Result<StreamKey> {
-    Ok(StreamKey::of(bytes(row.get_ref(tenant)?), bytes(row.get_ref(tenant + 1)?)))
-}
-
-fn bytes(value: ValueRef<'_>) -> &[u8] {
-    match value {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes,
-        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => &[],
-    }
-}
-
-fn entry(row: &rusqlite::Row<'_>, position: i64) -> rusqlite::Result<RawEntry> {
-    let read = Row {
-        tenant_id: field(row.get_ref(1)?),
-        stream_id: field(row.get_ref(2)?),
-        stream_name: field(row.get_ref(3)?),
-        category: field(row.get_ref(4)?),
-        uuid: field(row.get_ref(5)?),
-        name: field(row.get_ref(6)?),
-        version: field(row.get_ref(7)?),
-        created_at: field(row.get_ref(8)?),
-        content_type: field(row.get_ref(9)?),
-        context: field(row.get_ref(10)?),
-        data: match row.get::<_, Option<i64>>(11)? {
-            Some(length) if length > DATA_BYTES_MAX => Field::TooLong(length.unsigned_abs()),
-            _ => value(row.get_ref(12)?),
-        },
-    };
-    Ok(RawEntry::new(position, &read))
-}
-
-fn field(field: ValueRef<'_>) -> Field<'_> {
-    match field {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) if bytes.len() > TEXT_BYTES_MAX => {
-            Field::TooLong(bytes.len() as u64)
-        }
-        field => value(field),
-    }
-}
-
-fn value(value: ValueRef<'_>) -> Field<'_> {
-    match value {
-        ValueRef::Null => Field::Null,
-        ValueRef::Integer(number) => Field::Integer(number),
-        ValueRef::Real(number) => Field::Real(number),
-        ValueRef::Text(bytes) => Field::Text(bytes.into()),
-        ValueRef::Blob(bytes) => Field::Bytes(bytes.into()),
-    }
 }

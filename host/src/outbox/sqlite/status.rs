@@ -1,39 +1,51 @@
 //! What is in the outbox, seen in one read transaction.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction};
+use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use crate::outbox::{BLOCKED_MAX, BlockedStream, Status};
+use super::{page, value};
+use crate::outbox::blocked::{WAITING, first_of_each, shown_time};
+use crate::outbox::{BlockedStream, Status};
+use crate::row::{Column, Row};
 
-const OLDEST: &str = "SELECT CAST(created_at AS TEXT) FROM outbox ORDER BY position LIMIT 1";
+static OLDEST: LazyLock<String> = LazyLock::new(|| {
+    let created_at = value::measured(&[Column::CreatedAt], Column::bytes_max);
+    format!("SELECT {created_at} FROM outbox ORDER BY position LIMIT 1")
+});
 const LAST_POSITION: &str = "SELECT seq FROM sqlite_sequence WHERE name = 'outbox'";
-const BLOCKED: &str = "
-    SELECT coalesce(CAST(tenant_id AS TEXT), ''), coalesce(CAST(stream_id AS TEXT), ''), min(position), 'waiting',
-           attempts, retry_at_ms, reason
-    FROM outbox_waiting WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.position = outbox_waiting.position) GROUP BY 1, 2
-    UNION ALL
-    SELECT coalesce(CAST(tenant_id AS TEXT), ''), coalesce(CAST(stream_id AS TEXT), ''), min(position), 'parked',
-           attempts, NULL, reason
-    FROM outbox_dead_letters WHERE parks_stream GROUP BY 1, 2
-    ORDER BY 3";
+static WAITING_ENTRY: LazyLock<String> = LazyLock::new(|| {
+    let (key, reason) = (page::measured_key(), value::bounded("reason"));
+    format!("SELECT {key}, attempts, {reason}, retry_at_ms FROM outbox_waiting WHERE position = ?1")
+});
+static PARKING_DEAD_LETTER: LazyLock<String> = LazyLock::new(|| {
+    let (key, reason) = (page::measured_key(), value::bounded("reason"));
+    format!("SELECT {key}, attempts, {reason} FROM outbox_dead_letters WHERE position = ?1")
+});
 
 /// What is on record of entries that somebody deleted by hand is not counted.
-const WAITING: &str = "
+const COUNT_WAITING: &str = "
     SELECT count(*) FROM outbox_waiting
     WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.position = outbox_waiting.position)";
 
 pub(super) fn read(connection: &mut Connection) -> rusqlite::Result<Status> {
     let transaction = connection.transaction()?;
-    let blocked_streams: Vec<BlockedStream> =
-        transaction.prepare_cached(BLOCKED)?.query_map([], blocked)?.collect::<Result<_, _>>()?;
+    let (first, blocked_streams_total) = first_of_each(&page::held(&transaction)?);
+    let blocked_streams = first.into_iter().map(|(position, state)| blocked(&transaction, position, state));
+    let blocked_streams = blocked_streams.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+    let oldest = transaction.query_row(&OLDEST, [], |row| {
+        let [created_at] = value::measured_fields(row, 0)?;
+        Ok(shown_time(&created_at))
+    });
     Ok(Status {
         pending: count(&transaction, "SELECT count(*) FROM outbox")?,
-        oldest_created_at: transaction.query_row(OLDEST, [], |row| row.get(0)).optional()?.flatten(),
-        waiting: count(&transaction, WAITING)?,
+        oldest_created_at: oldest.optional()?.flatten(),
+        waiting: count(&transaction, COUNT_WAITING)?,
         dead_letters: count(&transaction, "SELECT count(*) FROM outbox_dead_letters")?,
         last_position: last_position(&transaction)?,
-        blocked_streams_total: blocked_streams.len() as u64,
-        blocked_streams: blocked_streams.into_iter().take(BLOCKED_MAX).collect(),
+        blocked_streams_total,
+        blocked_streams,
         relay: None,
         relay_unknown: None,
     })
@@ -52,15 +64,17 @@ fn last_position(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
     }
 }
 
-fn blocked(row: &Row<'_>) -> rusqlite::Result<BlockedStream> {
-    let retry_at_ms: Option<i64> = row.get(5)?;
-    Ok(BlockedStream {
-        tenant_id: row.get(0)?,
-        stream_id: row.get(1)?,
-        position: row.get(2)?,
-        state: if retry_at_ms.is_some() { "waiting" } else { "parked" },
-        attempts: row.get(4)?,
-        retry_at: retry_at_ms.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
-        reason: row.get(6)?,
-    })
+fn blocked(
+    transaction: &Transaction<'_>,
+    position: i64,
+    state: &'static str,
+) -> rusqlite::Result<Option<BlockedStream>> {
+    let sql = if state == WAITING { &WAITING_ENTRY } else { &PARKING_DEAD_LETTER };
+    let found = transaction.prepare_cached(sql)?.query_row([position], |row| {
+        let [tenant_id, stream_id] = value::measured_fields(row, 0)?;
+        let retry_at = if state == WAITING { Timestamp::from_millisecond(value::number(row, 6)?).ok() } else { None };
+        let columns = Row { tenant_id, stream_id, ..Row::default() };
+        Ok(BlockedStream::new(position, state, &columns, value::count(row, 4)?, retry_at, value::text(row, 5)?))
+    });
+    found.optional()
 }
