@@ -174,6 +174,12 @@ fn write_out(text: &str) -> Result<()> {
     }
 }
 
+/// A time without what is below a second, which nobody reads.
+fn second(at: jiff::Timestamp) -> jiff::Timestamp {
+    // The last one that there is cannot be rounded.
+    at.round(jiff::Unit::Second).unwrap_or(at)
+}
+
 /// A text with its lines set in, but for the first: none of them looks like a line of ours.
 fn set_in(text: &str) -> String {
     text.replace('\n', "\n    ")

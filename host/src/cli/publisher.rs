@@ -7,7 +7,7 @@ use outbox_host::outbox::{PublisherVersion, Registry, RolledBack, VersionState};
 use serde::Serialize;
 
 use super::table::{first_line, lines};
-use super::{Database, act, print, print_json};
+use super::{Database, act, print, print_json, second};
 
 mod deploy;
 mod inspect;
@@ -105,7 +105,7 @@ fn row(version: &PublisherVersion) -> Result<[String; 13]> {
         version.canary.map_or_else(String::new, |share| share.to_string()),
         short(&version.digest),
         version.size.to_string(),
-        version.deployed_at.round(jiff::Unit::Second)?.to_string(),
+        second(version.deployed_at).to_string(),
         first_line(&version.deployed_by),
         version.counts.delivered.to_string(),
         version.counts.failed.to_string(),

@@ -6,7 +6,7 @@ use outbox_host::{OutboxStorageStrategy, SqliteOutbox};
 use serde::Serialize;
 
 use super::publisher::short;
-use super::{Database, print, print_json, set_in};
+use super::{Database, print, print_json, second, set_in};
 
 #[derive(Args)]
 pub struct ShowStatus {
@@ -78,7 +78,7 @@ fn print_relay(status: &Status) -> Result<()> {
             Some(reason) => format!("relay           it is not known whether one is at work: {}", set_in(reason)),
         }),
         Some(relay) => {
-            let (state, pid, since) = (relay.state.name(), relay.pid, relay.since.round(jiff::Unit::Second)?);
+            let (state, pid, since) = (relay.state.name(), relay.pid, second(relay.since));
             let reason = if relay.reason.is_empty() { String::new() } else { format!(": {}", set_in(&relay.reason)) };
             print(format!("relay           {state} (process {pid}) since {since}{reason}"))
         }
@@ -92,7 +92,7 @@ fn print_blocked(status: &Status) -> Result<()> {
     for stream in &status.blocked_streams {
         let what = match (stream.state, stream.retry_at) {
             ("parked", _) => "parked behind dead letter".to_owned(),
-            (_, Some(at)) => format!("until {} by entry", at.round(jiff::Unit::Second)?),
+            (_, Some(at)) => format!("until {} by entry", second(at)),
             (state, None) => format!("{state} behind entry"),
         };
         let (tenant, id, position, attempts) = (&stream.tenant_id, &stream.stream_id, stream.position, stream.attempts);

@@ -196,9 +196,10 @@ fn what_is_released_is_read_again_in_order() {
 fn what_a_job_has_taken_counts_until_the_job_has_ended() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "b")]);
     let mut jobs = world.jobs();
-    assert_eq!(world.lanes.in_memory(), Load { entries: 3, bytes: 6 });
+    let each = entry(1, "a").bytes();
+    assert_eq!(world.lanes.in_memory(), Load { entries: 3, bytes: 3 * each });
     world.deliver(jobs.pop().unwrap());
-    assert_eq!(world.lanes.in_memory(), Load { entries: 2, bytes: 4 });
+    assert_eq!(world.lanes.in_memory(), Load { entries: 2, bytes: 2 * each });
     world.fail(jobs.pop().unwrap(), Duration::ZERO);
     assert_eq!(world.lanes.in_memory(), Load::default());
 }

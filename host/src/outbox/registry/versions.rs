@@ -43,8 +43,10 @@ impl Versions {
                 "{publisher} has no active version that a canary could stand beside: deploy it without --canary first"
             ));
         }
-        self.last += 1;
-        let version = self.last;
+        let Some(version) = self.last.checked_add(1) else {
+            return declined(format!("{publisher} has a version {}, and no number is left for another", self.last));
+        };
+        self.last = version;
         let superseded = self.retire(VersionState::Stored, &format!("superseded by version {version}"));
         self.all.push(PublisherVersion {
             publisher: publisher.to_owned(),

@@ -94,6 +94,8 @@ fn open_with(
         // FULL: what was reported as settled stays so across a power cut. One fsync serves a whole group.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+        // As SQLite has it unless a program asks: an application's foreign key on the outbox is the application's to keep.
+        connection.pragma_update(None, "foreign_keys", "OFF")?;
         // The first read of the file: tells whether it is a database at all.
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         Ok(connection)

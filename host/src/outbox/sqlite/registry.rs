@@ -1,11 +1,13 @@
 //! The versions of publishers: read, changed by the transitions of [`Versions`], and what differs written back.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
+use super::value::{self, bounded};
 use super::{SqliteOutbox, schema};
 use crate::outbox::StorageError;
 use crate::outbox::operator::Act;
@@ -15,12 +17,18 @@ use crate::outbox::registry::{
 };
 
 /// The bytes themselves are measured: somebody may have written others.
-const VERSIONS: &str = "
-    SELECT publisher, version, digest, octet_length(bytes), state, reason, note, deployed_at_ms, deployed_by, requested_at,
-           activated_at_ms, canary_since_ms, canary_share, tries, delivered, failed, trapped
-    FROM outbox_versions LEFT JOIN outbox_modules USING (digest)
-    WHERE publisher = ?1 OR ?1 IS NULL ORDER BY publisher, version";
-const NAMES: &str = "SELECT DISTINCT publisher FROM outbox_versions ORDER BY publisher";
+static VERSIONS: LazyLock<String> = LazyLock::new(|| {
+    let [publisher, digest, state, reason, note, deployed_by] =
+        ["publisher", "digest", "state", "reason", "note", "deployed_by"].map(bounded);
+    format!(
+        "SELECT {publisher}, version, {digest}, octet_length(bytes), {state}, {reason}, {note}, deployed_at_ms, {deployed_by},
+                requested_at, activated_at_ms, canary_since_ms, canary_share, tries, delivered, failed, trapped
+         FROM outbox_versions LEFT JOIN outbox_modules USING (digest)
+         WHERE publisher = ?1 OR ?1 IS NULL ORDER BY outbox_versions.publisher, version"
+    )
+});
+static NAMES: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT DISTINCT {} FROM outbox_versions ORDER BY 1", bounded("publisher")));
 const WRITE: &str = "
     INSERT OR REPLACE INTO outbox_versions
            (publisher, version, digest, state, reason, note, deployed_at_ms, deployed_by, requested_at, activated_at_ms,
@@ -85,7 +93,7 @@ impl Registry for SqliteOutbox {
     }
 
     fn module(&self, digest: &str) -> Result<Option<Vec<u8>>, StorageError> {
-        let read = self.reader().query_row(MODULE, [digest], |row| row.get(0)).optional();
+        let read = self.reader().query_row(MODULE, [digest], |row| Ok(bytes(row.get_ref(0)?))).optional();
         let bytes: Option<Vec<u8>> = read.map_err(self.error("read a module"))?;
         bytes.map(|bytes| verified(digest, bytes)).transpose()
     }
@@ -204,49 +212,62 @@ impl Change<'_> {
         if !self.versions.all.is_empty() {
             return Ok(());
         }
-        let names: Vec<String> = self.sql(|sql| sql.prepare(NAMES)?.query_map([], |row| row.get(0))?.collect())?;
+        let names: Vec<String> =
+            self.sql(|sql| sql.prepare(&NAMES)?.query_map([], |row| value::text(row, 0))?.collect())?;
         Err(unknown(self.publisher, &names))
     }
 }
 
 fn of_publisher(connection: &Connection, publisher: &str) -> rusqlite::Result<Versions> {
-    let last = connection.query_row(LAST_VERSION, [publisher], |row| row.get(0)).optional()?;
+    let last = connection.query_row(LAST_VERSION, [publisher], |row| value::count(row, 0)).optional()?;
     let all = versions(connection, Some(publisher))?;
-    Ok(Versions { all, last: last.unwrap_or(0), withdrawn: Vec::new() })
+    // Whatever stands there: no version is written over.
+    let last = all.iter().map(|version| version.version).max().max(last).unwrap_or(0);
+    Ok(Versions { all, last, withdrawn: Vec::new() })
 }
 
 fn versions(connection: &Connection, publisher: Option<&str>) -> rusqlite::Result<Vec<PublisherVersion>> {
-    connection.prepare_cached(VERSIONS)?.query_map([publisher], version)?.collect()
+    connection.prepare_cached(&VERSIONS)?.query_map([publisher], version)?.collect()
 }
 
 fn version(row: &Row<'_>) -> rusqlite::Result<PublisherVersion> {
-    let timestamp = |ms| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
-    let number = |column| row.get::<_, i64>(column).map(i64::unsigned_abs);
+    let number = |column| value::number(row, column).map(|number| number.max(0).unsigned_abs());
+    let has = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)? != ValueRef::Null);
+    let time = |column| Ok::<_, rusqlite::Error>(has(column)?.then_some(value::time(row, column)?));
+    let (state, reason) = state(value::text(row, 4)?, value::text(row, 5)?);
     Ok(PublisherVersion {
-        publisher: row.get(0)?,
-        version: row.get(1)?,
-        digest: row.get(2)?,
+        publisher: value::text(row, 0)?,
+        version: value::count(row, 1)?,
+        digest: value::text(row, 2)?,
         // None where somebody has deleted the module by hand.
-        size: row.get::<_, Option<i64>>(3)?.map_or(0, i64::unsigned_abs),
-        state: row.get(4)?,
-        reason: row.get(5)?,
-        note: row.get(6)?,
-        deployed_at: timestamp(row.get(7)?),
-        deployed_by: row.get(8)?,
+        size: number(3)?,
+        state,
+        reason,
+        note: value::text(row, 6)?,
+        deployed_at: value::time(row, 7)?,
+        deployed_by: value::text(row, 8)?,
         requested: number(9)?,
-        activated_at: row.get::<_, Option<i64>>(10)?.map(timestamp),
-        canary_since: row.get::<_, Option<i64>>(11)?.map(timestamp),
-        canary: row.get::<_, Option<u32>>(12)?.and_then(CanaryShare::from_parts),
-        tries: row.get(13)?,
+        activated_at: time(10)?,
+        canary_since: time(11)?,
+        canary: CanaryShare::from_parts(value::count(row, 12)?),
+        tries: value::count(row, 13)?,
         counts: Counts { delivered: number(14)?, failed: number(15)?, trapped: number(16)? },
     })
 }
 
-impl FromSql for VersionState {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let name = value.as_str()?;
-        let known = Self::ALL.into_iter().find(|state| state.name() == name);
-        known.ok_or_else(|| FromSqlError::Other(format!("a version's state is `{name}`, which is unknown").into()))
+/// The state of this name. A version in one that there is not is at nobody's service, and may be asked for again.
+fn state(name: String, reason: String) -> (VersionState, String) {
+    match VersionState::ALL.into_iter().find(|state| state.name() == name) {
+        Some(state) => (state, reason),
+        None => (VersionState::Refused, format!("its state was `{name}`, which is unknown. {reason}")),
+    }
+}
+
+/// What is no blob has the bytes of its text, and not those of a module.
+fn bytes(value: ValueRef<'_>) -> Vec<u8> {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.to_vec(),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => Vec::new(),
     }
 }
 

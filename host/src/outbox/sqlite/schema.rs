@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, MAIN_DB, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, MAIN_DB, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{beside, connection};
+use super::{beside, connection, value};
 use crate::outbox::StorageError;
 
 /// The version of the tables that this program works with.
@@ -97,14 +97,19 @@ pub(super) const GENERATION: &str = "generation";
 /// Raised by each change of a version of a publisher.
 pub(super) const REGISTRY_GENERATION: &str = "registry_generation";
 
-/// One of the two numbers above.
+/// One of the two numbers above; 0 for what is none.
 pub(super) fn generation(connection: &Connection, key: &str) -> rusqlite::Result<u64> {
     let sql = "SELECT value FROM outbox_meta WHERE key = ?1";
-    connection.prepare_cached(sql)?.query_row([key], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+    let generation = connection.prepare_cached(sql)?.query_row([key], |row| value::number(row, 0)).optional()?;
+    Ok(generation.unwrap_or(0).cast_unsigned())
 }
 
+/// It differs from what it was, whatever that was.
 pub(super) fn raise(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<()> {
-    transaction.execute("UPDATE outbox_meta SET value = value + 1 WHERE key = ?1", [key]).map(|_| ())
+    let next = generation(transaction, key)?.wrapping_add(1).cast_signed();
+    transaction
+        .execute("INSERT OR REPLACE INTO outbox_meta (key, value) VALUES (?1, ?2)", params![key, next])
+        .map(|_| ())
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<i64> {
@@ -113,10 +118,21 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
         return Ok(0);
     }
     let sql = "SELECT value FROM outbox_meta WHERE key = 'schema_version'";
-    Ok(connection.query_row(sql, [], |row| row.get(0)).optional()?.unwrap_or(0))
+    let version = connection.query_row(sql, [], |row| Ok(row.get_ref(0)?.as_i64().unwrap_or(NO_VERSION))).optional()?;
+    Ok(version.unwrap_or(NO_VERSION))
 }
 
+/// What stands in place of the version is none: somebody else has written it.
+const NO_VERSION: i64 = -1;
+
 fn check_not_newer(found: i64, path: &Path) -> Result<(), StorageError> {
+    if found < 0 {
+        return Err(StorageError::Declined(format!(
+            "the table outbox_meta in {0} no longer tells the outbox's schema version: restore it from a backup, or, where it \
+             was {SCHEMA_VERSION}, with UPDATE outbox_meta SET value = {SCHEMA_VERSION} WHERE key = 'schema_version'",
+            path.display()
+        )));
+    }
     if found > SCHEMA_VERSION {
         return Err(StorageError::Newer { path: path.to_owned(), found, supported: SCHEMA_VERSION });
     }
