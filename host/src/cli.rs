@@ -157,8 +157,13 @@ fn print(text: impl std::fmt::Display) -> Result<()> {
 /// Prints a JSON document, in which what could steer the terminal is escaped: it can only stand in a text.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let json = serde_json::to_string_pretty(value)?;
-    let escape = |c| if steers_terminal(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
-    let escaped: String = json.chars().map(escape).collect();
+    let mut escaped = String::with_capacity(json.len());
+    for c in json.chars() {
+        match steers_terminal(c) {
+            true => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => escaped.push(c),
+        }
+    }
     write_out(&escaped)
 }
 

@@ -105,6 +105,22 @@ impl fmt::Display for StreamId {
     }
 }
 
+/// A date and time as the table takes it: RFC 3339; without an offset, or in SQLite's form with a space, it is UTC.
+///
+/// ```
+/// use outbox_host::recorded::parse_time;
+///
+/// assert_eq!(parse_time("2026-01-31 12:00:00"), parse_time("2026-01-31T13:00:00+01:00"));
+/// assert!(parse_time("yesterday").is_err());
+/// ```
+///
+/// # Errors
+///
+/// Why it is none, in words.
+pub fn parse_time(text: &str) -> Result<jiff::Timestamp, String> {
+    column::time(text)
+}
+
 /// An event that an application appends to the outbox.
 ///
 /// ```

@@ -268,7 +268,8 @@ impl<'a> Row<'a> {
     }
 
     /// The same row with another value in one column.
-    pub(crate) fn with(self, column: Column, field: Field<'a>) -> Self {
+    #[must_use]
+    pub fn with(self, column: Column, field: Field<'a>) -> Self {
         Self::of(Column::ALL.map(|it| if it == column { field.clone() } else { self.field(it).clone() }))
     }
 

@@ -118,7 +118,15 @@ fn a_bad_line_refuses_the_whole_input_and_says_why() {
         (r#"{"name": "", "stream_id": "order-1", "data": 1}"#.to_owned(), "name is empty"),
         (r#"{"name": "order.placed", "stream_id": "", "data": 1}"#.to_owned(), "stream_id is empty"),
         (r#"{"name": "order.placed", "stream_name": "", "data": 1}"#.to_owned(), "stream_name is empty"),
-        (keys(r#""tenant_id": 7"#), "tenant_id: invalid type: integer `7`, expected a string"),
+        (keys(r#""tenant_id": true"#), "tenant_id: invalid type: boolean `true`, expected a string"),
+        (keys(r#""tenant_id": 9223372036854775808"#), "tenant_id: 9223372036854775808 is more than a number can say"),
+        (keys(r#""content_type": "text/csv", "data_base64": "AA==""#), "there is data, and data_base64 too"),
+        (r#"{"name": "n", "stream_id": "s", "data_base64": "AA=="}"#.to_owned(), "data_base64 needs a content_type"),
+        (
+            r#"{"name": "n", "stream_id": "s", "data_base64": "A", "content_type": "image/png"}"#.to_owned(),
+            "data_base64: it is not base64",
+        ),
+        (keys(r#""created_at": "9999-12-31T23:59:59.999Z""#), "created_at: 9999-12-31T23:59:59.999Z is out of reach"),
         (keys(r#""uuid": "seven""#), "uuid: UUID parsing failed"),
         (keys(r#""context": [1]"#), "context: it is not a JSON object"),
         (keys(r#""context": "{}""#), "context: it is not a JSON object"),
@@ -197,4 +205,63 @@ fn a_byte_order_mark_is_no_part_of_the_first_line() {
     place.outbox("init --db app.db").ok();
     let said = place.outbox_fed("append --db app.db", format!("\u{feff}{}\n", line("1"))).ok();
     assert_eq!(said, "appended 1 events, positions 1 to 1\n");
+}
+
+/// Each of these rows, inserted, becomes the same event.
+#[test]
+fn a_line_takes_what_the_table_takes() {
+    let place = Workplace::new();
+    for (keys, columns, expected) in [
+        (r#""stream_id": 42, "data": 1"#, "stream_id, data", "42|1"),
+        (r#""stream_id": 42.0, "data": 1"#, "stream_id, data", "42|1"),
+        (r#""stream_id": -1.5, "data": 1"#, "stream_id, data", "-1.5|1"),
+        (r#""stream_id": "s", "tenant_id": 7, "data": 1"#, "tenant_id, data", "7|1"),
+        (r#""stream_id": "s", "tenant_id": "", "data": 1"#, "tenant_id, data", "default|1"),
+        (r#""stream_id": "s", "stream_name": "", "category": "", "data": 1"#, "stream_name, category", "NULL|NULL"),
+        (r#""stream_id": "s", "content_type": "", "data": 1"#, "content_type, data", "NULL|1"),
+        (r#""stream_id": "s", "content_type": "application/json", "data": [1]"#, "typeof(data), data", "text|[1]"),
+        (
+            r#""stream_id": "s", "content_type": "text/csv", "data": "a,\u0062\n""#,
+            "content_type, hex(data)",
+            "text/csv|612C620A",
+        ),
+        (
+            r#""stream_id": "s", "content_type": "application/vnd.x+json", "data": {"a":  1}"#,
+            "content_type, hex(data)",
+            "application/vnd.x+json|7B2261223A2020317D",
+        ),
+        (
+            r#""stream_id": "s", "content_type": "image/png", "data_base64": "/wAB""#,
+            "content_type, hex(data)",
+            "image/png|FF0001",
+        ),
+        (
+            r#""stream_id": "s", "data": 1, "created_at": "2026-01-31 12:00:00""#,
+            "created_at, data",
+            "2026-01-31T12:00:00Z|1",
+        ),
+        (
+            r#""stream_id": "s", "data": 1, "created_at": "2026-01-31T12:00:00.5+02:00""#,
+            "created_at, data",
+            "2026-01-31T10:00:00.5Z|1",
+        ),
+    ] {
+        place.append(&format!("{{\"name\": \"n\", {keys}}}"));
+        let newest = format!("SELECT {columns} FROM outbox ORDER BY position DESC LIMIT 1");
+        assert_eq!(place.query(&newest), [expected], "{keys}");
+    }
+    let report = place.outbox("run --db app.db --publisher guests/noop.wasm --json").json();
+    assert_eq!((&report["dead_lettered"], &report["remaining"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn what_is_no_ndjson_is_told_for_what_it_is() {
+    let place = Workplace::new();
+    let pretty = serde_json::to_string_pretty(&serde_json::json!({"name": "n", "stream_id": "s", "data": 1})).unwrap();
+    for (input, said) in [(pretty.clone(), "`jq -c .`"), (format!("[\n{pretty}\n]"), "`jq -c '.[]'`")] {
+        let message = place.outbox_fed("append --db app.db", input).refused();
+        assert!(message.starts_with("line 1: ") && message.contains(said), "{message}");
+        assert!(message.contains("on a line of its own"), "{message}");
+    }
+    assert_eq!(place.status()["pending"], 0);
 }

@@ -280,3 +280,97 @@ fn a_parked_stream_goes_on_when_its_dead_letter_is_discarded_or_retried() {
         assert_eq!(report["remaining"], 0);
     }
 }
+
+/// Whatever made it no event can be mended, one column after the other or all at once.
+#[test]
+fn any_column_is_edited() {
+    let place = Workplace::new();
+    let insert = "INSERT INTO outbox (stream_id, name, uuid, created_at, context, version, data)
+                  VALUES ('s', '', 'seven', 'yesterday', '[]', 'v1', '{\"order\": 9,}')";
+    place.sql().execute(insert, []).unwrap();
+    place.outbox("run --db app.db --publisher guests/noop.wasm").ok();
+    let said =
+        place.outbox("dead edit 1 --set version=3 --set uuid=7c0e8b1e-9d3f-4a55-8a44-0a3f6f3f9a01 --db app.db").ok();
+    assert!(said.starts_with("replaced the version and the uuid of dead letter 1; put it back with: outbox"), "{said}");
+    assert!(said.ends_with("it is still no event: name: it is empty\n"), "{said}");
+    for (set, reason) in [
+        ("--set name=", "name: it is NULL"),
+        ("--set uuid=seven", "uuid: "),
+        ("--set version=v1", "version: a whole number is expected, not text"),
+        ("--set created_at=yesterday", "created_at: `yesterday` is no date and time"),
+        ("--set context=[]", "context: it is not a JSON object"),
+        ("--set data={", "data: data is not JSON"),
+        ("", "what is to be replaced? Give --data FILE, or --set COLUMN=VALUE"),
+    ] {
+        let message = place.outbox(&format!("dead edit 1 {set} --db app.db")).refused();
+        assert!(message.starts_with(reason), "{set}: {message}");
+    }
+    let unknown = place.outbox("dead edit 1 --set position=7 --db app.db");
+    assert!(unknown.stderr.contains("`position` is none of tenant_id, stream_id, "), "{}", unknown.stderr);
+    let rest =
+        "--set name=order.placed --set created_at=2026-01-31T12:00:00Z --set context={} --set data={\"order\":9}";
+    let said = place.outbox(&format!("dead edit 1 {rest} --db app.db")).ok();
+    assert!(!said.contains("still no event"), "{said}");
+    let acts = place.query("SELECT detail FROM outbox_audit ORDER BY id");
+    assert_eq!(
+        acts,
+        [
+            "version was: v1",
+            "uuid was: seven",
+            "name was: ",
+            "created_at was: yesterday",
+            "context was: []",
+            "data was: {\"order\": 9,}"
+        ]
+    );
+    place.outbox("dead retry 1 --db app.db").ok();
+    assert_eq!(place.outbox("run --db app.db --publisher guests/noop.wasm --json").json()["published"], 1);
+}
+
+#[test]
+fn data_of_another_type_is_no_json() {
+    let place = four();
+    place.write("data.csv", "a,b\n");
+    let said = place.outbox("dead edit 4 --data data.csv --set content_type=text/csv --db app.db").ok();
+    assert!(said.starts_with("replaced the content_type and the data of dead letter 4"), "{said}");
+    assert_eq!(
+        place.query("SELECT content_type, data FROM outbox_dead_letters WHERE position = 4"),
+        ["text/csv|a,b\n"]
+    );
+}
+
+/// The first position that there can be is read, and has an id like any other.
+#[test]
+fn a_position_below_1_is_a_dead_letter_that_can_be_named() {
+    let place = Workplace::new();
+    for position in ["-9223372036854775808", "-1", "9223372036854775807"] {
+        let insert = format!("INSERT INTO outbox (position, stream_id, name, data) VALUES ({position}, 's', 'n', '1')");
+        place.sql().execute(&insert, []).unwrap();
+    }
+    let report = place.outbox("run --db app.db --publisher guests/noop.wasm --json").json();
+    assert_eq!(
+        (&report["dead_lettered"], &report["published"], &report["remaining"]),
+        (&json!(2), &json!(1), &json!(0))
+    );
+    let shown = place.outbox("dead show -9223372036854775808 --db app.db --json").json();
+    assert_eq!(shown["reason"], "position: -9223372036854775808 is less than 1");
+    place.outbox("dead retry -1 --db app.db").ok();
+    place.outbox("dead edit -9223372036854775808 --set name=m --db app.db").ok();
+    place.outbox("dead discard -9223372036854775808 --db app.db").ok();
+    assert_eq!(place.query("SELECT position FROM outbox"), ["-1"]);
+    assert_eq!(place.outbox("run --db app.db --publisher guests/noop.wasm --json").json()["dead_lettered"], 1);
+}
+
+/// In a line of a list, and in the list as JSON, a long value does not drown the others.
+#[test]
+fn a_list_cuts_what_is_long() {
+    let place = Workplace::new();
+    let insert = "INSERT INTO outbox (stream_id, name, data) VALUES (printf('%.*c', 70000, 's'), 'n', 'x')";
+    place.sql().execute(insert, []).unwrap();
+    place.outbox("run --db app.db --publisher guests/noop.wasm").ok();
+    let listed = place.outbox("dead list --db app.db").ok();
+    assert!(listed.len() < 1_000 && listed.contains("default/(70000 bytes)"), "{listed}");
+    assert!(place.outbox("dead retry --all --dry-run --db app.db").ok().contains("would put 1 dead letters back"));
+    assert_eq!(place.outbox("dead list --json --db app.db").json()[0]["stream_id"], "(70000 bytes)");
+    assert_eq!(place.outbox("dead show 1 --json --db app.db").json()["stream_id"], "s".repeat(70_000));
+}

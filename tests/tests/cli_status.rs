@@ -122,3 +122,25 @@ fn a_time_that_is_none_has_no_age() {
     );
     assert!(!place.outbox("status --db app.db").ok().contains("oldest"));
 }
+
+/// What monitoring looks at is there exactly when something is odd.
+#[test]
+fn what_is_no_text_is_shown_as_far_as_it_can_be() {
+    let place = Workplace::new();
+    let insert = "INSERT INTO outbox (stream_id, name, data, created_at) VALUES ('s', 'n', '1', CAST(x'fffe' AS TEXT))";
+    place.sql().execute(insert, []).unwrap();
+    assert_eq!(place.status()["oldest_created_at"], "0xfffe");
+    let ran = place.outbox("run --db app.db --publisher guests/noop.wasm --limit 0 --json").json();
+    assert_eq!(ran["remaining"], 1);
+}
+
+/// The form of SQLite's own, too, has an age.
+#[test]
+fn the_oldest_is_told_in_one_form() {
+    let place = Workplace::new();
+    let insert = "INSERT INTO outbox (stream_id, name, data, created_at) VALUES ('s', 'n', '1', '2026-01-31 12:00:00')";
+    place.sql().execute(insert, []).unwrap();
+    let status = place.status();
+    assert_eq!(status["oldest_created_at"], "2026-01-31T12:00:00Z");
+    assert!(status["oldest_age_ms"].is_i64(), "{status}");
+}

@@ -3,15 +3,20 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use outbox_host::{DEFAULT_TENANT, JsonSerde, NewEvent, Outbox, Payload, StorageError, StreamId, files};
-use serde::Deserialize;
+use outbox_host::recorded::parse_time;
+use outbox_host::{
+    DEFAULT_TENANT, JsonSerde, NewEvent, Outbox, Payload, Serde, StorageError, StoredData, StreamId, files,
+};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::{Database, print};
 
 /// The most bytes of a line: twice what an event may have, which is told with the event.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Numbers below are exact also where they have a fraction, or are written as if.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 /// The most bytes of the input, all of which is held until it is appended.
 const INPUT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
@@ -30,8 +35,13 @@ pub struct Append {
 struct Line<'a> {
     #[serde(borrow)]
     name: &'a RawValue,
+    #[serde(borrow, default, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
+    /// Bytes, as CloudEvents writes them.
     #[serde(borrow)]
-    data: &'a RawValue,
+    data_base64: Option<&'a RawValue>,
+    #[serde(borrow)]
+    content_type: Option<&'a RawValue>,
     #[serde(borrow)]
     stream_id: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -48,6 +58,11 @@ struct Line<'a> {
     uuid: Option<&'a RawValue>,
     #[serde(borrow)]
     created_at: Option<&'a RawValue>,
+}
+
+/// A value that is there, also where it is null.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 impl Append {
@@ -132,33 +147,107 @@ impl Lines {
 }
 
 pub(super) fn event(line: &str) -> Result<NewEvent> {
-    // An array would else be taken for the values of all keys, in their order.
-    ensure!(line.trim_start().starts_with('{'), "it is not a JSON object");
-    let line: Line = serde_json::from_str(line).map_err(|error| anyhow::anyhow!("{}", column_only(&error)))?;
-    let name = text("name", line.name)?;
-    let stream_name = line.stream_name.map(|raw| text("stream_name", raw)).transpose()?;
+    let line = parsed(line)?;
+    let name = required("name", line.name)?;
+    let stream_name = text("stream_name", line.stream_name)?.filter(|name| !name.is_empty());
     let stream_id = match (line.stream_id, stream_name) {
-        (Some(id), name) => StreamId { id: text("stream_id", id)?, name, category: None },
-        (None, Some(name)) => {
-            ensure!(!name.is_empty(), "stream_name is empty");
-            StreamId::from_name(name)
-        }
+        (Some(id), name) => StreamId { id: required("stream_id", id)?, name, category: None },
+        (None, Some(name)) => StreamId::from_name(name),
+        (None, None) if line.stream_name.is_some() => bail!("stream_name is empty"),
         (None, None) => bail!("stream_id or stream_name is missing"),
     };
+    let created_at: Option<String> = value("created_at", line.created_at)?;
+    let created_at = created_at.map(|text| parse_time(&text).map_err(|reason| anyhow::anyhow!("created_at: {reason}")));
     Ok(NewEvent {
         uuid: value("uuid", line.uuid)?,
         name,
         version: value("version", line.version)?,
-        created_at: value("created_at", line.created_at)?,
-        data: Payload::Json(line.data.get().to_owned()),
+        created_at: created_at.transpose()?,
+        data: data(&line)?,
         context: line.context.map_or_else(|| "{}".into(), |context| context.get().to_owned()),
-        stream_id: StreamId { category: value("category", line.category)?, ..stream_id },
-        tenant_id: value("tenant_id", line.tenant_id)?.unwrap_or_else(|| DEFAULT_TENANT.into()),
+        stream_id: StreamId {
+            category: text("category", line.category)?.filter(|category| !category.is_empty()),
+            ..stream_id
+        },
+        tenant_id: text("tenant_id", line.tenant_id)?.unwrap_or_else(|| DEFAULT_TENANT.into()),
     })
 }
 
-fn text(key: &str, raw: &RawValue) -> Result<String> {
-    value(key, Some(raw))?.with_context(|| format!("{key}: it is null"))
+fn parsed(line: &str) -> Result<Line<'_>> {
+    let text = line.trim_start();
+    let one_a_line = "write each event as an object on a line of its own";
+    // An array would else be taken for the values of all keys, in their order.
+    ensure!(!text.starts_with('['), "it is not a JSON object, but an array: {one_a_line}, as `jq -c '.[]'` does");
+    ensure!(text.starts_with('{'), "it is not a JSON object");
+    serde_json::from_str(line).map_err(|error| match error.is_eof() {
+        true => anyhow::anyhow!(
+            "{}: the object does not end on this line; {one_a_line}, as `jq -c .` does with pretty-printed JSON",
+            column_only(&error)
+        ),
+        false => anyhow::anyhow!("{}", column_only(&error)),
+    })
+}
+
+/// What the table takes: JSON; or with another content type any text, or bytes.
+fn data(line: &Line<'_>) -> Result<Payload> {
+    let content_type = text("content_type", line.content_type)?.filter(|content_type| !content_type.trim().is_empty());
+    match (line.data, line.data_base64) {
+        (Some(_), Some(_)) => bail!("there is data, and data_base64 too"),
+        (None, None) => bail!("missing field `data`"),
+        (Some(data), None) => {
+            match JsonSerde.deserialize(StoredData { content_type, ..StoredData::json(data.get()) })? {
+                // The text itself, and not as JSON writes it.
+                Payload::Binary { content_type, bytes } if bytes.starts_with(b"\"") => {
+                    let text: Option<String> = value("data", Some(data))?;
+                    Ok(Payload::Binary { content_type, bytes: text.unwrap_or_default().into_bytes() })
+                }
+                data => Ok(data),
+            }
+        }
+        (None, Some(data)) => {
+            let content_type = content_type.context("data_base64 needs a content_type")?;
+            let text: String = value("data_base64", Some(data))?.context("data_base64: it is null")?;
+            let bytes = decoded(&text).context("data_base64: it is not base64")?;
+            Ok(Payload::Binary { content_type, bytes })
+        }
+    }
+}
+
+/// The bytes that a text of RFC 4648's base64 stands for, with its padding or without.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
+    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
+    for group in digits.as_bytes().chunks(4) {
+        let bits = group.iter().try_fold(0_u32, |bits, digit| {
+            let value = ALPHABET.iter().position(|known| known == digit)?;
+            Some(bits << 6 | u32::try_from(value).ok()?)
+        })?;
+        // A byte takes eight of the bits: one digit alone makes none.
+        let whole = (bits << (6 * (4 - group.len()))).to_be_bytes();
+        let count = group.len().checked_sub(1).filter(|count| *count > 0)?;
+        bytes.extend_from_slice(whole.get(1..=count)?);
+    }
+    Some(bytes)
+}
+
+fn required(key: &str, raw: &RawValue) -> Result<String> {
+    text(key, Some(raw))?.with_context(|| format!("{key}: it is null"))
+}
+
+/// A text, or a number that stands for its text, as in the table; none where it is left out, or null.
+fn text(key: &str, raw: Option<&RawValue>) -> Result<Option<String>> {
+    match raw.map(RawValue::get) {
+        Some(number) if number.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
+            let whole = number.parse::<i64>().map(|number| number.to_string());
+            let exact = number.parse::<f64>().ok().filter(|number| number.abs() < EXACT_MAX);
+            // Without a sign where it is a negative nothing.
+            let text = whole.ok().or_else(|| exact.map(|number| (number + 0.0).to_string()));
+            text.map(Some)
+                .with_context(|| format!("{key}: {number} is more than a number can say exactly: write it as text"))
+        }
+        _ => value(key, raw),
+    }
 }
 
 /// The value of a key; none where it is left out, or null.
@@ -194,6 +283,8 @@ mod tests {
             "context",
             "uuid",
             "created_at",
+            "content_type",
+            "data_base64",
             "nmae",
         ];
         const VALUES: &[&str] = &[
@@ -224,11 +315,23 @@ mod tests {
         fn no_line_breaks_it_and_the_data_of_a_good_one_stays_as_it_is(line in line()) {
             match event(&line) {
                 Ok(event) => {
-                    let Payload::Json(data) = event.data else { panic!("{line}") };
-                    prop_assert!(line.contains(&data) && serde_json::from_str::<&RawValue>(&data).is_ok());
+                    if let Payload::Json(data) = event.data {
+                        prop_assert!(line.contains(&data) && serde_json::from_str::<&RawValue>(&data).is_ok());
+                    }
                 }
                 Err(error) => prop_assert!(!super::super::text(&error).is_empty()),
             }
+        }
+    }
+
+    #[test]
+    fn base64_is_read_with_padding_and_without() {
+        for (text, bytes) in [("", ""), ("Zg==", "f"), ("Zm8", "fo"), ("Zm9v", "foo"), ("Zm9vYg", "foob")] {
+            assert_eq!(decoded(text).as_deref(), Some(bytes.as_bytes()), "{text}");
+        }
+        assert_eq!(decoded("/wAB").unwrap(), [0xff, 0, 1]);
+        for text in ["Z", "Zm9vY", "Zm 9v", "Zm9-", "====", "é"] {
+            assert_eq!(decoded(text), None, "{text}");
         }
     }
 

@@ -1,18 +1,22 @@
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use outbox_host::outbox::{AttemptRecord, DeadLetter, DeadLetterFilter, Operator, Selection};
-use outbox_host::{JsonSerde, Payload, Serde, SqliteOutbox, files};
+use outbox_host::{Column, Field, JsonSerde, Payload, RawEntry, Row, Serde, SqliteOutbox, files};
 use serde::Serialize;
 
+use super::table::cell;
 use super::{Database, act, print, print_json, set_in};
 use crate::config::Time;
 
 /// The most bytes of a file with new data: more than an event may have, which is told with the event.
 const DATA_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// How many dead letters are read at once where all are.
+const AT_A_TIME: usize = 100;
 
 /// What may be done with dead letters. ID is the entry's position.
 #[derive(Subcommand)]
@@ -25,7 +29,7 @@ pub enum Dead {
     Retry(Retry),
     /// Delete them for good.
     Discard(Discard),
-    /// Replace the data of one.
+    /// Replace the data of one, or any other column of it.
     Edit(Edit),
 }
 
@@ -67,6 +71,7 @@ pub struct List {
 pub struct Show {
     #[command(flatten)]
     database: Database,
+    #[arg(allow_negative_numbers = true)]
     id: i64,
     /// Print it as JSON.
     #[arg(long)]
@@ -77,6 +82,7 @@ pub struct Show {
 pub struct Retry {
     #[command(flatten)]
     database: Database,
+    #[arg(allow_negative_numbers = true)]
     ids: Vec<i64>,
     /// All that match.
     #[arg(long, conflicts_with = "ids")]
@@ -92,7 +98,7 @@ pub struct Retry {
 pub struct Discard {
     #[command(flatten)]
     database: Database,
-    #[arg(required = true)]
+    #[arg(required = true, allow_negative_numbers = true)]
     ids: Vec<i64>,
 }
 
@@ -100,10 +106,22 @@ pub struct Discard {
 pub struct Edit {
     #[command(flatten)]
     database: Database,
+    #[arg(allow_negative_numbers = true)]
     id: i64,
-    /// A file with the new data, JSON; `-` is standard input.
+    /// A file with the new data; `-` is standard input. It is JSON, unless a content_type is set too.
     #[arg(long, value_name = "FILE")]
-    data: PathBuf,
+    data: Option<PathBuf>,
+    /// The new value of a column of the table, for example `name=order.placed`; an empty one stands for none. May be
+    /// given again.
+    #[arg(long, value_name = "COLUMN=VALUE", value_parser = change)]
+    set: Vec<(Column, String)>,
+}
+
+fn change(text: &str) -> Result<(Column, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as COLUMN=VALUE")?;
+    let names = Column::ALL.map(Column::name).join(", ");
+    let column = Column::ALL.into_iter().find(|column| column.name() == name);
+    Ok((column.ok_or_else(|| format!("`{name}` is none of {names}"))?, value.to_owned()))
 }
 
 fn since(text: &str) -> Result<Timestamp, String> {
@@ -151,9 +169,11 @@ impl List {
 }
 
 fn line(dead: &DeadLetter) -> String {
-    let DeadLetter { position, name, tenant_id, stream_id, attempts, outcome, .. } = dead;
+    let DeadLetter { position, attempts, .. } = dead;
+    let [name, tenant_id, stream_id, outcome] =
+        [&dead.name, &dead.tenant_id, &dead.stream_id, &dead.outcome].map(|text| cell(text));
     let parks = if dead.parks_stream { ", its stream is parked" } else { "" };
-    let reason = dead.reason.lines().next().unwrap_or_default();
+    let reason = cell(dead.reason.lines().next().unwrap_or_default());
     set_in(&format!(
         "{position}  {name}  {tenant_id}/{stream_id}  {outcome} after {attempts} attempts{parks}: {reason}"
     ))
@@ -230,9 +250,26 @@ impl Retry {
 }
 
 fn would_retry(database: &Database, selection: &Selection) -> Result<()> {
-    let dead = database.look(|outbox| Ok(outbox.dead_letters(selection, usize::MAX)?))?;
-    dead.iter().try_for_each(|dead| print(line(dead)))?;
-    print(format!("would put {} dead letters back into the outbox; nothing was changed", dead.len()))
+    let lines = database.look(|outbox| lines_of_all(outbox, selection))?;
+    lines.iter().try_for_each(print)?;
+    print(format!("would put {} dead letters back into the outbox; nothing was changed", lines.len()))
+}
+
+/// Some at a time: only a line of each is kept.
+fn lines_of_all(outbox: &SqliteOutbox, selection: &Selection) -> Result<Vec<String>> {
+    let Selection::Matching(filter) = selection else {
+        return Ok(outbox.dead_letters(selection, usize::MAX)?.iter().map(line).collect());
+    };
+    let mut filter = filter.clone();
+    let mut lines = Vec::new();
+    loop {
+        let dead = outbox.dead_letters(&Selection::Matching(filter.clone()), AT_A_TIME)?;
+        lines.extend(dead.iter().map(line));
+        match dead.last() {
+            Some(last) => filter.after = Some(last.position),
+            None => return Ok(lines),
+        }
+    }
 }
 
 impl Discard {
@@ -251,21 +288,69 @@ fn report_missing(asked: &[i64], done: &[i64], what: &str) -> Result<()> {
 
 impl Edit {
     fn run(self) -> Result<()> {
-        let outbox = self.database.open()?;
-        let file = self.data.display();
-        let data = self.read().with_context(|| format!("cannot read {file}"))?;
-        let data = data.trim();
-        JsonSerde.serialize(&Payload::Json(data.to_owned())).with_context(|| file.to_string())?;
-        ensure!(outbox.edit_dead_letter(self.id, data, &act())?, "there is no dead letter {}", self.id);
-        print(format!("replaced the data of dead letter {0}; put it back with: outbox dead retry {0}", self.id))
-    }
-
-    fn read(&self) -> io::Result<String> {
-        if self.data.as_os_str() != "-" {
-            return files::read_text(&self.data, DATA_BYTES_MAX);
+        let id = self.id;
+        let mut changes: Vec<(Column, Field<'_>)> =
+            self.set.iter().map(|(column, value)| (*column, field(*column, value))).collect();
+        let data =
+            self.data.as_deref().map(|file| read(file).with_context(|| format!("cannot read {}", file.display())));
+        let data = data.transpose()?;
+        if let (Some(data), Some(file)) = (&data, &self.data) {
+            let has_type = changes.iter().any(|(column, _)| *column == Column::ContentType);
+            if !has_type {
+                let data = Payload::Json(data.trim().to_owned());
+                JsonSerde.serialize(&data).with_context(|| file.display().to_string())?;
+                changes.push((Column::ContentType, Field::Null));
+            }
+            changes.push((Column::Data, if has_type { data.as_str() } else { data.trim() }.into()));
         }
-        let mut data = String::new();
-        io::stdin().take(DATA_BYTES_MAX).read_to_string(&mut data)?;
-        Ok(data)
+        ensure!(!changes.is_empty(), "what is to be replaced? Give --data FILE, or --set COLUMN=VALUE");
+        let outbox = self.database.open()?;
+        let entry = outbox.dead_entry(id)?.with_context(|| format!("there is no dead letter {id}"))?;
+        check(&changes)?;
+        ensure!(outbox.mend_dead_letter(id, &changes, &act())?, "there is no dead letter {id}");
+        let asked = |column: &Column| *column != Column::ContentType || self.set.iter().any(|(set, _)| set == column);
+        let what: Vec<String> =
+            changes.iter().map(|(column, _)| *column).filter(asked).map(|it| format!("the {}", it.name())).collect();
+        print(format!(
+            "replaced {} of dead letter {id}; put it back with: outbox dead retry {id}",
+            what.join(" and ")
+        ))?;
+        let mended = changes.into_iter().fold(entry.row(), |row, (column, field)| row.with(column, field));
+        match RawEntry::new(entry.position, &mended).decode(1, &JsonSerde) {
+            Ok(_) => Ok(()),
+            Err(error) => print(format!("it is still no event: {error}")),
+        }
     }
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    if file.as_os_str() != "-" {
+        return files::read_text(file, DATA_BYTES_MAX);
+    }
+    let mut data = String::new();
+    io::stdin().take(DATA_BYTES_MAX).read_to_string(&mut data)?;
+    Ok(data)
+}
+
+fn field(column: Column, value: &str) -> Field<'_> {
+    match value.parse::<i64>() {
+        _ if value.is_empty() => Field::Null,
+        Ok(version) if column == Column::Version => Field::Integer(version),
+        _ => value.into(),
+    }
+}
+
+/// Whether an entry that has nothing wrong with it would still be an event with these columns.
+fn check(changes: &[(Column, Field<'_>)]) -> Result<()> {
+    let good = Row {
+        stream_id: "s".into(),
+        uuid: "00000000-0000-4000-8000-000000000000".into(),
+        name: "n".into(),
+        created_at: "2026-01-31T12:00:00Z".into(),
+        data: "{}".into(),
+        ..Row::default()
+    };
+    let changed = changes.iter().cloned().fold(good, |row, (column, field)| row.with(column, field));
+    RawEntry::new(1, &changed).decode(1, &JsonSerde)?;
+    Ok(())
 }

@@ -6,6 +6,7 @@ use outbox_host::{OutboxStorageStrategy, SqliteOutbox};
 use serde::Serialize;
 
 use super::publisher::short;
+use super::table::cell;
 use super::{Database, print, print_json, second, set_in};
 
 #[derive(Args)]
@@ -95,8 +96,9 @@ fn print_blocked(status: &Status) -> Result<()> {
             (_, Some(at)) => format!("until {} by entry", second(at)),
             (state, None) => format!("{state} behind entry"),
         };
-        let (tenant, id, position, attempts) = (&stream.tenant_id, &stream.stream_id, stream.position, stream.attempts);
-        let reason = stream.reason.lines().next().unwrap_or_default();
+        let (tenant, id) = (cell(&stream.tenant_id), cell(&stream.stream_id));
+        let (position, attempts) = (stream.position, stream.attempts);
+        let reason = cell(stream.reason.lines().next().unwrap_or_default());
         print(set_in(&format!("  {tenant}/{id} {what} {position} ({attempts} attempts): {reason}")))?;
     }
     Ok(())

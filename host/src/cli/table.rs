@@ -20,6 +20,15 @@ pub fn lines<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> Vec<Str
     std::iter::once(line(&titles)).chain(rows).collect()
 }
 
+/// The most characters of a value in a line of a list.
+const CELL_CHARS_MAX: usize = 200;
+
+/// A text that stands beside others in a line.
+pub fn cell(text: &str) -> String {
+    let cut = text.chars().nth(CELL_CHARS_MAX).is_some();
+    text.chars().take(CELL_CHARS_MAX).chain(cut.then_some('…')).collect()
+}
+
 /// The first line of a text, without what would control a terminal.
 pub fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().chars().filter(|it| !it.is_control()).collect()
