@@ -80,9 +80,12 @@ fn a_file_that_has_another_name_is_not_written() {
     linked_file_stays(link, expected);
 }
 
+fn fifo(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
 #[test]
 fn nobody_waits_for_a_fifo() {
-    let fifo = |path: &Path| assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
     refused(fifo, "it is a FIFO, and no regular file");
 }
 
@@ -134,17 +137,25 @@ fn a_file_full_of_garbage_is_forgotten() {
     assert!(outbox(&place, RUN).ok().contains("published       1\n"));
 }
 
-/// SQLite does not follow them either: this keeps it so.
+/// SQLite follows no link either, but it would wait for a FIFO that it may only read.
 #[test]
-fn what_lies_in_the_places_of_sqlites_files_is_not_written() {
-    for name in ["app.db-wal", "app.db-shm"] {
+fn what_lies_in_the_places_of_sqlites_files_is_neither_written_nor_waited_for() {
+    let commands = [RUN, "status --db app.db", "append --db app.db events.ndjson", "init --db app.db"];
+    for name in ["app.db-wal", "app.db-shm", "app.db-journal"] {
         let place = place();
         place.write("accounts", "not to be lost\n");
+        place.write("events.ndjson", r#"{"name": "order.placed", "stream_id": "order-1", "data": {}}"#);
+        let refused = |expected: &str| {
+            for command in commands {
+                let message = outbox(&place, command).refused();
+                assert!(message.contains(&format!("{name}: {expected}")), "outbox {command}: {message}");
+            }
+            fs::remove_file(place.path(name)).unwrap();
+        };
         symlink(place.path("accounts"), place.path(name)).unwrap();
-        for command in [RUN, "status --db app.db"] {
-            let message = outbox(&place, command).refused();
-            assert!(message.contains("unable to open database file"), "outbox {command}: {message}");
-        }
+        refused("it is a symbolic link, and no regular file");
+        fifo(&place.path(name));
+        refused("it is a FIFO, and no regular file");
         assert_eq!(fs::read_to_string(place.path("accounts")).unwrap(), "not to be lost\n");
     }
 }

@@ -188,6 +188,20 @@ fn who_may_only_read_looks_while_others_open_and_close_the_database() {
     assert_can_look(&shared, OTHER, 61);
 }
 
+/// Somebody who may write to the folder may have put them there.
+#[test]
+fn who_may_only_read_does_not_wait_for_a_fifo_in_the_place_of_the_wal() {
+    let Some(shared) = shared() else { return };
+    for name in ["app.db-wal", "app.db-shm", "app.db-journal"] {
+        let path = shared.data().join(name);
+        assert!(std::process::Command::new("mkfifo").args(["-m", "644"]).arg(&path).status().unwrap().success());
+        let refused = shared.run(OTHER, "status --db data/app.db").refused();
+        assert!(refused.contains(&format!("{name}: it is a FIFO, and no regular file")), "{refused}");
+        fs::remove_file(path).unwrap();
+    }
+    assert_can_look(&shared, OTHER, 1);
+}
+
 #[test]
 fn what_is_in_the_way_is_named() {
     let Some(shared) = shared() else { return };

@@ -74,6 +74,17 @@ pub(super) fn make_database(path: &Path) -> io::Result<()> {
     Ok(fchown(&file, Some(Uid::from_raw(owner.uid())), Some(Gid::from_raw(owner.gid())))?)
 }
 
+/// That nothing else lies in the places of SQLite's files: it would wait for a FIFO that it may only read.
+pub(super) fn check(database: &Path) -> io::Result<()> {
+    for path in [WAL, SHM, JOURNAL].map(|ending| path(database, ending)) {
+        // What may not even be looked at is told with the database.
+        if let Ok(found) = fs::symlink_metadata(&path) {
+            check_regular(&found).map_err(|error| named(&path, error))?;
+        }
+    }
+    Ok(())
+}
+
 fn make(path: &Path, owner: &Metadata) -> io::Result<File> {
     let flags = harmless(OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW);
     Ok(File::from(openat(CWD, path, flags, mode(owner))?))

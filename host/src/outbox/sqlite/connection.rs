@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::permissions;
+use super::{beside, permissions};
 use crate::outbox::StorageError;
 
 /// How many pages the WAL grows by before a commit moves them into the database. More than SQLite's 1,000, since a
@@ -82,6 +82,7 @@ fn open_with(
     access: Access,
     flags: OpenFlags,
 ) -> Result<Connection, StorageError> {
+    beside::check(path).map_err(|error| StorageError::Other { doing: OPEN, cause: Box::new(error) })?;
     let (name, flags) = match access {
         Access::Write => (path.to_owned(), flags | OpenFlags::SQLITE_OPEN_READ_WRITE),
         Access::Read => (uri(path, "readonly_shm"), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI),

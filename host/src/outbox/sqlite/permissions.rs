@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{Access as May, AtFlags, CWD, accessat};
-use rustix::process::geteuid;
+use rustix::process::{getegid, geteuid, getgid, getuid};
 
 use super::beside;
 use super::connection::Access;
@@ -47,9 +47,16 @@ pub(super) fn belongs(metadata: &Metadata) -> String {
     format!("it belongs to the user {owner} (mode {mode:o}), and this is the user {}", user())
 }
 
+fn access(path: &Path, may: May) -> io::Result<()> {
+    // The flag needs a newer system call, which some containers refuse.
+    let is_itself = (getuid(), getgid()) == (geteuid(), getegid());
+    let flags = if is_itself { AtFlags::empty() } else { AtFlags::EACCESS };
+    Ok(accessat(CWD, path, may, flags)?)
+}
+
 /// Why a file that is there may not be used so.
 fn denied(path: &Path, may: May, verb: &str) -> Option<String> {
-    match accessat(CWD, path, may, AtFlags::EACCESS).map_err(io::Error::from) {
+    match access(path, may) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             let whose = fs::metadata(path).map_or_else(|_| "its folder is closed".to_owned(), |it| belongs(&it));
             Some(format!("{} cannot be {verb} ({error}): {whose}", path.display()))
@@ -61,7 +68,7 @@ fn denied(path: &Path, may: May, verb: &str) -> Option<String> {
 /// Why SQLite cannot make what it needs beside a database.
 fn not_made(database: &Path) -> Option<String> {
     let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let error = io::Error::from(accessat(CWD, folder, May::WRITE_OK | May::EXEC_OK, AtFlags::EACCESS).err()?);
+    let error = access(folder, May::WRITE_OK | May::EXEC_OK).err()?;
     let metadata = fs::metadata(folder).ok()?;
     Some(format!(
         "no file can be made beside {} ({error}), and SQLite makes some there; of the folder {}: {}",
