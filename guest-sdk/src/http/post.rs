@@ -1,25 +1,32 @@
-use std::io::{Read, Write};
 use std::time::Duration;
 
-use wasip2::http::{
-    outgoing_handler,
-    types::{
-        ErrorCode, Fields, FutureIncomingResponse, IncomingBody, IncomingResponse, Method, OutgoingBody,
-        OutgoingRequest, RequestOptions, Scheme,
+use wasip2::{
+    clocks::monotonic_clock,
+    http::{
+        outgoing_handler,
+        types::{
+            ErrorCode, Fields, FutureIncomingResponse, IncomingResponse, Method, OutgoingBody, OutgoingRequest,
+            RequestOptions, Scheme,
+        },
+    },
+    io::{
+        poll::poll,
+        streams::{OutputStream, StreamError},
     },
 };
 
 use super::{Response, Url};
 use crate::Error;
 
-/// Of a response's body, so much goes into an error's reason ...
-const BODY_KEPT_BYTES: usize = 500;
-/// ... and so much is read, so that the connection can be used again.
-const BODY_READ_BYTES: u64 = 1 << 20;
+/// So much of a response's body is read, since it goes into an error's reason ...
+const BODY_BYTES: usize = 500;
+/// ... and so long it may take: it explains the status, and changes nothing about it.
+const BODY_TIME: Duration = Duration::from_secs(1);
 
-/// Posts `body` with these headers (and `content-length`), and waits for the whole response. `timeout` holds for the
-/// connection, for the first byte of the response, and between two bytes of it; the relay's own limit for the whole call
-/// goes before it.
+/// Posts `body` with these headers (and `content-length`), and waits for the response: for its status, and where that is
+/// no 2xx for the beginning of its body. A response that comes before `body` was sent as a whole is the response.
+/// `timeout` holds for the connection, and for the first byte of the response; the relay's own limit for the whole call goes
+/// before it.
 ///
 /// # Errors
 ///
@@ -41,7 +48,7 @@ pub fn post(url: &Url, headers: &[(&str, &str)], body: &[u8], timeout: Duration)
     let outgoing = request.body().map_err(|()| Error::retryable("the request has no body to write to"))?;
     let response = outgoing_handler::handle(request, Some(options(timeout)?)).map_err(failed)?;
     // A server may answer, and hang up, before it has read everything: its answer counts, not the broken pipe.
-    let written = write(outgoing, body);
+    let written = write(outgoing, body, &response);
     match wait(&response).map_err(failed)? {
         Some(response) => Ok(read(url, &response)),
         None => Err(written.err().unwrap_or_else(|| Error::retryable("the response is gone"))),
@@ -79,12 +86,47 @@ fn options(timeout: Duration) -> Result<RequestOptions, Error> {
     Ok(options)
 }
 
-fn write(outgoing: OutgoingBody, body: &[u8]) -> Result<(), Error> {
-    let mut stream = outgoing.write().map_err(|()| Error::retryable("the request's body is gone"))?;
-    stream.write_all(body)?;
-    Write::flush(&mut stream)?;
+fn write(outgoing: OutgoingBody, body: &[u8], response: &FutureIncomingResponse) -> Result<(), Error> {
+    let stream = outgoing.write().map_err(|()| Error::retryable("the request's body is gone"))?;
+    let written = write_until_answered(&stream, body, response);
     drop(stream); // a body is finished only when nothing can write to it any more
-    OutgoingBody::finish(outgoing, None).map_err(Error::retryable)
+    match written.map_err(Error::retryable)? {
+        Written::Whole => OutgoingBody::finish(outgoing, None).map_err(Error::retryable),
+        Written::Answered => Ok(()),
+    }
+}
+
+enum Written {
+    Whole,
+    /// The server did not wait for the end: it need not read the rest.
+    Answered,
+}
+
+fn write_until_answered(
+    stream: &OutputStream,
+    mut body: &[u8],
+    response: &FutureIncomingResponse,
+) -> Result<Written, StreamError> {
+    let (room, answered) = (stream.subscribe(), response.subscribe());
+    let mut flushed = false;
+    loop {
+        let room_for = usize::try_from(stream.check_write()?).unwrap_or(usize::MAX);
+        if room_for == 0 {
+            poll(&[&room, &answered]);
+            if answered.ready() {
+                return Ok(Written::Answered);
+            }
+        } else if let Some((part, rest)) = body.split_at_checked(room_for.min(body.len())).filter(|_| !body.is_empty())
+        {
+            stream.write(part)?;
+            body = rest;
+        } else if flushed {
+            return Ok(Written::Whole);
+        } else {
+            stream.flush()?;
+            flushed = true;
+        }
+    }
 }
 
 fn wait(response: &FutureIncomingResponse) -> Result<Option<IncomingResponse>, ErrorCode> {
@@ -99,22 +141,24 @@ fn read(url: &Url, response: &IncomingResponse) -> Response {
     let status = response.status();
     let retry_after =
         response.headers().get("retry-after").into_iter().next().and_then(|value| String::from_utf8(value).ok());
-    Response { from: url.clone(), status, retry_after, body: beginning_of_body(response) }
+    let body = if (200..300).contains(&status) { String::new() } else { beginning_of_body(response) };
+    Response { from: url.clone(), status, retry_after, body }
 }
 
-/// The status is the answer: a body that breaks off takes nothing from it.
+/// The status is the answer: a body that breaks off, or does not come to its end, takes nothing from it.
 fn beginning_of_body(response: &IncomingResponse) -> String {
     let Ok(incoming) = response.consume() else { return String::new() };
+    let Ok(stream) = incoming.stream() else { return String::new() };
+    let more = stream.subscribe();
+    let late = monotonic_clock::subscribe_duration(u64::try_from(BODY_TIME.as_nanos()).unwrap_or(u64::MAX));
     let mut body = Vec::new();
-    if let Ok(stream) = incoming.stream() {
-        let mut chunk = [0; 8 * 1024];
-        let mut limited = stream.take(BODY_READ_BYTES);
-        while let Ok(length @ 1..) = limited.read(&mut chunk) {
-            let wanted = length.min(BODY_KEPT_BYTES - body.len());
-            body.extend_from_slice(chunk.get(..wanted).unwrap_or_default());
+    while body.len() < BODY_BYTES {
+        match stream.read((BODY_BYTES - body.len()) as u64) {
+            Ok(bytes) if bytes.is_empty() && poll(&[&more, &late]).contains(&1) => break,
+            Ok(bytes) => body.extend_from_slice(&bytes),
+            Err(_) => break,
         }
     }
-    drop(IncomingBody::finish(incoming));
     String::from_utf8_lossy(&body).into_owned()
 }
 

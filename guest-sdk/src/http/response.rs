@@ -23,7 +23,7 @@ pub struct Response {
     pub status: u16,
     /// Its header `Retry-After`.
     pub retry_after: Option<String>,
-    /// The beginning of its body: at most 500 bytes, what is no UTF-8 replaced.
+    /// The beginning of its body where the status is no 2xx: at most 500 bytes, what is no UTF-8 replaced.
     pub body: String,
 }
 
