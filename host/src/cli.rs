@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use outbox_host::SqliteOutbox;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
@@ -92,7 +93,22 @@ impl Database {
     }
 }
 
+/// The most files that are asked for: a hard limit may be a thousand times as much, and nothing here needs it.
+const OPEN_FILES_MAX: u64 = 65_536;
+
+/// Systems start programs with a soft limit of 1,024 for the sake of some that can do with no more: publishers' connections
+/// and the database can.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(OPEN_FILES_MAX).min(OPEN_FILES_MAX);
+    if limit.current.is_some_and(|current| current < wanted) {
+        // Where it may not be raised the limit is as it was, and kept to.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit });
+    }
+}
+
 pub fn main() -> ExitCode {
+    raise_open_files();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

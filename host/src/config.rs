@@ -9,17 +9,19 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use outbox_host::outbox::Retention;
-use outbox_host::publisher::component::{Grants, HeaderSecret, HttpGrant, Isolation, Settings, TcpGrant};
+use outbox_host::publisher::component::{Authorities, Grants, HeaderSecret, HttpGrant, Isolation, Settings, TcpGrant};
 use outbox_host::{Backoff, CanaryRules, OnDeadLetter, Ordering, Policy, RelayOptions, files};
 use serde::{Deserialize, Deserializer, de};
 
 mod limits;
 mod routes;
 mod secrets;
+mod tls;
 
 pub use self::limits::LimitsConfig;
 use self::routes::RouteConfig;
 use self::secrets::SecretConfig;
+use self::tls::TlsConfig;
 
 /// The most bytes of the file: many times what anybody needs to say.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -60,6 +62,7 @@ pub struct PublisherConfig {
     pub env: BTreeMap<String, String>,
     pub config: BTreeMap<String, String>,
     pub secrets: BTreeMap<String, SecretConfig>,
+    pub tls: TlsConfig,
     /// The folder of compiled code; relative to the file's folder.
     pub cache: Option<PathBuf>,
     pub limits: LimitsConfig,
@@ -197,7 +200,7 @@ impl PublisherConfig {
     /// Every path in it.
     fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
         let secrets = self.secrets.values_mut().flat_map(|secret| &mut secret.file);
-        self.file.iter_mut().chain(&mut self.cache).chain(secrets)
+        self.file.iter_mut().chain(&mut self.cache).chain(&mut self.tls.ca_file).chain(secrets)
     }
 
     /// Reads the secrets; none of them is read before.
@@ -209,7 +212,16 @@ impl PublisherConfig {
         self.secrets.iter().map(|(name, secret)| secret.read(name)).collect()
     }
 
-    /// How the component is run, without its secrets.
+    /// Reads the certificate authorities that it trusts.
+    ///
+    /// # Errors
+    ///
+    /// Names the file that cannot be read, or holds none.
+    pub fn authorities(&self) -> Result<Authorities> {
+        self.tls.authorities()
+    }
+
+    /// How the component is run, without its secrets and its certificate authorities: these are read from files.
     pub fn settings(&self) -> Settings {
         let recycle_after = self.recycle_after.map(|recycle_after| Isolation::Reuse { recycle_after });
         Settings {

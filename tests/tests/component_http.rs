@@ -151,6 +151,108 @@ async fn a_connection_that_the_server_closed_is_replaced() {
     assert_eq!(server.connections.load(Ordering::SeqCst), 3);
 }
 
+/// A server that does to each of its connections what it is told; it counts them.
+fn serve_each(serve: impl Fn(TcpStream, usize) + Clone + Send + 'static) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let accepted = Arc::<AtomicUsize>::default();
+    let count = accepted.clone();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (serve, number) = (serve.clone(), count.fetch_add(1, Ordering::SeqCst));
+            thread::spawn(move || serve(stream.unwrap(), number));
+        }
+    });
+    (url, accepted)
+}
+
+/// The server answers one request, takes the next one, and hangs up: as if it had been idle for too long.
+#[tokio::test]
+async fn a_kept_connection_that_turns_out_to_be_closed_costs_no_attempt() {
+    let (url, accepted) = serve_each(|stream, _| {
+        let mut reader = BufReader::new(&stream);
+        request_body(&mut reader);
+        (&stream).write_all(OK.unwrap().as_bytes()).unwrap();
+        request_body(&mut reader);
+    });
+    let publisher = webhook(settings(&url, &[&url]));
+    for _ in 0..4 {
+        assert_eq!(publish(&publisher).await.outcome, Outcome::Delivered);
+    }
+    assert_eq!(accepted.load(Ordering::SeqCst), 4);
+}
+
+/// Whether the server did something with the request is not known where it began to answer, or had a new connection.
+#[tokio::test]
+async fn a_request_is_tried_on_one_more_connection_and_only_where_nothing_was_answered() {
+    let (url, accepted) = serve_each(|stream, number| {
+        let mut reader = BufReader::new(&stream);
+        if number == 0 {
+            request_body(&mut reader);
+            (&stream).write_all(OK.unwrap().as_bytes()).unwrap();
+        }
+        request_body(&mut reader);
+    });
+    let publisher = webhook(settings(&url, &[&url]));
+    assert_eq!(publish(&publisher).await.outcome, Outcome::Delivered);
+    let outcome = publish(&publisher).await.outcome;
+    assert!(outcome.name() == "retry" && outcome.reason().contains("ConnectionTerminated"), "{outcome:?}");
+    assert_eq!(accepted.load(Ordering::SeqCst), 2);
+
+    let (url, accepted) = serve_each(|stream, _| {
+        let mut reader = BufReader::new(&stream);
+        request_body(&mut reader);
+        (&stream).write_all(OK.unwrap().as_bytes()).unwrap();
+        request_body(&mut reader);
+        (&stream).write_all(b"HTTP/1.1 2").unwrap();
+    });
+    let publisher = webhook(settings(&url, &[&url]));
+    assert_eq!(publish(&publisher).await.outcome, Outcome::Delivered);
+    assert_eq!(publish(&publisher).await.outcome.name(), "retry");
+    assert_eq!(accepted.load(Ordering::SeqCst), 1);
+}
+
+const TOO_LARGE: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 9\r\n\r\ntoo large";
+
+/// The server answers before it has read everything. Whether it then hangs up or just reads no more, the status counts.
+#[tokio::test]
+async fn an_early_answer_is_the_answer() {
+    let event = recorded(format!(r#"{{"order": "{}"}}"#, "x".repeat(3 << 20)));
+    for hangs_up in [true, false] {
+        let (url, _) = serve_each(move |stream, _| {
+            (&stream).read_exact(&mut [0; 1000]).unwrap();
+            (&stream).write_all(TOO_LARGE).unwrap();
+            if !hangs_up {
+                std::mem::forget(stream);
+            }
+        });
+        let publisher = webhook(settings(&url, &[&url]));
+        for _ in 0..20 {
+            let outcome = publisher.publish(&event).await.outcome;
+            assert!(outcome.name() == "rejected" && outcome.reason().contains("413"), "{hangs_up}: {outcome:?}");
+        }
+    }
+}
+
+/// An answer's status says whether the event was delivered; who waits for the end of its body may wait for ever.
+#[tokio::test]
+async fn a_body_without_an_end_takes_nothing_from_the_status() {
+    for (status, expected) in [("200 OK", "delivered"), ("422 No", "rejected")] {
+        let (url, _) = serve_each(move |stream, _| {
+            request_body(&mut BufReader::new(&stream));
+            let head = format!("HTTP/1.1 {status}\r\ntransfer-encoding: chunked\r\n\r\n");
+            (&stream).write_all(head.as_bytes()).unwrap();
+            while (&stream).write_all(b"3\r\nwhy\r\n").is_ok() {
+                thread::sleep(Duration::from_millis(300));
+            }
+        });
+        let publisher = webhook(settings(&url, &[&url]));
+        let outcome = publish(&publisher).await.outcome;
+        assert_eq!(outcome.name(), expected, "{outcome:?}");
+        assert!(outcome.name() == "delivered" || outcome.reason().contains("422: why"), "{outcome:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_was_not_granted_is_denied_with_the_line_that_allows_it() {
     let server = Server::start(OK);

@@ -113,6 +113,51 @@ async fn what_the_guest_sets_in_the_header_is_replaced() {
     assert_eq!(keys, [format!("idempotency-key: Bearer {TOKEN}")]);
 }
 
+/// What asks for the request's own head, or for a tunnel, would show the secret or carry it elsewhere.
+#[tokio::test]
+async fn methods_that_show_the_request_are_denied_where_a_secret_would_be_added() {
+    let server = Server::start(false);
+    let requests = |secrets| {
+        let grants = Grants { allow_http: vec![server.url.parse().unwrap()], secrets, ..Grants::default() };
+        ComponentPublisher::load(&guest("requests"), Settings { grants, ..Settings::default() }).unwrap()
+    };
+    let ask = |method: &str| recorded(format!(r#"{{"do": "ask", "what": "{method}", "url": "{}/"}}"#, server.url));
+    let with_secret = requests(vec![token("authorization", &server.url)]);
+    for method in ["TRACE", "trace", "CONNECT", "Connect", "TRACK"] {
+        let outcome = with_secret.publish(&ask(method)).await.outcome;
+        assert!(outcome.reason().contains("HttpRequestDenied"), "{method}: {outcome:?}");
+        assert!(outcome.reason().contains("it could show the secret"), "{method}: {outcome:?}");
+    }
+    assert!(server.heads.try_recv().is_err(), "a request was let out");
+    assert_eq!(with_secret.publish(&ask("POST")).await.outcome, Outcome::Delivered);
+    assert_eq!(requests(vec![]).publish(&ask("TRACE")).await.outcome, Outcome::Delivered);
+}
+
+#[tokio::test]
+async fn a_trailer_with_the_secrets_name_is_dropped() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (sender, received) = channel();
+    thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let (mut reader, mut request) = (BufReader::new(&stream), String::new());
+        while !(request.contains("\r\n0\r\n") && request.ends_with("\r\n\r\n")) {
+            reader.read_line(&mut request).unwrap();
+        }
+        (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        sender.send(request).unwrap();
+    });
+    let grants =
+        Grants { allow_http: vec![url.parse().unwrap()], secrets: vec![token("x-key", &url)], ..Grants::default() };
+    let publisher = ComponentPublisher::load(&guest("requests"), Settings { grants, ..Settings::default() }).unwrap();
+    let event = recorded(format!(r#"{{"do": "ask", "what": "POST", "url": "{url}/"}}"#));
+    assert_eq!(publisher.publish(&event).await.outcome, Outcome::Delivered);
+    let request = received.recv().unwrap();
+    let trailers = request.rsplit("\r\n0\r\n").next().unwrap();
+    assert!(trailers.contains("x-more: more") && !trailers.contains("x-key"), "{request}");
+    assert!(request.contains(&format!("x-key: Bearer {TOKEN}")), "{request}");
+}
+
 #[tokio::test]
 async fn a_secret_that_comes_back_is_blotted_out_of_the_reason_and_the_output() {
     let server = Server::start(true);
@@ -185,7 +230,7 @@ fn a_secret_that_is_missing_or_of_no_use_is_refused_before_anything_is_sent() {
         ("env = \"OUTBOX_TEST_TOKEN\"", "the environment variable OUTBOX_TEST_TOKEN is not set"),
         ("file = \"missing\"", "No such file"),
         ("file = \"outbox.toml\"", "one line of visible ASCII"),
-        ("file = \"guests/rust-webhook.wasm\"", "valid UTF-8"),
+        ("file = \"guests/rust-webhook.wasm\"", "more than 16384 bytes"),
         ("", "either `env` or `file`"),
         ("env = \"HOME\"\nfile = \"token\"", "either `env` or `file`"),
     ] {

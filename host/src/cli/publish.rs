@@ -78,6 +78,7 @@ impl Running {
         let mut settings = publisher.settings();
         settings.grants.secrets = publisher.secrets()?;
         settings.grants.check_secrets()?;
+        settings.authorities = publisher.authorities()?;
         settings.cache = self.cache.clone().or(settings.cache).or_else(user_cache).filter(|_| !self.no_cache);
         Ok(settings)
     }

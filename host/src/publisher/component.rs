@@ -30,24 +30,31 @@ use self::state::State;
 use self::text::bounded;
 
 mod address;
+mod authorities;
 mod bindings;
 mod cache;
 mod compile_time;
+mod descriptors;
 mod destination;
 mod engine;
 mod failure;
 mod grants;
 mod held;
 mod http;
+mod http_body;
 mod http_client;
+mod http_connect;
 mod http_pool;
+mod http_resend;
 mod http_tap;
+mod http_wire;
 mod inspect;
 mod instance;
 mod limits;
 mod load;
 mod outgoing;
 mod output;
+mod resolver;
 mod secrets;
 mod settings;
 mod sockets;
@@ -55,11 +62,13 @@ mod state;
 mod text;
 mod wit_text;
 
+pub use self::authorities::{Authorities, InvalidAuthorities};
 pub use self::grants::{Grants, HttpGrant, InvalidHttpGrant, InvalidTcpGrant, TcpGrant};
 pub use self::http_tap::{HttpAnswer, HttpTap, SeenRequest};
 pub use self::inspect::{GrantHint, Inspection, inspect};
 pub use self::load::LoadError;
 pub use self::output::{GuestLine, GuestStream, OutputSink};
+pub use self::resolver::Resolver;
 pub use self::secrets::{HeaderSecret, InvalidSecret};
 pub use self::settings::{Isolation, Limits, Settings};
 
@@ -131,9 +140,9 @@ impl ComponentPublisher {
             redactor,
             grants: Arc::new(settings.grants.clone()),
             limits: Arc::new(settings.limits.clone().bounded()),
+            client: Arc::new(HttpClient::new(settings.resolver.clone(), settings.authorities.clone())),
             settings,
             program,
-            client: Arc::default(),
             idle: Mutex::default(),
             started: AtomicU64::new(0),
             memory_bytes: AtomicUsize::new(0),

@@ -5,6 +5,10 @@ use std::net::IpAddr;
 
 use hyper::Uri;
 
+/// How long a name, and each of its parts, may be (RFC 1035).
+const NAME_BYTES_MAX: usize = 253;
+const LABEL_BYTES_MAX: usize = 63;
+
 /// Where a request goes to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Destination {
@@ -30,18 +34,24 @@ pub(super) enum Host {
 impl Destination {
     /// The destination of a request with this URI, or what it lacks.
     pub(super) fn of(uri: &Uri) -> Result<Self, &'static str> {
-        let scheme = match uri.scheme_str() {
-            Some("http") => Scheme::Http,
-            Some("https") => Scheme::Https,
-            _ => return Err("its scheme is neither http nor https"),
-        };
-        let authority = uri.authority().ok_or("it has no host")?.as_str();
-        if authority.contains('@') {
-            return Err("it names a user");
-        }
-        let (host, port) = split_port(authority).ok_or("its port is not a number from 1 to 65535")?;
-        Ok(Self { scheme, host: Host::of(host)?, port: port.unwrap_or(scheme.default_port()) })
+        let (scheme, host, port) = parts(uri)?;
+        Ok(Self { scheme, host: Host::of(host)?, port })
     }
+}
+
+/// The scheme of a URI, its host as it is written, and its port; or what it lacks.
+pub(super) fn parts(uri: &Uri) -> Result<(Scheme, &str, u16), &'static str> {
+    let scheme = match uri.scheme_str() {
+        Some("http") => Scheme::Http,
+        Some("https") => Scheme::Https,
+        _ => return Err("its scheme is neither http nor https"),
+    };
+    let authority = uri.authority().ok_or("it has no host")?.as_str();
+    if authority.contains('@') {
+        return Err("it names a user");
+    }
+    let (host, port) = split_port(authority).ok_or("its port is not a number from 1 to 65535")?;
+    Ok((scheme, host, port.unwrap_or(scheme.default_port())))
 }
 
 /// Splits `host:port` and `[v6]:port`; none where there is a port that is none.
@@ -71,8 +81,20 @@ impl Host {
             return Ok(Self::Ip(IpAddr::V4(ip)));
         }
         let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-        if name.is_empty() { Err("it has no host") } else { Ok(Self::Name(name)) }
+        if name.is_empty() {
+            return Err("it has no host");
+        }
+        if is_host_name(&name) { Ok(Self::Name(name)) } else { Err("its host is neither a name nor an address") }
     }
+}
+
+/// Whether it is one that can be looked up: what is not gets no further, neither to the resolver nor into a log.
+fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=LABEL_BYTES_MAX).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    name.len() <= NAME_BYTES_MAX && name.split('.').all(is_label)
 }
 
 impl Scheme {
@@ -117,4 +139,35 @@ pub(super) fn write_origin(
 ) -> fmt::Result {
     write!(f, "{}://{host}", scheme.name())?;
     if port == scheme.default_port() { Ok(()) } else { write!(f, ":{port}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_host_name_is_no_host() {
+        let long = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(61)].join(".");
+        for name in ["db", "db.internal.", "my_service", "xn--bcher-kva.example", "127.1", "_http._tcp.a", &long] {
+            assert!(Host::of(name).is_ok(), "{name}");
+        }
+        let too_long = format!("{long}x");
+        let forged = "a\n2026-01-01T00:00:00Z ERROR forged";
+        for name in [
+            forged,
+            "a b",
+            "a\u{202e}b",
+            "a\u{2028}b",
+            "bücher.example",
+            "a..b",
+            ".a",
+            "a%2eb",
+            "a\0",
+            "*.a",
+            &too_long,
+        ] {
+            assert!(Host::of(name).is_err(), "{name:?}");
+        }
+        assert!(Host::of(&"a".repeat(64)).is_err());
+    }
 }

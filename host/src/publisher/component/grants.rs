@@ -8,7 +8,7 @@ use std::str::FromStr;
 use hyper::Uri;
 
 use super::address::{self, AddressClass};
-use super::destination::{Destination, Host, Scheme, split_port, write_origin};
+use super::destination::{self, Destination, Host, Scheme, split_port, write_origin};
 use super::secrets::{HeaderSecret, InvalidSecret};
 
 /// What a publisher may reach outside the sandbox. The default grants nothing.
@@ -46,6 +46,11 @@ impl Grants {
     pub(super) fn lookup(&self, host: &Host) -> Option<AddressRule> {
         let granted = self.allow_tcp.iter().any(|grant| grant.host == *host);
         granted.then(|| self.address_rule(host))
+    }
+
+    /// Whether a secret is added to the requests to this destination.
+    pub(super) fn has_secret_for(&self, destination: &Destination) -> bool {
+        self.secrets.iter().any(|secret| secret.destination().allows(destination))
     }
 
     /// Checks that each secret is for a destination that `allow_http` grants.
@@ -160,20 +165,20 @@ impl FromStr for HttpGrant {
         if uri.scheme().is_some() && !plain {
             return Err(invalid("it has more than a scheme, a host and a port"));
         }
-        let destination = Destination::of(&uri).map_err(invalid)?;
-        let host = match destination.host {
-            Host::Name(name) if name.contains('*') => subdomains(&name).map_err(invalid)?,
-            host => HostPattern::Exactly(host),
+        let (scheme, host, port) = destination::parts(&uri).map_err(invalid)?;
+        let host = if host.contains('*') {
+            subdomains(host).map_err(invalid)?
+        } else {
+            HostPattern::Exactly(Host::of(host).map_err(invalid)?)
         };
-        Ok(Self { scheme: destination.scheme, host, port: destination.port })
+        Ok(Self { scheme, host, port })
     }
 }
 
-fn subdomains(name: &str) -> Result<HostPattern, &'static str> {
-    match name.strip_prefix('*') {
-        Some(suffix) if suffix.len() > 1 && suffix.starts_with('.') && !suffix.contains('*') => {
-            Ok(HostPattern::SubdomainsOf(suffix.to_owned()))
-        }
+fn subdomains(pattern: &str) -> Result<HostPattern, &'static str> {
+    match pattern.strip_prefix("*.").map(|name| (name.contains('*'), Host::of(name))) {
+        Some((false, Ok(Host::Name(name)))) => Ok(HostPattern::SubdomainsOf(format!(".{name}"))),
+        Some((false, Err(reason))) if pattern != "*." => Err(reason),
         _ => Err("a `*` may only stand for the first part of a name, as in `https://*.example.com`"),
     }
 }
@@ -219,12 +224,7 @@ impl FromStr for TcpGrant {
         let (host, port) = split_port(text).ok_or_else(|| invalid("its port is not a number from 1 to 65535"))?;
         let port = port.ok_or_else(|| invalid("it has no port"))?;
         let host = Host::of(host).map_err(invalid)?;
-        match &host {
-            Host::Name(name) if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) => {
-                Err(invalid("its host is neither a name nor an address"))
-            }
-            _ => Ok(Self { host, port }),
-        }
+        Ok(Self { host, port })
     }
 }
 
@@ -288,9 +288,10 @@ mod tests {
         assert!(rule(&granted, "https://a.example.com/").is_some());
         assert!(rule(&granted, "https://a.b.example.com/").is_some());
         assert!(rule(&granted, "https://example.com/").is_none());
-        assert!(rule(&granted, "https://.example.com/").is_none());
         assert!(rule(&granted, "https://evilexample.com/").is_none());
-        assert!(rule(&granted, "https://*.example.com/").is_some(), "a name like any other: it resolves to nothing");
+        for uri in ["https://.example.com/", "https://*.example.com/"] {
+            assert!(Destination::of(&uri.parse().unwrap()).is_err(), "{uri}");
+        }
     }
 
     #[test]

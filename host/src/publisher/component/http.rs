@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
-use hyper::{Request, Response};
+use hyper::header::HeaderName;
+use hyper::{Method, Request, Response};
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
@@ -18,8 +19,8 @@ use super::address::AddressClass;
 use super::destination::Destination;
 use super::grants::{AddressRule, Grants};
 use super::held::{self, OnTheWay};
-use super::http_client::{Exchange, HEAD_BYTES_MAX, HttpClient, SendError, Timeouts};
-use super::http_pool::OPEN_MAX;
+use super::http_client::{Exchange, HttpClient, SendError, Timeouts};
+use super::http_connect::HEAD_BYTES_MAX;
 use super::http_tap::HttpTap;
 use super::secrets::Redactor;
 use super::settings::Limits;
@@ -111,6 +112,11 @@ impl Gate {
     fn admit(&self, request: &Request<WasiBody>) -> Result<(Destination, AddressRule), Error> {
         let destination = Destination::of(request.uri()).map_err(|_| Error::HttpRequestUriInvalid)?;
         match self.grants.http(&destination) {
+            Some(_) if shows_what_it_was_sent(request.method()) && self.grants.has_secret_for(&destination) => {
+                let why = "it could show the secret that is added to it, and cannot be granted beside one";
+                self.call.note(&self.publisher, format!("denied: {} {destination}: {why}", request.method()));
+                Err(Error::HttpRequestDenied)
+            }
             Some(rule) => Ok((destination, rule)),
             None => {
                 let request = format!("{} {destination}", request.method());
@@ -153,8 +159,10 @@ impl WasiHttpHooks for Gate {
             let (tapped, now_seen) = tap.see(request);
             (request, seen) = (tapped, Some((tap, now_seen)));
         }
+        let mut withheld = Vec::new();
         if let Ok((destination, _)) = &admitted {
-            self.grants.secrets.iter().for_each(|secret| secret.add_to(request.headers_mut(), destination));
+            let added = self.grants.secrets.iter().filter_map(|it| it.add_to(request.headers_mut(), destination));
+            withheld.extend(added);
         }
         let timeouts = Timeouts::clamped(options.unwrap_or_default(), self.limits.call_time);
         let (publisher, call, client) = (self.publisher.clone(), self.call.clone(), self.client.clone());
@@ -171,13 +179,17 @@ impl WasiHttpHooks for Gate {
                     }
                 }
                 let what = format!("{} {destination}", request.method());
-                let request = request.map(|body| GuestBody { body, call: call.clone() });
+                let request = request.map(|body| GuestBody { body, call: call.clone(), withheld });
                 let exchange = Exchange { request, destination, rule, timeouts };
                 match client.send(exchange).await {
                     Ok(response) => Ok(response.map(BodyExt::boxed_unsync)),
                     Err(SendError::Denied(class)) => {
                         call.note_address(&publisher, &what, class);
                         Err(Error::HttpRequestDenied)
+                    }
+                    Err(SendError::Full(why)) => {
+                        call.note(&publisher, format!("{what}: {why}"));
+                        Err(Error::ConnectionLimitReached)
                     }
                     Err(SendError::Http(error)) => {
                         let note = limit_reached(&error);
@@ -217,20 +229,32 @@ impl WasiHttpHooks for Gate {
     }
 
     fn p2_error_from_tls(&mut self, error: &io::Error) -> ErrorCode {
-        use tokio_rustls::rustls::Error as TlsError;
-        self.call.note(&self.publisher, format!("TLS: {error}"));
+        use tokio_rustls::rustls::{CertificateError, Error as TlsError};
         let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<TlsError>());
-        match cause.or_else(|| error.source().and_then(|cause| cause.downcast_ref())) {
+        let cause = cause.or_else(|| error.source().and_then(|cause| cause.downcast_ref()));
+        let remedy = match cause {
+            Some(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+                " — to trust a certificate authority of your own: tls = { ca_file = \"FILE.pem\" }"
+            }
+            _ => "",
+        };
+        self.call.note(&self.publisher, format!("TLS: {error}{remedy}"));
+        match cause {
             Some(TlsError::InvalidCertificate(_)) => ErrorCode::TlsCertificateError,
             _ => ErrorCode::TlsProtocolError,
         }
     }
 }
 
+/// Whether the answer may hold the request's own head, or the connection become a way to somebody else. Some servers
+/// know such methods by other spellings.
+fn shows_what_it_was_sent(method: &Method) -> bool {
+    ["CONNECT", "TRACE", "TRACK"].iter().any(|it| method.as_str().eq_ignore_ascii_case(it))
+}
+
 /// The limit that a request failed at, where it was one of those that have no key.
 fn limit_reached(error: &Error) -> Option<String> {
     match error {
-        Error::ConnectionLimitReached => Some(format!("a publisher may have {OPEN_MAX} HTTP connections open at once")),
         Error::HttpResponseHeaderSectionSize(_) => {
             Some(format!("a response may have 100 headers, and {HEAD_BYTES_MAX} bytes of them"))
         }
@@ -254,6 +278,23 @@ fn weight(request: &Request<WasiBody>) -> usize {
 pub(super) struct GuestBody {
     body: WasiBody,
     call: Arc<HttpCall>,
+    /// What may not be in its trailers: the names of the headers that the host sets.
+    withheld: Vec<HeaderName>,
+}
+
+impl GuestBody {
+    #[cfg(test)]
+    pub(super) fn new(body: WasiBody) -> Self {
+        Self { body, call: Arc::default(), withheld: Vec::new() }
+    }
+
+    /// The frame without what is withheld; a server might take a trailer for the header of that name.
+    fn checked(&self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
+        if let Some(trailers) = frame.trailers_mut() {
+            self.withheld.iter().for_each(|name| drop(trailers.remove(name)));
+        }
+        frame
+    }
 }
 
 impl Body for GuestBody {
@@ -266,7 +307,7 @@ impl Body for GuestBody {
             Poll::Ready(None) if self.call.abandoned.load(Ordering::Acquire) => {
                 Poll::Ready(Some(Err(Error::ConnectionTerminated)))
             }
-            frame => frame,
+            frame => frame.map(|frame| frame.map(|frame| frame.map(|frame| self.checked(frame)))),
         }
     }
 
@@ -340,10 +381,23 @@ mod tests {
     #[tokio::test]
     async fn what_an_abandoned_guest_had_written_is_not_passed_off_as_whole() {
         let call = Arc::<HttpCall>::default();
-        assert_eq!(read(GuestBody { body: text("all"), call: call.clone() }).await.unwrap(), "all");
+        let body = |text| GuestBody { body: text, call: call.clone(), withheld: Vec::new() };
+        assert_eq!(read(body(text("all"))).await.unwrap(), "all");
         call.abandoned.store(true, Ordering::Release);
-        let ended = read(GuestBody { body: text("some"), call }).await;
+        let ended = read(body(text("some"))).await;
         assert!(matches!(ended, Err(Error::ConnectionTerminated)));
+    }
+
+    #[tokio::test]
+    async fn a_trailer_with_a_secrets_name_is_dropped() {
+        let trailers = [("authorization", "guess"), ("x-checksum", "1")];
+        let trailers = trailers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        let trailers = std::future::ready(Some(Ok(trailers.into_iter().collect())));
+        let body = text("all").with_trailers(trailers).boxed_unsync();
+        let body = GuestBody { withheld: vec![hyper::header::AUTHORIZATION], ..GuestBody::new(body) };
+        let sent = body.collect().await.unwrap();
+        let names: Vec<&str> = sent.trailers().unwrap().keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["x-checksum"]);
     }
 
     #[tokio::test]

@@ -1,42 +1,39 @@
-//! The connections of one publisher: made to checked addresses only, and used again across calls and instances.
+//! The HTTP client of one publisher. Its connections are used again across calls and instances.
 //!
 //! They live on a thread of their own with a runtime of its own. A connection's background task belongs to the runtime
 //! that made it: on a relay worker's it would stand still while a guest computes there, and end with that worker,
 //! while the pool is shared by all of them. The price is one hand-over between threads for each request.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, OnceLock};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper::client::conn::http1;
+use hyper::body::Incoming;
 use hyper::{Request, Response, Uri};
-use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
-use wasmtime_wasi_http::io::TokioIo;
+use tokio::time::timeout;
 use wasmtime_wasi_http::{Error, RequestOptions};
 
 use super::address::AddressClass;
-use super::destination::{Destination, Host, Scheme};
+use super::authorities::Authorities;
+use super::descriptors::{Descriptor, Descriptors, Share};
+use super::destination::{Destination, Host};
 use super::grants::AddressRule;
 use super::http::GuestBody;
-use super::http_pool::{Connection, Home, Permit, Pool, PooledBody};
-
-/// The most bytes of a response before its body, and of what is read ahead of it.
-pub(super) const HEAD_BYTES_MAX: usize = 128 * 1024;
-/// The most name look-ups at once: each takes a thread.
-const LOOKUPS_MAX: usize = 8;
+use super::http_body::ResponseBody;
+use super::http_connect::Connector;
+use super::http_pool::{AbortOnDrop, Connection, Home, OPEN_MAX, OPEN_TO_ONE_MAX, Pool, Times, Turn};
+use super::http_resend::{KeptBytes, SentBody, Source};
+use super::resolver::{LOOKUPS_MAX, Lookups, Resolver};
 
 /// The HTTP client of one publisher. Its thread is started by the first request and ends with the client.
-#[derive(Default)]
 pub(super) struct HttpClient {
-    io: OnceLock<io::Result<IoThread>>,
-    pool: Arc<Pool>,
+    io: Mutex<Option<IoThread>>,
+    share: Arc<Share>,
+    connector: Arc<Connector>,
+    kept: Arc<KeptBytes>,
 }
 
 /// A request on its way to a destination that was granted.
@@ -51,8 +48,25 @@ pub(super) struct Exchange {
 pub(super) enum SendError {
     /// The destination's name resolves to addresses of this class only, which were not granted.
     Denied(AddressClass),
+    /// There are as many connections as there may be, and none became free in time.
+    Full(String),
     /// What the guest is told.
     Http(Error),
+}
+
+impl SendError {
+    fn no_turn() -> Self {
+        Self::Full(format!(
+            "{OPEN_TO_ONE_MAX} requests to it are under way, and there may be no more connections to one destination"
+        ))
+    }
+
+    pub(super) fn no_descriptor() -> Self {
+        Self::Full(format!(
+            "there may be no more connections: a publisher may have {OPEN_MAX} open at once, and no more than the process \
+             has file descriptors left (ulimit -n)"
+        ))
+    }
 }
 
 impl From<Error> for SendError {
@@ -85,38 +99,52 @@ impl Timeouts {
 }
 
 impl HttpClient {
+    pub(super) fn new(resolver: Resolver, authorities: Authorities) -> Self {
+        Self::with(resolver, authorities, Descriptors::of_process(), Times::default())
+    }
+
+    fn with(resolver: Resolver, authorities: Authorities, process: Arc<Descriptors>, times: Times) -> Self {
+        let share = Share::new(process, OPEN_MAX);
+        let (pool, lookups) = (Pool::new(share.clone(), times), Lookups::new(resolver, share.clone()));
+        let connector = Arc::new(Connector { pool, lookups, authorities });
+        Self { io: Mutex::default(), share, connector, kept: Arc::default() }
+    }
+
     /// The runtime that all connections live on.
-    pub(super) fn runtime(&self) -> Result<&Handle, Error> {
-        let io = self.io.get_or_init(IoThread::start).as_ref();
-        let io = io.map_err(|error| Error::InternalError(Some(format!("no thread for connections: {error}"))))?;
-        Ok(&io.runtime)
+    pub(super) fn runtime(&self) -> Result<Handle, Error> {
+        let mut io = self.io.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(io) = &*io {
+            return Ok(io.runtime.clone());
+        }
+        let failed = |error| Error::InternalError(Some(format!("no thread for connections: {error}")));
+        let started = IoThread::start().map_err(failed)?;
+        Ok(io.insert(started).runtime.clone())
+    }
+
+    /// A file descriptor for a socket of the guest's, if there may be one more.
+    pub(super) fn descriptor(&self) -> Option<Descriptor> {
+        self.share.try_take()
     }
 
     /// The addresses of `host` that `rule` allows.
     pub(super) async fn lookup(&self, host: Host, rule: AddressRule) -> Result<Vec<IpAddr>, SendError> {
-        let mut task = AbortOnDrop(self.runtime()?.spawn(async move { resolve(&host, 0, rule).await }));
-        let resolved = (&mut task.0).await;
-        let resolved =
-            resolved.map_err(|ended| Error::InternalError(Some(format!("the look-up was ended: {ended}"))))?;
-        Ok(resolved?.iter().map(SocketAddr::ip).collect())
+        let connector = self.connector.clone();
+        self.run(async move { connector.resolve(&host, rule).await }).await
     }
 
     /// Sends a request and waits for the head of its response. Dropping the future closes the connection.
-    pub(super) async fn send(&self, exchange: Exchange) -> Result<Response<PooledBody>, SendError> {
-        let task = self.runtime()?.spawn(exchange.run(self.pool.clone()));
-        let mut task = AbortOnDrop(task);
-        match (&mut task.0).await {
-            Ok(response) => response,
-            Err(ended) => Err(Error::InternalError(Some(format!("the request was ended: {ended}"))).into()),
-        }
+    pub(super) async fn send(&self, exchange: Exchange) -> Result<Response<ResponseBody>, SendError> {
+        self.run(exchange.run(self.connector.clone(), self.kept.clone())).await
     }
-}
 
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
+    /// Runs this where the connections are. Dropping the future ends it.
+    async fn run<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = Result<T, SendError>> + Send + 'static,
+    ) -> Result<T, SendError> {
+        let mut task = AbortOnDrop(self.runtime()?.spawn(task));
+        let ended = |error| Err(Error::InternalError(Some(format!("the request was ended: {error}"))).into());
+        (&mut task.0).await.unwrap_or_else(ended)
     }
 }
 
@@ -141,124 +169,73 @@ impl IoThread {
 }
 
 impl Exchange {
-    async fn run(self, pool: Arc<Pool>) -> Result<Response<PooledBody>, SendError> {
+    async fn run(self, connector: Arc<Connector>, kept: Arc<KeptBytes>) -> Result<Response<ResponseBody>, SendError> {
         let Self { request, destination, rule, timeouts } = self;
-        let mut request = origin_form(request)?;
-        while let Some(connection) = pool.take(&destination) {
-            match exchange(connection, request, timeouts, &pool, &destination).await {
-                Ok(response) => return Ok(response),
-                // The server closed it while it was idle, and nothing was sent: another one serves as well.
-                Err(Failed { unsent: Some(unsent), .. }) => request = *unsent,
+        let turn = timeout(timeouts.connect, connector.pool.turn(&destination)).await;
+        let turn = turn.ok().flatten().ok_or_else(SendError::no_turn)?;
+        let (head, body) = origin_form(request)?.into_parts();
+        let source = Source::new(body, kept);
+        let request = |body| Request::from_parts(head.clone(), body);
+        let mut closed = None;
+        if let Some(connection) = connector.pool.take(&destination) {
+            match exchange(connection, request(source.body()), timeouts.first_byte).await {
+                Ok(answered) => {
+                    source.forget();
+                    return Ok(answered.response(turn, &connector, destination, timeouts));
+                }
+                // The server had closed it while it was idle: one try on a new one.
+                Err(Failed { error, unanswered: true }) => closed = Some(error),
                 Err(failed) => return Err(failed.error.into()),
             }
         }
-        let deadline = Instant::now() + timeouts.connect;
-        let permit = timeout_at(deadline, pool.permit()).await.map_err(|_| Error::ConnectionLimitReached)?;
-        let connected = timeout_at(deadline, connect(&destination, rule, permit)).await;
-        let connection = connected.map_err(|_| Error::ConnectionTimeout)??;
-        let response = exchange(connection, request, timeouts, &pool, &destination).await;
-        response.map_err(|failed| failed.error.into())
+        let body = source.again().ok_or_else(|| closed.unwrap_or(Error::ConnectionTerminated))?;
+        let connection = connector.connect(&destination, rule, timeouts.connect).await?;
+        let answered = exchange(connection, request(body), timeouts.first_byte).await.map_err(|failed| failed.error)?;
+        Ok(answered.response(turn, &connector, destination, timeouts))
     }
+}
+
+/// The head of a response, and the connection that the rest of it comes over.
+struct Answered {
+    response: Response<Incoming>,
+    connection: Connection,
 }
 
 struct Failed {
     error: Error,
-    /// The request, where nothing of it has left.
-    unsent: Option<Box<Request<GuestBody>>>,
+    /// Whether the connection ended without a word from the server.
+    unanswered: bool,
 }
 
 async fn exchange(
     mut connection: Connection,
-    request: Request<GuestBody>,
-    timeouts: Timeouts,
-    pool: &Arc<Pool>,
-    destination: &Destination,
-) -> Result<Response<PooledBody>, Failed> {
-    match timeout(timeouts.first_byte, connection.try_send_request(request)).await {
-        Err(_) => Err(Failed { error: Error::ConnectionReadTimeout, unsent: None }),
-        Ok(Err(mut failed)) => {
-            let unsent = failed.take_message().map(Box::new);
-            Err(Failed { error: failed.into_error().into(), unsent })
-        }
-        Ok(Ok(response)) => {
-            let home = Home { connection, pool: pool.clone(), destination: destination.clone() };
-            Ok(response.map(|incoming| PooledBody::new(incoming, home, timeouts.between_bytes)))
+    request: Request<SentBody>,
+    first_byte: Duration,
+) -> Result<Answered, Failed> {
+    let before = connection.read.count();
+    match timeout(first_byte, connection.sender.try_send_request(request)).await {
+        Err(_) => Err(Failed { error: Error::ConnectionReadTimeout, unanswered: false }),
+        Ok(Ok(response)) => Ok(Answered { response, connection }),
+        Ok(Err(failed)) => {
+            let error = failed.into_error();
+            let unanswered = connection.read.count() == before && !error.is_user();
+            Err(Failed { error: error.into(), unanswered })
         }
     }
 }
 
-/// Connects to an address that the destination may have, and to no other: the name is not resolved again.
-async fn connect(destination: &Destination, rule: AddressRule, permit: Permit) -> Result<Connection, SendError> {
-    let addresses = resolve(&destination.host, destination.port, rule).await?;
-    let stream = TcpStream::connect(addresses.as_slice()).await.map_err(Error::Connect)?;
-    stream.set_nodelay(true).map_err(Error::Connect)?;
-    match destination.scheme {
-        Scheme::Http => handshake(TokioIo::new(stream), permit).await,
-        Scheme::Https => {
-            let name = server_name(&destination.host)?;
-            let stream = tls().connect(name, stream).await.map_err(Error::Tls)?;
-            handshake(TokioIo::new(stream), permit).await
-        }
+impl Answered {
+    fn response(
+        self,
+        turn: Turn,
+        connector: &Connector,
+        destination: Destination,
+        timeouts: Timeouts,
+    ) -> Response<ResponseBody> {
+        let Self { response, connection } = self;
+        let home = Home { connection, turn, pool: connector.pool.clone(), destination };
+        response.map(|incoming| ResponseBody::start(incoming, home, timeouts.between_bytes))
     }
-}
-
-async fn resolve(host: &Host, port: u16, rule: AddressRule) -> Result<Vec<SocketAddr>, SendError> {
-    let resolved: Vec<SocketAddr> = match host {
-        Host::Ip(ip) => vec![SocketAddr::new(*ip, port)],
-        Host::Name(name) => tokio::net::lookup_host((name.as_str(), port)).await.map_err(dns_error)?.collect(),
-    };
-    let (mut allowed, mut denied) = (Vec::new(), None);
-    for address in resolved {
-        match rule.check(address.ip()) {
-            Ok(()) => allowed.push(address),
-            Err(class) => denied = Some(class),
-        }
-    }
-    match denied {
-        Some(class) if allowed.is_empty() => Err(SendError::Denied(class)),
-        _ if allowed.is_empty() => Err(Error::DestinationNotFound.into()),
-        _ => Ok(allowed),
-    }
-}
-
-fn dns_error(error: io::Error) -> Error {
-    Error::DnsError { rcode: Some(error.to_string()), info_code: None }
-}
-
-async fn handshake<S>(stream: S, permit: Permit) -> Result<Connection, SendError>
-where
-    S: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
-{
-    let mut builder = http1::Builder::new();
-    builder.max_buf_size(HEAD_BYTES_MAX);
-    let (sender, connection) = builder.handshake(stream).await.map_err(Error::Hyper)?;
-    tokio::spawn(async move {
-        // What ends the connection is told to the request under way.
-        let _ = connection.await;
-        drop(permit);
-    });
-    Ok(sender)
-}
-
-fn server_name(host: &Host) -> Result<ServerName<'static>, Error> {
-    match host {
-        Host::Ip(ip) => Ok(ServerName::from(*ip)),
-        Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| Error::HttpRequestUriInvalid),
-    }
-}
-
-/// TLS with the certificate authorities that Mozilla trusts.
-fn tls() -> TlsConnector {
-    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    let config = CONFIG.get_or_init(|| {
-        let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.into() };
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_protocol_versions(tokio_rustls::rustls::ALL_VERSIONS);
-        #[expect(clippy::expect_used, reason = "the provider is linked in and has suites for both versions")]
-        let config = config.expect("ring supports TLS 1.2 and 1.3");
-        Arc::new(config.with_root_certificates(roots).with_no_client_auth())
-    });
-    TlsConnector::from(config.clone())
 }
 
 /// A server expects the path alone: scheme and authority are for proxies, and the `host` header is set already.
@@ -270,20 +247,4 @@ fn origin_form(mut request: Request<GuestBody>) -> Result<Request<GuestBody>, Er
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_guest_may_shorten_its_time_limits_and_not_lengthen_them() {
-        let call_time = Duration::from_secs(30);
-        let asked = RequestOptions {
-            connect_timeout: Some(Duration::from_secs(1)),
-            first_byte_timeout: Some(Duration::from_secs(600)),
-            between_bytes_timeout: None,
-        };
-        let timeouts = Timeouts::clamped(asked, call_time);
-        assert_eq!(timeouts.connect, Duration::from_secs(1));
-        assert_eq!(timeouts.first_byte, call_time);
-        assert_eq!(timeouts.between_bytes, call_time);
-    }
-}
+mod tests;

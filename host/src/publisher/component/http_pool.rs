@@ -1,48 +1,88 @@
-//! The connections of one publisher: how many there may be, those that are idle, and the response bodies that bring them
-//! back.
+//! The connections of one publisher: how many there may be, and those that wait for their next request.
+//!
+//! A request first waits for its turn at its destination, of which each has only so many, so that one that never answers
+//! leaves the others what they need. Then it takes a connection that is idle, or makes one. Whoever drops a connection
+//! closes it.
 
 use std::collections::HashMap;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
-use http_body_util::BodyExt;
-use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1::SendRequest;
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
-use wasmtime_wasi_http::Error;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::descriptors::{Descriptor, Share};
 use super::destination::Destination;
-use super::http::GuestBody;
+use super::http_resend::SentBody;
+use super::http_wire::BytesRead;
 
+/// The most connections of a publisher that are open at once, in use or idle: each takes a file descriptor.
+pub(super) const OPEN_MAX: usize = 256;
+/// The most of them to one destination.
+pub(super) const OPEN_TO_ONE_MAX: usize = 128;
 /// An idle connection is closed after this time: servers close theirs after a minute or more.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
-/// The most connections that are open at once, in use or idle: each takes a file descriptor of the host's.
-pub(super) const OPEN_MAX: usize = 256;
-/// What is read of a response that the guest did not read to its end, to be able to use the connection again.
-const DRAIN_BYTES_MAX: usize = 64 * 1024;
-/// How long that may take.
-const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+/// A connection takes no further request after this time: the next one looks its destination's name up again.
+const AGE_MAX: Duration = Duration::from_secs(60);
 
-/// A connection that a request can be sent on.
-pub(super) type Connection = SendRequest<GuestBody>;
-
-/// That there may be one more connection; it is given back when that is closed.
-pub(super) type Permit = Option<OwnedSemaphorePermit>;
-
-/// The connections that wait for their next request.
-pub(super) struct Pool {
-    idle: Mutex<HashMap<Destination, Vec<Idle>>>,
-    room: Arc<Semaphore>,
+/// How long connections are kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) idle: Duration,
+    pub(super) age: Duration,
 }
 
-impl Default for Pool {
+impl Default for Times {
     fn default() -> Self {
-        Self { idle: Mutex::default(), room: Arc::new(Semaphore::new(OPEN_MAX)) }
+        Self { idle: IDLE_TIME_MAX, age: AGE_MAX }
     }
+}
+
+/// A task that ends when this is dropped.
+pub(super) struct AbortOnDrop<T>(pub(super) JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A connection that a request can be sent on. Dropping it closes it, whatever is still on its way.
+pub(super) struct Connection {
+    pub(super) sender: SendRequest<SentBody>,
+    pub(super) read: BytesRead,
+    pub(super) made: Instant,
+    pub(super) _task: AbortOnDrop<()>,
+}
+
+/// That one more request may be under way to a destination.
+pub(super) struct Turn {
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The connections of one publisher.
+pub(super) struct Pool {
+    lanes: Mutex<Lanes>,
+    share: Arc<Share>,
+    /// How many requests wait until there may be one more connection.
+    waiting: AtomicUsize,
+    times: Times,
+}
+
+#[derive(Default)]
+struct Lanes {
+    lanes: HashMap<Destination, Lane>,
+    /// Whether somebody closes what is idle for too long.
+    swept: bool,
+}
+
+/// The connections to one destination.
+struct Lane {
+    turns: Arc<Semaphore>,
+    idle: Vec<Idle>,
 }
 
 struct Idle {
@@ -50,132 +90,158 @@ struct Idle {
     since: Instant,
 }
 
-impl Idle {
-    fn is_usable(&self) -> bool {
-        self.connection.is_ready() && self.since.elapsed() < IDLE_TIME_MAX
+impl Default for Lane {
+    fn default() -> Self {
+        Self { turns: Arc::new(Semaphore::new(OPEN_TO_ONE_MAX)), idle: Vec::new() }
+    }
+}
+
+impl Lane {
+    /// Whether nobody has, or waits for, a turn, and nothing is idle.
+    fn is_unused(&self) -> bool {
+        self.idle.is_empty() && Arc::strong_count(&self.turns) == 1
     }
 }
 
 impl Pool {
+    pub(super) fn new(share: Arc<Share>, times: Times) -> Arc<Self> {
+        Arc::new(Self { lanes: Mutex::default(), share, waiting: AtomicUsize::new(0), times })
+    }
+
+    /// Waits until one more request may be under way to `destination`.
+    pub(super) async fn turn(&self, destination: &Destination) -> Option<Turn> {
+        let turns = self.turns(destination);
+        // None where the semaphore is closed, which it never is.
+        turns.acquire_owned().await.ok().map(|permit| Turn { _permit: permit })
+    }
+
+    fn turns(&self, destination: &Destination) -> Arc<Semaphore> {
+        let Lanes { lanes, .. } = &mut *self.lock();
+        if !lanes.contains_key(destination) {
+            lanes.retain(|_, lane| !lane.is_unused());
+        }
+        lanes.entry(destination.clone()).or_default().turns.clone()
+    }
+
     /// The connection to `destination` that was used last, if one is open.
     pub(super) fn take(&self, destination: &Destination) -> Option<Connection> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = idle.get_mut(destination)?;
-        let usable = std::iter::from_fn(|| waiting.pop()).find(Idle::is_usable);
-        if waiting.is_empty() {
-            idle.remove(destination);
-        }
+        let Lanes { lanes, .. } = &mut *self.lock();
+        let idle = &mut lanes.get_mut(destination)?.idle;
+        let usable = std::iter::from_fn(|| idle.pop()).find(|idle| self.is_usable(idle));
         usable.map(|idle| idle.connection)
     }
 
-    /// Waits until there may be one more connection; an idle one is closed for it where there is one.
-    pub(super) async fn permit(&self) -> Permit {
-        if self.is_full() {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            idle.values_mut().find_map(Vec::pop);
+    /// Waits until there may be one more connection; the one that is idle for longest is closed for it where it has to be.
+    pub(super) async fn descriptor(&self) -> Descriptor {
+        if let Some(descriptor) = self.share.try_take() {
+            return descriptor;
         }
-        // None where the semaphore is closed, which it never is.
-        self.room.clone().acquire_owned().await.ok()
+        let _waits = Waits::new(&self.waiting);
+        self.close_one();
+        self.share.take().await
     }
 
-    fn is_full(&self) -> bool {
-        self.room.available_permits() == 0
+    /// One more descriptor, for a connection that tries another address meanwhile; none where there is none to spare.
+    pub(super) fn spare_descriptor(&self) -> Option<Descriptor> {
+        self.share.try_take()
     }
 
-    /// Keeps a connection, unless a request may be waiting for there to be one less.
-    fn put(&self, destination: Destination, connection: Connection) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|_, waiting| {
-            waiting.retain(Idle::is_usable);
-            !waiting.is_empty()
-        });
-        if !self.is_full() {
-            idle.entry(destination).or_default().push(Idle { connection, since: Instant::now() });
+    fn close_one(&self) {
+        let Lanes { lanes, .. } = &mut *self.lock();
+        // The first of each lane is the one that is idle for longest.
+        let idlest = lanes.values_mut().filter(|lane| !lane.idle.is_empty());
+        let idlest = idlest.min_by_key(|lane| lane.idle.first().map(|idle| idle.since));
+        idlest.into_iter().for_each(|lane| drop(lane.idle.remove(0)));
+    }
+
+    /// Keeps a connection, unless a request waits for there to be one less.
+    fn put(self: &Arc<Self>, destination: &Destination, connection: Connection) {
+        let idle = Idle { connection, since: Instant::now() };
+        if !self.is_usable(&idle) || self.waiting.load(Ordering::Acquire) > 0 {
+            return;
+        }
+        let mut lanes = self.lock();
+        lanes.lanes.entry(destination.clone()).or_default().idle.push(idle);
+        if !lanes.swept {
+            lanes.swept = true;
+            tokio::spawn(sweep(Arc::downgrade(self), self.times));
+        }
+    }
+
+    fn is_usable(&self, idle: &Idle) -> bool {
+        let Times { idle: idle_max, age } = self.times;
+        idle.connection.sender.is_ready() && idle.since.elapsed() < idle_max && idle.connection.made.elapsed() < age
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Closes what is idle for too long, for as long as anything is idle.
+async fn sweep(pool: Weak<Pool>, times: Times) {
+    let mut next = Instant::now() + times.idle;
+    loop {
+        sleep_until(next).await;
+        let Some(pool) = pool.upgrade() else { return };
+        let mut lanes = pool.lock();
+        for lane in lanes.lanes.values_mut() {
+            lane.idle.retain(|idle| pool.is_usable(idle));
+        }
+        lanes.lanes.retain(|_, lane| !lane.is_unused());
+        match lanes.lanes.values().filter_map(|lane| lane.idle.first()).map(|idle| idle.since).min() {
+            Some(since) => next = since + times.idle,
+            None => {
+                lanes.swept = false;
+                return;
+            }
         }
     }
 }
 
-/// Where a connection goes when its response has been read.
+/// Counts who waits.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::AcqRel);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Where a connection goes when its response has been read. Dropping this closes it.
 pub(super) struct Home {
     pub(super) connection: Connection,
+    pub(super) turn: Turn,
     pub(super) pool: Arc<Pool>,
     pub(super) destination: Destination,
 }
 
 impl Home {
-    async fn bring(mut self, incoming: Option<Incoming>) {
-        if let Some(incoming) = incoming
-            && !matches!(timeout(DRAIN_TIME_MAX, drain(incoming)).await, Ok(true))
-        {
-            return;
+    /// Brings the connection back: at once where the request was taken as a whole, else as soon as it is. A server that
+    /// answered, and then reads no more of the request, has so long to go on.
+    pub(super) fn bring(self, patience: Duration) {
+        if self.connection.sender.is_ready() {
+            return self.keep();
         }
-        if self.connection.ready().await.is_ok() {
-            self.pool.put(self.destination, self.connection);
-        }
-    }
-}
-
-/// Reads the rest of a response; whether it came to its end.
-async fn drain(mut incoming: Incoming) -> bool {
-    let mut bytes = 0;
-    while let Some(frame) = incoming.frame().await {
-        let Ok(frame) = frame else { return false };
-        bytes += frame.data_ref().map_or(0, Bytes::len);
-        if bytes > DRAIN_BYTES_MAX {
-            return false;
-        }
-    }
-    true
-}
-
-/// The body of a response. When it is dropped, its connection goes back to the pool.
-pub(super) struct PooledBody {
-    incoming: Option<Incoming>,
-    home: Option<Home>,
-    runtime: Handle,
-    timeout: Option<Pin<Box<tokio::time::Sleep>>>,
-    between_bytes: Duration,
-}
-
-impl PooledBody {
-    /// Has to be called on the runtime that the connection lives on.
-    pub(super) fn new(incoming: Incoming, home: Home, between_bytes: Duration) -> Self {
-        let runtime = Handle::current();
-        Self { incoming: Some(incoming), home: Some(home), runtime, timeout: None, between_bytes }
-    }
-}
-
-impl Drop for PooledBody {
-    fn drop(&mut self) {
-        if let Some(home) = self.home.take() {
-            self.runtime.spawn(home.bring(self.incoming.take()));
-        }
-    }
-}
-
-impl Body for PooledBody {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        if let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) {
-            self.timeout = None;
-            return Poll::Ready(frame.map(|frame| frame.map_err(Error::Hyper)));
-        }
-        let between_bytes = self.between_bytes;
-        let timeout = self.timeout.get_or_insert_with(|| Box::pin(tokio::time::sleep(between_bytes)));
-        ready!(timeout.as_mut().poll(context));
-        self.home = None;
-        self.incoming = None;
-        Poll::Ready(Some(Err(Error::ConnectionReadTimeout)))
+        tokio::spawn(async move {
+            let mut home = self;
+            if matches!(timeout(patience, home.connection.sender.ready()).await, Ok(Ok(()))) {
+                home.keep();
+            }
+        });
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    fn keep(self) {
+        let Self { connection, turn, pool, destination } = self;
+        pool.put(&destination, connection);
+        // Who gets it finds the connection.
+        drop(turn);
     }
 }

@@ -103,6 +103,7 @@ impl Instance {
 
     /// Ends a call that got its answer: the instance may serve another one unless it has had its share.
     pub(super) fn answered(self) -> (Notes, Option<Self>) {
+        self.store.data().give_back_sockets();
         let notes = end_call(&self.store);
         (notes, (self.events_left > 0).then_some(self))
     }

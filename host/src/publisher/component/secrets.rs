@@ -78,11 +78,13 @@ impl HeaderSecret {
         &self.destination
     }
 
-    /// Sets the header of a request to `destination`, whatever the guest had set it to.
-    pub(super) fn add_to(&self, headers: &mut HeaderMap, destination: &Destination) {
-        if self.destination.allows(destination) {
-            headers.insert(self.header.clone(), self.value.clone());
+    /// Sets the header of a request to `destination`, whatever the guest had set it to; and which one it is.
+    pub(super) fn add_to(&self, headers: &mut HeaderMap, destination: &Destination) -> Option<HeaderName> {
+        if !self.destination.allows(destination) {
+            return None;
         }
+        headers.insert(self.header.clone(), self.value.clone());
+        Some(self.header.clone())
     }
 }
 

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::authorities::Authorities;
 use super::grants::Grants;
 use super::http_tap::HttpTap;
 use super::output::OutputSink;
+use super::resolver::Resolver;
 
 /// How a component is run. The default grants nothing, limits everything, and sends the guest's output to `tracing`.
 #[derive(Clone, Default)]
@@ -22,6 +24,10 @@ pub struct Settings {
     pub cache: Option<PathBuf>,
     /// Where the lines go that the guest writes to its standard output and standard error.
     pub output: OutputSink,
+    /// The certificate authorities that its TLS connections trust.
+    pub authorities: Authorities,
+    /// How names become addresses.
+    pub resolver: Resolver,
     /// What sees the guest's HTTP requests; nothing, unless somebody tests it.
     pub http_tap: Option<Arc<HttpTap>>,
 }

@@ -3,7 +3,7 @@
 //! TCP to what was granted is all there is; nothing listens, and there is no UDP. Names are looked up by the host, only
 //! those that were granted, and the guest learns only those of their addresses that it may connect to.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::vec;
@@ -16,6 +16,7 @@ use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket::Host as _;
 use wasmtime_wasi::p2::{DynPollable, Network, Pollable, TcpSocket, UdpSocket, subscribe};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsView};
 
+use super::descriptors::Descriptor;
 use super::destination::Host;
 use super::grants::{AddressRule, Grants};
 use super::http::HttpCall;
@@ -41,7 +42,7 @@ struct Known {
     /// Which granted name an address was the answer for.
     resolved: Vec<(IpAddr, Host)>,
     /// The sockets in the instance's resource table, and perhaps some that are there no more.
-    sockets: BTreeSet<u32>,
+    sockets: BTreeMap<u32, Descriptor>,
 }
 
 impl SocketGate {
@@ -60,7 +61,7 @@ impl SocketGate {
         if self.grants.allow_tcp.is_empty() {
             return None;
         }
-        self.client.runtime().ok().cloned()
+        self.client.runtime().ok()
     }
 
     /// Whether a socket may be used so.
@@ -114,6 +115,7 @@ impl SocketGate {
                 self.call.note_address(&self.publisher, &format!("TCP {host}"), class);
                 Err(ErrorCode::AccessDenied)
             }
+            Err(SendError::Full(_)) => Err(ErrorCode::TemporaryResolverFailure),
             Err(SendError::Http(error)) => {
                 tracing::debug!(target: "outbox::guest", publisher = &*self.publisher, "looking up {host}: {error}");
                 Err(ErrorCode::NameUnresolvable)
@@ -121,17 +123,26 @@ impl SocketGate {
         }
     }
 
-    /// Whether the instance may have one more socket than it has.
-    fn has_room(&self, table: &ResourceTable) -> bool {
-        let mut known = self.known();
-        known.sockets.retain(|rep| table.get(&Resource::<TcpSocket>::new_borrow(*rep)).is_ok());
-        let room = known.sockets.len() < self.sockets_max;
-        drop(known);
-        if !room {
+    /// What one more socket needs; none where the instance may have no more.
+    fn room(&self, table: &ResourceTable) -> Option<Descriptor> {
+        self.forget_closed(table);
+        if self.known().sockets.len() >= self.sockets_max {
             let max = self.sockets_max;
             self.note(format!("an instance may hold {max} TCP sockets at once (limit: tcp_sockets)"));
+            return None;
         }
-        room
+        let descriptor = self.client.descriptor();
+        if descriptor.is_none() {
+            self.note(
+                "there may be no more TCP sockets: the process has too few file descriptors (ulimit -n)".to_owned(),
+            );
+        }
+        descriptor
+    }
+
+    /// Gives back what the guest has closed.
+    pub(super) fn forget_closed(&self, table: &ResourceTable) {
+        self.known().sockets.retain(|rep, _| table.get(&Resource::<TcpSocket>::new_borrow(*rep)).is_ok());
     }
 
     fn note(&self, note: String) {
@@ -174,12 +185,12 @@ fn create_tcp_socket(
 ) -> Answer<Resource<TcpSocket>> {
     let state = store.data_mut();
     let gate = state.sockets.clone();
-    if !gate.has_room(state.table()) {
+    let Some(descriptor) = gate.room(state.table()) else {
         return Ok((Err(ErrorCode::NewSocketLimit),));
-    }
+    };
     match state.sockets().create_tcp_socket(family) {
         Ok(socket) => {
-            gate.known().sockets.insert(socket.rep());
+            gate.known().sockets.insert(socket.rep(), descriptor);
             Ok((Ok(socket),))
         }
         Err(error) => Ok((Err(error.downcast()?),)),

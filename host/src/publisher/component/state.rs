@@ -83,6 +83,11 @@ impl State {
         &mut self.table
     }
 
+    /// Gives back the file descriptors of the sockets that the guest has closed.
+    pub(super) fn give_back_sockets(&self) {
+        self.sockets.forget_closed(&self.table);
+    }
+
     /// Enters what the guest hands over into its account, before it is put into the table.
     pub(super) fn hold(&mut self, bytes: usize) -> Result<(), TooMuchHeld> {
         self.held.grow(bytes, &mut self.table)

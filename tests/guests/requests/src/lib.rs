@@ -7,6 +7,8 @@
 //! | `scan` | asks each of the first `count` ports of a few hosts |
 //! | `head` | sends `count` headers of `bytes` bytes each to `url` |
 //! | `send` | sends a body without an end to `url` |
+//! | `post` | sends a body of `bytes` bytes to `url`, and looks for the answer only then |
+//! | `ask` | sends a request with the method `what` to `url`, and the headers and trailers `authorization` and `x-key` |
 //! | `many` | asks `url` `count` times at once, and reads all the answers |
 //! | `unfinished` | sends requests that lack something, for ever |
 //! | `hoard` | keeps as many as it can get: see [`hoard`] |
@@ -18,7 +20,7 @@ use outbox_guest::{Error, Publisher, Recorded};
 use serde::Deserialize;
 
 use http::{failed, refused};
-use wasip2::http::types::{ErrorCode, Fields, Method, OutgoingRequest};
+use wasip2::http::types::{ErrorCode, Fields, Method, OutgoingBody, OutgoingRequest};
 
 #[derive(Default)]
 struct Requests;
@@ -42,6 +44,8 @@ impl Publisher for Requests {
             "scan" => scan(script.count),
             "head" => head(&script),
             "send" => send(&script.url),
+            "post" => post(&script),
+            "ask" => ask(&script),
             "many" => many(&script),
             "unfinished" => unfinished(),
             "hoard" => hoard::hoard(&script),
@@ -53,10 +57,7 @@ impl Publisher for Requests {
 fn get(url: &str) -> Result<(), Error> {
     let response = http::get(url).map_err(failed)?;
     let read = http::read(&response);
-    match response.status() {
-        200 => read.map(|_| ()),
-        status => Err(Error::retryable(format!("{url} answered {status}"))),
-    }
+    answered(url, response.status()).and(read.map(|_| ()))
 }
 
 fn follow(url: &str) -> Result<(), Error> {
@@ -99,6 +100,40 @@ fn send(url: &str) -> Result<(), Error> {
     loop {
         stream.blocking_write_and_flush(&[b'b'; 4096]).map_err(Error::retryable)?;
     }
+}
+
+fn post(script: &Script) -> Result<(), Error> {
+    let request = http::request(&script.url, Fields::new());
+    request.set_method(&Method::Post).expect("it is a method");
+    let body = request.body().expect("it is asked for once");
+    let stream = body.write().expect("it is asked for once");
+    let response = http::start(request).map_err(failed)?;
+    let written = vec![b'b'; script.bytes].chunks(4096).try_for_each(|chunk| stream.blocking_write_and_flush(chunk));
+    drop(stream);
+    drop(written.map(|()| OutgoingBody::finish(body, None)));
+    answered(&script.url, http::wait(&response).map_err(failed)?.status())
+}
+
+fn ask(script: &Script) -> Result<(), Error> {
+    let fields = || {
+        let own = ["authorization", "x-key"].map(|name| (name.to_owned(), b"the guest's own".to_vec()));
+        Fields::from_list(&own).map_err(refused)
+    };
+    let headers = fields()?;
+    headers.append("trailer", b"authorization, x-key, x-more").map_err(refused)?;
+    let request = http::request(&script.url, headers);
+    request.set_method(&Method::Other(script.what.clone())).map_err(|()| Error::rejected("no method"))?;
+    let body = request.body().expect("it is asked for once");
+    let response = http::start(request).map_err(failed)?;
+    body.write().expect("it is asked for once").blocking_write_and_flush(b"body").map_err(Error::retryable)?;
+    let trailers = fields()?;
+    trailers.append("x-more", b"more").map_err(refused)?;
+    OutgoingBody::finish(body, Some(trailers)).map_err(failed)?;
+    answered(&script.url, http::wait(&response).map_err(failed)?.status())
+}
+
+fn answered(url: &str, status: u16) -> Result<(), Error> {
+    if status == 200 { Ok(()) } else { Err(Error::retryable(format!("{url} answered {status}"))) }
 }
 
 fn many(script: &Script) -> Result<(), Error> {
