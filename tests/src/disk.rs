@@ -22,6 +22,9 @@ struct File {
     on_disk: Vec<u8>,
     /// Changes that wait for a sync.
     waiting: Vec<Change>,
+    /// Changes that a sync has failed to bring, and the line that it ended at. A sync that was under way then, and succeeds,
+    /// has brought them.
+    left_out: Vec<(usize, Change)>,
 }
 
 enum Change {
@@ -33,34 +36,35 @@ impl Disk {
     /// A disk that has this file, as it is now.
     pub fn with(path: &Path) -> Self {
         let on_disk = std::fs::read(path).unwrap();
-        let file = File { on_disk, waiting: Vec::new() };
+        let file = File { on_disk, ..File::default() };
         Self { files: HashMap::from([(path.to_owned(), file)]), failed: Vec::new() }
     }
 
     /// Follows a trace, until the process writes this to its standard output.
     pub fn follow(&mut self, trace: &str, until: &str) {
-        let mut begun: HashMap<&str, &str> = HashMap::new();
-        for line in trace.lines() {
+        let mut begun: HashMap<&str, (usize, &str)> = HashMap::new();
+        for (number, line) in trace.lines().enumerate() {
             let (process, call) = line.split_once(' ').unwrap();
             let call = call.trim_start();
-            let whole = if let Some(beginning) = call.strip_suffix(" <unfinished ...>") {
-                begun.insert(process, beginning);
+            let (since, whole) = if let Some(beginning) = call.strip_suffix(" <unfinished ...>") {
+                begun.insert(process, (number, beginning));
                 continue;
             } else if let Some((_, end)) = call.split_once(" resumed>") {
-                format!("{}{end}", begun.remove(process).unwrap())
+                let (since, beginning) = begun.remove(process).unwrap();
+                (since, format!("{beginning}{end}"))
             } else {
-                call.to_owned()
+                (number, call.to_owned())
             };
             if whole.starts_with("write(1<") && whole.contains(&hex(until)) {
                 return;
             }
-            self.called(&whole);
+            self.called(&whole, since, number);
         }
         panic!("{until:?} was never written");
     }
 
-    /// `pwrite64(7</path>, "bytes", 4096, 32) = 4096`, with path and bytes in hex.
-    fn called(&mut self, call: &str) {
+    /// `pwrite64(7</path>, "bytes", 4096, 32) = 4096`, with path and bytes in hex; from one line to another.
+    fn called(&mut self, call: &str, since: usize, until: usize) {
         let Some((name, rest)) = call.split_once('(') else { return };
         let Some((arguments, result)) = rest.rsplit_once(" = ") else { return };
         let Some((_, rest)) = arguments.split_once('<') else { return };
@@ -76,10 +80,11 @@ impl Disk {
             }
             "ftruncate" if !has_failed => file.waiting.push(Change::Length(numbers().next().unwrap())),
             "fsync" | "fdatasync" if has_failed => {
-                file.waiting.clear();
+                let left_out = file.waiting.drain(..).map(|change| (until, change));
+                file.left_out.extend(left_out);
                 self.failed.push(format!("{name} of {}", path.display()));
             }
-            "fsync" | "fdatasync" => file.sync(),
+            "fsync" | "fdatasync" => file.sync(since),
             _ => {}
         }
     }
@@ -92,8 +97,10 @@ impl Disk {
 }
 
 impl File {
-    fn sync(&mut self) {
-        for change in self.waiting.drain(..) {
+    fn sync(&mut self, since: usize) {
+        let left_out = std::mem::take(&mut self.left_out).into_iter();
+        let written = left_out.filter(|(until, _)| *until > since).map(|(_, change)| change);
+        for change in written.chain(std::mem::take(&mut self.waiting)) {
             match change {
                 Change::Write { at, bytes } => {
                     let end = at + bytes.len();
