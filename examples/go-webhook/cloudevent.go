@@ -30,12 +30,6 @@ type attributes struct {
 	trace
 }
 
-// The extension of CloudEvents for distributed tracing.
-type trace struct {
-	Parent *string `json:"traceparent,omitempty"`
-	State  *string `json:"tracestate,omitempty"`
-}
-
 // cloudEvent is the event in the structured JSON format of CloudEvents 1.0.
 //
 // JSON data is put in as the text that it is, so that it arrives byte for byte as the application wrote it.
@@ -44,14 +38,11 @@ func cloudEvent(event *Event, source string, order *string) ([]byte, error) {
 		SpecVersion: "1.0", ID: event.UUID, Source: source, Type: event.Name, Subject: event.StreamID,
 		Time: event.CreatedAt, DataContentType: event.ContentType, Position: strconv.FormatUint(event.Position, 10),
 		Attempt: min(event.Attempt, math.MaxInt32), TenantID: event.TenantID, StreamName: event.StreamName,
-		Category: event.Category, OrderID: order,
+		Category: event.Category, OrderID: order, trace: traceOf(event.Context),
 	}
 	if event.Version != nil {
 		version := strconv.FormatUint(*event.Version, 10)
 		a.Version = &version
-	}
-	if json.Unmarshal([]byte(event.Context), &a.trace) != nil {
-		a.trace = trace{} // a context of another shape is the application's own affair
 	}
 	key, data := `,"data":`, event.Data
 	if event.ContentType == "" {

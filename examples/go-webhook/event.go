@@ -23,6 +23,9 @@ const (
 	Unavailable
 )
 
+// Their names.
+var cases = map[string]uint8{"retryable": Retryable, "rejected": Rejected, "unavailable": Unavailable}
+
 // Error says why an event was not published.
 type Error struct {
 	Case         uint8

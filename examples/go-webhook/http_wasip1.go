@@ -169,7 +169,7 @@ func post(to destination, headers []header, body []byte) (response, *Error) {
 	sent := *answer[resultHTTP]()
 	if sent.isErr != 0 {
 		dropBody(outgoing)
-		return response{}, denied(to, uint8(sent.value))
+		return response{}, unanswered(to, uint8(sent.value))
 	}
 	future := handle(sent.value)
 	write(outgoing, body)
@@ -191,7 +191,7 @@ func post(to destination, headers []header, body []byte) (response, *Error) {
 	case got.some == 0 || got.gone != 0:
 		return response{}, &Error{Case: Retryable, Reason: "the response is gone"}
 	case got.http.isErr != 0:
-		return response{}, denied(to, uint8(got.http.value))
+		return response{}, unanswered(to, uint8(got.http.value))
 	}
 	return read(handle(got.http.value)), nil
 }
@@ -283,13 +283,32 @@ func beginningOfBody(received handle) string {
 	return toValid(kept)
 }
 
-// A request that the relay denied is the operator's to allow: no event can be delivered before that, and none of them is to
-// blame. Anything else is the network's, and may pass.
-func denied(to destination, code uint8) *Error {
+// What failed before anything was sent has nothing to do with the event: no other could be delivered either, and none is to use
+// up its attempts for it. What failed later may have to do with it.
+func unanswered(to destination, code uint8) *Error {
 	const destinationIPProhibited, httpRequestDenied = 4, 15
 	if code == destinationIPProhibited || code == httpRequestDenied {
 		reason := fmt.Sprintf("the relay denied the request to %s (wasi:http error %d): the publisher has no grant for it", to, code)
 		return &Error{Case: Unavailable, Reason: reason}
 	}
-	return &Error{Case: Retryable, Reason: fmt.Sprintf("the request to %s failed (wasi:http error %d)", to, code)}
+	failed := &Error{Case: Retryable, Reason: fmt.Sprintf("the request to %s failed (wasi:http error %d)", to, code)}
+	if isUnsent(code) {
+		failed.Case = Unavailable
+	}
+	return failed
+}
+
+// The name is unknown, the destination refuses the connection, cannot be reached in time, or is not trusted.
+func isUnsent(code uint8) bool {
+	switch code {
+	case 0, 1, 2, 3, 5: // DNS-timeout, DNS-error, destination-not-found, -unavailable, -IP-unroutable
+		return true
+	case 6, 8, 11: // connection-refused, -timeout, -limit-reached
+		return true
+	case 12, 13, 14: // TLS-protocol-error, -certificate-error, -alert-received
+		return true
+	case 19, 37: // HTTP-request-URI-invalid, configuration-error
+		return true
+	}
+	return false
 }

@@ -8,8 +8,9 @@ import (
 )
 
 var (
-	target destination
-	source = "/outbox"
+	target   destination
+	source   = "/outbox"
+	notFound = uint8(Rejected)
 )
 
 func configure(settings map[string]string) (err error) {
@@ -19,6 +20,12 @@ func configure(settings map[string]string) (err error) {
 	}
 	if target, err = parseDestination(url); err != nil {
 		return fmt.Errorf("the environment variable WEBHOOK_URL %w", err)
+	}
+	if kind := settings["WEBHOOK_NOT_FOUND"]; kind != "" {
+		var known bool
+		if notFound, known = cases[kind]; !known {
+			return fmt.Errorf("the environment variable WEBHOOK_NOT_FOUND is %q: retryable, rejected and unavailable are possible", kind)
+		}
 	}
 	if settings["WEBHOOK_SOURCE"] != "" {
 		source = settings["WEBHOOK_SOURCE"]
@@ -52,11 +59,12 @@ func send(event *Event, order *string, post poster, now func() time.Time) *Error
 	if err != nil {
 		return &Error{Case: Retryable, Reason: err.Error()}
 	}
-	response, failed := post(target, []header{{"content-type", cloudEventType}, {"idempotency-key", event.UUID}}, body)
+	headers := []header{{"content-type", cloudEventType}, {"idempotency-key", event.UUID}}
+	response, failed := post(target, append(headers, traceOf(event.Context).headers()...), body)
 	if failed != nil {
 		return failed
 	}
-	return toError(target, response, now())
+	return toError(target, response, notFound, now())
 }
 
 type header struct{ name, value string }

@@ -68,11 +68,37 @@ func TestTheTraceOfTheContextIsPassedOnWhereThereIsOne(t *testing.T) {
 	}
 }
 
+const nestedTrace = `{"correlation_id": null, "components": {"opentelemetry": {"values": {"traceparent": "00-b", "tracestate": "k=v"}}}}`
+
+func TestTheTraceIsFoundWhereTheContextHasIt(t *testing.T) {
+	for context, want := range map[string]string{
+		`{"traceparent": "00-a", "tracestate": "k=v"}`: "traceparent 00-a,tracestate k=v",
+		nestedTrace: "traceparent 00-b,tracestate k=v",
+		`{"traceparent": "00-a", "components": {"opentelemetry": {"values": {"traceparent": "00-b", "tracestate": "k"}}}}`: "traceparent 00-a",
+		`{"components": {"opentelemetry": [{"values": 1}]}, "tracestate": "k=v"}`:                                          "",
+		`{"components": 7}`: "", `{"traceparent": 7}`: "", `{"traceparent": "00-\r\nx: y"}`: "", `{"traceparent": "é"}`: "", `[]`: "",
+		`{"traceparent": ""}`: "", `{"Traceparent": "00-a"}`: "",
+	} {
+		var got []string
+		for _, h := range traceOf(context).headers() {
+			got = append(got, h.name+" "+h.value)
+		}
+		if strings.Join(got, ",") != want {
+			t.Error(context, got)
+		}
+	}
+	event := example("{}")
+	event.Context = nestedTrace
+	if got := sent(t, event)["traceparent"]; got != "00-b" {
+		t.Error(got)
+	}
+}
+
 var noon = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 
 func answerTo(r response) *Error {
 	to, _ := parseDestination("https://a.example/in?token=secret")
-	return toError(to, r, noon)
+	return toError(to, r, notFound, noon)
 }
 
 func TestEachStatusHasItsMeaning(t *testing.T) {
@@ -82,7 +108,9 @@ func TestEachStatusHasItsMeaning(t *testing.T) {
 		}
 	}
 	for meaning, statuses := range map[uint8][]uint16{
-		Rejected: {400, 401, 404, 410, 422}, Retryable: {301, 302, 408, 409, 500, 502, 504}, Unavailable: {429, 503},
+		Rejected:    {400, 402, 404, 405, 410, 413, 422, 451},
+		Retryable:   {301, 302, 408, 409, 421, 423, 425, 500, 502, 504},
+		Unavailable: {401, 403, 407, 429, 503},
 	} {
 		for _, status := range statuses {
 			if got := answerTo(response{status: status}); got == nil || got.Case != meaning {
@@ -96,17 +124,37 @@ func TestEachStatusHasItsMeaning(t *testing.T) {
 	}
 }
 
+func TestWhatIsNotFoundIsWhatTheOperatorSays(t *testing.T) {
+	defer func() { notFound = Rejected }()
+	settings := map[string]string{"WEBHOOK_URL": "https://a.example/in"}
+	for kind, want := range cases {
+		settings["WEBHOOK_NOT_FOUND"] = kind
+		if err := configure(settings); err != nil || answerTo(response{status: 404}).Case != want {
+			t.Error(kind, err)
+		}
+	}
+	settings["WEBHOOK_NOT_FOUND"] = "lost"
+	if err := configure(settings); err == nil || !strings.Contains(err.Error(), `WEBHOOK_NOT_FOUND is "lost"`) {
+		t.Error(err)
+	}
+}
+
 func TestAPauseIsAskedForInSecondsOrByDate(t *testing.T) {
 	for value, want := range map[string]int64{
 		"120": 120_000, " 0 ": 0, "9999999999": math.MaxUint32, "99999999999999999999": math.MaxUint32,
 		"Sat, 31 Jan 2026 12:00:30 GMT": 30_000, "Sat, 31 Jan 2026 11:00:00 GMT": 0, "soon": -1, "-1": -1, "": -1,
+		"Saturday, 31-Jan-26 12:00:30 GMT": 30_000, "Sunday, 06-Nov-94 08:49:37 GMT": 0,
+		"Sat Jan 31 12:00:30 2026": 30_000, "Sun Feb  1 12:00:00 2026": 86_400_000,
+		"+1": -1, "1.5": -1, "1_000": -1, "Sat, 31 Jan 2026 12:00:30 CET": -1,
 	} {
-		got := int64(-1)
-		if ms := answerTo(response{status: 503, retryAfter: value}).RetryAfterMS; ms != nil {
-			got = int64(*ms)
-		}
-		if got != want {
-			t.Errorf("%q: %d", value, got)
+		for _, status := range []uint16{503, 401, 425, 302} {
+			got := int64(-1)
+			if ms := answerTo(response{status: status, retryAfter: value}).RetryAfterMS; ms != nil {
+				got = int64(*ms)
+			}
+			if got != want {
+				t.Errorf("%d %q: %d", status, value, got)
+			}
 		}
 	}
 }

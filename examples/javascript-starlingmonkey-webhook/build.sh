@@ -2,5 +2,5 @@
 # Makes the component: build.sh [FILE].
 source "$(dirname "$0")/tools.sh"
 npm_packages
-"$tools/node_modules/.bin/componentize-js" "$project/src/publisher.js" --wit "$project/wit" --world-name fetching-webhook \
+"$tools/node_modules/.bin/componentize-js" "$project/src/publisher.js" --wit "$project/wit" --world-name webhook \
   --out "$made"

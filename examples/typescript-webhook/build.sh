@@ -3,5 +3,5 @@
 source "$(dirname "$0")/tools.sh"
 npm_packages
 "$tools/node_modules/.bin/tsc" --project "$project" --outDir "$build/js"
-"$tools/node_modules/.bin/componentize-js" "$build/js/publisher.js" --wit "$project/wit" --world-name fetching-webhook \
+"$tools/node_modules/.bin/componentize-js" "$build/js/publisher.js" --wit "$project/wit" --world-name webhook \
   --out "$made"

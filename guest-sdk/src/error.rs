@@ -19,16 +19,17 @@ use crate::DecodeError;
 /// fn answer(status: u16) -> Result<(), Error> {
 ///     match status {
 ///         200..=299 => Ok(()),
+///         401 | 403 => Err(Error::unavailable(format!("answered {status}: is the token still good?"))),
 ///         429 | 503 => Err(Error::unavailable(format!("answered {status}")).retry_after(Duration::from_secs(5))),
-///         400..=499 => Err(Error::rejected(format!("answered {status}"))),
+///         400 | 422 => Err(Error::rejected(format!("answered {status}"))),
 ///         _ => Err(Error::retryable(format!("answered {status}"))),
 ///     }
 /// }
 /// assert!(answer(503).unwrap_err().is_unavailable());
 /// ```
 ///
-/// `?` converts a [`DecodeError`] and a [`serde_json::Error`] to a rejection, and a [`std::io::Error`] to a retry. The
-/// kind of any other error is the publisher's to say:
+/// `?` converts a [`DecodeError`] and a [`serde_json::Error`] to a rejection, and a [`std::io::Error`] to what it means:
+/// unavailable where there was no connection, else a retry. The kind of any other error is the publisher's to say:
 ///
 /// ```
 /// # use outbox_guest::Error;
@@ -73,7 +74,8 @@ impl Error {
         Self::new(Kind::Rejected, reason)
     }
 
-    /// No event can be published now: the destination is down or asks for a pause. The publisher is paused.
+    /// No event can be published now: the destination is down, does not let us in, or asks for a pause. The publisher is
+    /// paused. This is what an outage is: as a retry it would use up the attempts of all events that fall due in it.
     ///
     /// ```
     /// # use outbox_guest::Error;
@@ -157,11 +159,27 @@ impl From<serde_json::Error> for Error {
     }
 }
 
-/// A retry: connections break and come back.
+/// Unavailable where there never was a connection: the destination refused it, has no name or no way to it, or the relay has
+/// no grant for it. Otherwise a retry: a connection that breaks may have broken over this event.
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
-        Self::retryable(error)
+        use std::io::ErrorKind;
+        match error.kind() {
+            ErrorKind::ConnectionRefused
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::NetworkDown
+            | ErrorKind::AddrNotAvailable
+            | ErrorKind::PermissionDenied => Self::unavailable(error),
+            _ if is_lookup(&error) => Self::unavailable(error),
+            _ => Self::retryable(error),
+        }
     }
+}
+
+/// A name that does not resolve has no kind of its own in the standard library.
+fn is_lookup(error: &std::io::Error) -> bool {
+    error.to_string().starts_with("failed to lookup address information")
 }
 
 #[cfg(test)]
@@ -173,5 +191,19 @@ mod tests {
         let json = serde_json::from_str::<u64>("x").unwrap_err();
         assert!(Error::from(json).is_rejected());
         assert!(Error::from(std::io::Error::other("reset")).is_retryable());
+        for after in [std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::TimedOut, std::io::ErrorKind::BrokenPipe]
+        {
+            assert!(Error::from(std::io::Error::from(after)).is_retryable(), "{after}");
+        }
+    }
+
+    #[test]
+    fn where_there_was_no_connection_no_event_is_to_blame() {
+        use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+        let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap();
+        assert!(Error::from(TcpStream::connect(nobody).unwrap_err()).is_unavailable());
+        let unknown = "no-such-name.invalid:80".to_socket_addrs().unwrap_err();
+        assert!(Error::from(unknown).is_unavailable());
+        assert!(Error::from(std::io::Error::from(std::io::ErrorKind::PermissionDenied)).is_unavailable());
     }
 }

@@ -5,5 +5,5 @@ mod response;
 mod url;
 
 pub use post::post;
-pub use response::Response;
+pub use response::{NotFound, Response};
 pub use url::Url;

@@ -26,6 +26,7 @@ pub mod http;
 mod publisher;
 mod recorded;
 mod route;
+mod trace;
 
 // The export macro expands in the publisher's crate and must reach these two; nobody else should.
 #[doc(hidden)]
@@ -38,3 +39,4 @@ pub use error::Error;
 pub use publisher::{BatchPublisher, BoxError, Lifecycle, Publisher};
 pub use recorded::{Payload, Recorded, StreamId, WrappedEvent};
 pub use route::Route;
+pub use trace::Trace;

@@ -58,7 +58,7 @@ impl Recorded {
         }
     }
 
-    /// Decodes what travels with the event: correlation ids, `traceparent` and the like.
+    /// Decodes what travels with the event: correlation ids and the like; for a trace there is [`trace`](Self::trace).
     ///
     /// # Errors
     ///

@@ -11,6 +11,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub mod answering;
 pub mod crash;
 pub mod disk;
 pub mod outboxes;

@@ -24,6 +24,10 @@ pub struct Delivery {
     #[serde(default)]
     pub content_type: Option<String>,
     pub idempotency_key: Option<String>,
+    #[serde(default)]
+    pub traceparent: Option<String>,
+    #[serde(default)]
+    pub tracestate: Option<String>,
     pub body: String,
 }
 

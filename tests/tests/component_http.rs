@@ -298,17 +298,17 @@ async fn a_server_that_hangs_is_left_when_the_call_is_over() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_and_a_server_without_tls_are_failures_of_the_event() {
+async fn a_refused_connection_and_a_server_without_tls_are_no_events_fault() {
     let free_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{free_port}");
     let outcome = publish(&webhook(settings(&url, &[&url]))).await.outcome;
-    assert!(outcome.name() == "retry" && outcome.reason().contains("ConnectionRefused"), "{outcome:?}");
+    assert!(outcome.name() == "unavailable" && outcome.reason().contains("ConnectionRefused"), "{outcome:?}");
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
     thread::spawn(move || listener.accept().unwrap().0.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap());
     let outcome = publish(&webhook(settings(&url, &[&url]))).await.outcome;
-    assert!(outcome.name() == "retry" && outcome.reason().contains("TlsProtocolError"), "{outcome:?}");
+    assert!(outcome.name() == "unavailable" && outcome.reason().contains("TlsProtocolError"), "{outcome:?}");
 }
 
 #[tokio::test]

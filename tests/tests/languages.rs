@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use outbox_host::publisher::component::{ComponentPublisher, Grants, Isolation, Limits, Settings};
 use outbox_host::{Outcome, Payload, Publisher};
+use outbox_tests::answering::Answering;
 use outbox_tests::outboxes::recorded as event;
 use outbox_tests::sink::{Delivery, Sink};
 use outbox_tests::workplace::{Signal, Workplace, eventually};
@@ -22,22 +23,17 @@ struct Language {
     name: &'static str,
     /// Whether numbers above 2^53 arrive as they are; else the nearest that a JavaScript number can hold.
     exact_numbers: bool,
-    /// After how many events its instance has to be replaced.
-    recycle_after: u32,
     /// What the exception says that it throws for a context that is no JSON; none where it has no exceptions.
     exception: Option<&'static str>,
-    /// Whether it can tell that the relay denied a request, and waits for the grant; else it tries again.
-    tells_denials: bool,
 }
 
 impl Language {
-    /// StarlingMonkey with `fetch`: it leaves resources of each request behind.
-    const fn fetching(name: &'static str) -> Self {
-        Self { recycle_after: 100, exception: Some("JSON"), tells_denials: false, ..Self::like_rust(name) }
+    const fn like_rust(name: &'static str) -> Self {
+        Self { name, exact_numbers: true, exception: None }
     }
 
-    const fn like_rust(name: &'static str) -> Self {
-        Self { name, exact_numbers: true, recycle_after: u32::MAX, exception: None, tells_denials: true }
+    const fn on_starlingmonkey(name: &'static str) -> Self {
+        Self { exception: Some("JSON"), ..Self::like_rust(name) }
     }
 
     fn is_built(&self) -> bool {
@@ -57,15 +53,12 @@ impl Language {
     }
 
     fn load(&self, sink: &Sink) -> ComponentPublisher {
-        let url = sink.url();
-        let mut grants = Grants { allow_http: vec![url.parse().unwrap()], ..Grants::default() };
-        grants.env.insert("WEBHOOK_URL".into(), format!("{url}/hook?token=secret"));
-        self.load_with(grants)
+        self.load_with(with_url(&format!("{}/hook?token=secret", sink.url()), &[&sink.url()]))
     }
 
     fn load_with(&self, grants: Grants) -> ComponentPublisher {
         let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/cache/outbox");
-        let isolation = Isolation::Reuse { recycle_after: self.recycle_after };
+        let isolation = Isolation::Reuse { recycle_after: u32::MAX };
         // Several may be compiled at the same time, on few cores.
         let limits = Limits { compile_time: Duration::from_secs(300), ..Limits::default() };
         let settings = Settings { grants, isolation, limits, cache: Some(cache), ..Settings::default() };
@@ -86,11 +79,6 @@ macro_rules! languages {
             }
 
             #[tokio::test]
-            async fn the_same_answers_have_the_same_outcomes() {
-                if LANGUAGE.is_built() { super::the_same_outcomes(&LANGUAGE).await; }
-            }
-
-            #[tokio::test]
             async fn what_is_done_with_an_event_is_decided_by_its_name() {
                 if LANGUAGE.is_built() { super::decided_by_name(&LANGUAGE).await; }
             }
@@ -98,6 +86,21 @@ macro_rules! languages {
             #[tokio::test]
             async fn an_exception_is_retried_with_its_message() {
                 if LANGUAGE.is_built() { super::an_exception(&LANGUAGE).await; }
+            }
+
+            #[tokio::test]
+            async fn each_status_means_what_the_document_says() {
+                if LANGUAGE.is_built() { super::each_status(&LANGUAGE).await; }
+            }
+
+            #[tokio::test]
+            async fn what_a_destination_asks_for_is_passed_on() {
+                if LANGUAGE.is_built() { super::what_is_asked_for(&LANGUAGE).await; }
+            }
+
+            #[tokio::test]
+            async fn what_fails_before_it_is_sent_is_no_events_fault() {
+                if LANGUAGE.is_built() { super::before_it_is_sent(&LANGUAGE).await; }
             }
 
             #[tokio::test]
@@ -119,8 +122,8 @@ languages! {
     go: Language::like_rust("go-webhook");
     python: Language { exception: Some("Expecting value"), ..Language::like_rust("python-webhook") };
     javascript_quickjs: Language { exact_numbers: false, exception: Some("SyntaxError"), ..Language::like_rust("javascript-quickjs-webhook") };
-    javascript_starlingmonkey: Language::fetching("javascript-starlingmonkey-webhook");
-    typescript: Language::fetching("typescript-webhook");
+    javascript_starlingmonkey: Language::on_starlingmonkey("javascript-starlingmonkey-webhook");
+    typescript: Language::on_starlingmonkey("typescript-webhook");
 }
 
 // --- the same requests ------------------------------------------------------------------------------------------------
@@ -142,6 +145,10 @@ impl Row {
         Self { name, data, content_type: None, version: None, stream_name: None, context: "{}", order: None }
     }
 }
+
+/// As python-event-sourcery stores it.
+const NESTED: &str = r#"{"correlation_id": null, "causation_id": null, "components": {"opentelemetry": {"values":
+    {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "a=1,b=2", "baggage": "c=3"}}}}"#;
 
 fn rows() -> Vec<Row> {
     const UNICODE: &str = "{\"käse\": \"\u{0}\u{1f600} \\u00e9\\ud83d\\ude00 \u{10ffff} \u{feff}\u{2028}\"}";
@@ -166,6 +173,7 @@ fn rows() -> Vec<Row> {
         Row { version: Some(i64::MAX), ..Row::json("version.high", "1") },
         Row { context: r#"{"x": {"tracestate": "no"}, "traceparent": "00-\"é"}"#, ..Row::json("traced", "[]") },
         Row { context: r#"{"traceparent": 7}"#, ..Row::json("oddly.traced", "true") },
+        Row { context: NESTED, ..Row::json("traced.nested", "[]") },
     ]
 }
 
@@ -215,6 +223,10 @@ fn cloud_event(language: &Language, position: u64, row: &Row) -> Value {
     if row.name == "traced" {
         expected["traceparent"] = "00-\"é".into();
     }
+    if row.name == "traced.nested" {
+        expected["traceparent"] = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into();
+        expected["tracestate"] = "a=1,b=2".into();
+    }
     expected
 }
 
@@ -244,7 +256,12 @@ fn check(language: &Language, position: u64, row: &Row, delivery: &Delivery) {
     assert_eq!(delivery.idempotency_key.as_deref(), event["id"].as_str());
     let members = event.as_object_mut().unwrap();
     let (data, base64) = (members.remove("data"), members.remove("data_base64"));
-    assert_eq!(event, cloud_event(language, position, row));
+    let expected = cloud_event(language, position, row);
+    // What can be no header is none.
+    let header = |name: &str| expected[name].as_str().filter(|value| value.is_ascii());
+    let headers = [&delivery.traceparent, &delivery.tracestate].map(Option::as_deref);
+    assert_eq!(headers, ["traceparent", "tracestate"].map(header));
+    assert_eq!(event, expected);
     match row.content_type {
         // JSON byte for byte as it was written.
         None => {
@@ -292,58 +309,173 @@ fn told(outcome: Outcome) -> (&'static str, String, Option<Duration>) {
     }
 }
 
-async fn the_same_outcomes(language: &Language) {
-    let soon = (jiff::Timestamp::now() + Duration::from_secs(1_000)).strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    let cases: &[(u16, &str, &str, Option<u64>)] = &[
-        (200, "", "delivered", None),
-        (202, "", "delivered", None),
-        (204, "", "delivered", None),
-        (302, "", "retry", None),
-        (400, "", "rejected", None),
-        (404, "", "rejected", None),
-        (408, "", "retry", None),
-        (409, "", "retry", None),
-        (422, "", "rejected", None),
-        (500, "", "retry", None),
-        (502, "7", "retry", None),
-        (429, "", "unavailable", None),
-        (429, "7", "unavailable", Some(7)),
-        (503, " 120 ", "unavailable", Some(120)),
-        (503, "9999999999", "unavailable", Some(u64::MAX)),
-        (503, "soon", "unavailable", None),
-        (503, "-1", "unavailable", None),
-        (503, "Sat, 31 Jan 2026 12:00:30 GMT", "unavailable", Some(0)),
-        (503, &soon, "unavailable", Some(1_000)),
-    ];
-    for &(status, retry_after, kind, wait) in cases {
-        let status_text = status.to_string();
-        let body = if status == 204 { "" } else { "no\tsuch order" };
-        let mut options = vec!["--status", &status_text, "--body", body];
-        if !retry_after.is_empty() {
-            options.push("--retry-after");
-            options.push(retry_after);
-        }
-        // `--retry-after -1` would be taken for an option.
-        let joined = format!("--retry-after={retry_after}");
-        if retry_after.starts_with('-') {
-            options.truncate(4);
-            options.push(&joined);
-        }
-        let (_folder, sink) = sink(&options);
-        let (got, reason, after) = told(language.load(&sink).publish(&event("{}")).await.outcome);
-        let case = format!("{status} {retry_after:?}: {got} {reason:?} {after:?}");
-        assert_eq!(got, kind, "{case}");
-        if kind != "delivered" {
-            // The query, which often carries a token, is left out.
-            assert_eq!(reason, format!("{}/hook answered {status}: {body}", sink.url()), "{case}");
-        }
-        match wait {
-            // A date is compared with the guest's clock, which goes on; a wait longer than u32 (in QuickJS: i32) holds is cut off.
-            Some(1_000) => assert!((800..=1_000).contains(&after.unwrap().as_secs()), "{case}"),
-            Some(u64::MAX) => assert!(after.unwrap() >= Duration::from_secs(2_000_000), "{case}"),
-            wait => assert_eq!(after, wait.map(Duration::from_secs), "{case}"),
+/// What stands in `examples/webhook.md`: for each status there, what the event is.
+struct Answers(Vec<(String, String)>);
+
+impl Answers {
+    fn documented() -> Self {
+        let document = include_str!("../../examples/webhook.md");
+        let table = document.split("<!-- answers: held by a test -->").nth(1).unwrap();
+        let rows = table.split("<!-- /answers -->").next().unwrap().lines().filter(|line| line.starts_with("| "));
+        let cells = rows.skip(1).map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+        Self(
+            cells
+                .flat_map(|row| row[1].split(", ").map(|status| (status.into(), row[2].into())).collect::<Vec<_>>())
+                .collect(),
+        )
+    }
+
+    /// A status that has a row counts before its class, and that before any other.
+    fn of(&self, status: u16) -> &str {
+        let class = status / 100;
+        let names = [status.to_string(), format!("{class}xx"), format!("other {class}xx"), "other".into()];
+        let found = names.iter().find_map(|name| self.0.iter().find(|(status, _)| status == name));
+        match found.unwrap_or_else(|| panic!("nothing is said of {status}")).1.as_str() {
+            "published" => "delivered",
+            "retryable" => "retry",
+            other => other,
         }
     }
+}
+
+#[test]
+fn the_document_says_of_each_status_what_it_means() {
+    let answers = Answers::documented();
+    let said =
+        [200, 204, 302, 400, 401, 403, 404, 408, 409, 410, 422, 423, 425, 429, 500, 503].map(|it| answers.of(it));
+    let [published, retried] = ["delivered", "retry"];
+    let [rejected, unavailable] = ["rejected", "unavailable"];
+    let expected = [
+        published,
+        published,
+        retried,
+        rejected,
+        unavailable,
+        unavailable,
+        rejected,
+        retried,
+        retried,
+        rejected,
+        rejected,
+        retried,
+        retried,
+        unavailable,
+        retried,
+        unavailable,
+    ];
+    assert_eq!(said, expected);
+}
+
+fn answering(language: &Language, not_found: Option<&str>) -> (Answering, ComponentPublisher) {
+    let server = Answering::start();
+    let mut grants = with_url(&format!("{}/hook?token=secret", server.url()), &[&server.url()]);
+    grants.env.extend(not_found.map(|kind| ("WEBHOOK_NOT_FOUND".into(), kind.into())));
+    (server, language.load_with(grants))
+}
+
+async fn each_status(language: &Language) {
+    const BODY: &str = "no\tsuch order";
+    let (answers, (server, publisher)) = (Answers::documented(), answering(language, None));
+    for status in 200..=599 {
+        server.answer(status, &[], if [204, 304].contains(&status) { "" } else { BODY });
+        let (kind, reason, after) = told(publisher.publish(&event("{}")).await.outcome);
+        assert_eq!(kind, answers.of(status), "{status} {reason}");
+        let said = if status == 304 { String::new() } else { format!(": {BODY}") };
+        if kind != "delivered" {
+            // The query, which often carries a token, is left out.
+            assert_eq!(reason, format!("{}/hook answered {status}{said}", server.url()));
+        }
+        assert_eq!(after, None, "{status}");
+    }
+    for (setting, kind) in [("retryable", "retry"), ("rejected", "rejected"), ("unavailable", "unavailable")] {
+        let (server, publisher) = answering(language, Some(setting));
+        for status in [404, 410] {
+            server.answer(status, &[], "");
+            assert_eq!(told(publisher.publish(&event("{}")).await.outcome).0, kind, "{status}");
+        }
+    }
+    let (_server, publisher) = answering(language, Some("lost"));
+    let (kind, reason, _) = told(publisher.publish(&event("{}")).await.outcome);
+    let said = "WEBHOOK_NOT_FOUND is \"lost\": retryable, rejected and unavailable are possible";
+    assert!(kind == "unavailable" && reason.contains(said), "{kind} {reason}");
+}
+
+/// `Retry-After`, with whatever status, in seconds or in one of HTTP's three formats of a date.
+async fn what_is_asked_for(language: &Language) {
+    let (server, publisher) = answering(language, None);
+    let soon = jiff::Timestamp::now() + Duration::from_secs(1_000);
+    let format = |format: &str| soon.strftime(format).to_string();
+    let (fixed, rfc850) = (format("%a, %d %b %Y %H:%M:%S GMT"), format("%A, %d-%b-%y %H:%M:%S GMT"));
+    let (asctime, many) = (format("%a %b %e %H:%M:%S %Y"), "9".repeat(5_000));
+    let cases: &[(&str, Option<u64>)] = &[
+        ("7", Some(7)),
+        (" 120 ", Some(120)),
+        ("0", Some(0)),
+        ("007", Some(7)),
+        ("9999999999", Some(u64::MAX)),
+        (&many, Some(u64::MAX)),
+        ("soon", None),
+        ("-1", None),
+        ("+1", None),
+        ("1.5", None),
+        ("0x10", None),
+        ("", None),
+        ("Sat, 31 Jan 2026 12:00:30 GMT", Some(0)),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", Some(0)),
+        ("Sun Nov  6 08:49:37 1994", Some(0)),
+        ("Sat, 31 Jan 2026 12:00:30 CET", None),
+        ("Sat, 31 Abc 2026 12:00:30 GMT", None),
+        (&fixed, Some(1_000)),
+        (&rfc850, Some(1_000)),
+        (&asctime, Some(1_000)),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", Some(u64::MAX)),
+    ];
+    for (asked, seconds) in cases {
+        for status in [302, 401, 408, 425, 429, 500, 503] {
+            server.answer(status, &[format!("Retry-After: {asked}")], "");
+            let after = match publisher.publish(&event("{}")).await.outcome {
+                Outcome::Retry { after, .. } | Outcome::Unavailable { after, .. } => after,
+                other => panic!("{asked}: {other:?}"),
+            };
+            let case = format!("{status} {asked:?}: {after:?}");
+            match seconds {
+                // A date is compared with the guest's clock, which goes on; a wait longer than u32 (in QuickJS: i32) holds is cut off.
+                Some(1_000) => assert!((800..=1_000).contains(&after.unwrap().as_secs()), "{case}"),
+                Some(u64::MAX) => assert!(after.unwrap() >= Duration::from_secs(2_000_000), "{case}"),
+                seconds => assert_eq!(after, seconds.map(Duration::from_secs), "{case}"),
+            }
+        }
+    }
+}
+
+/// A destination that is down uses up no attempt; one that hangs up on an event does.
+async fn before_it_is_sent(language: &Language) {
+    let publish = async |url: &str| {
+        let grants = with_url(&format!("{url}/hook?token=secret"), &[url]);
+        let (kind, reason, after) = told(language.load_with(grants).publish(&event("{}")).await.outcome);
+        assert!(reason.starts_with(&format!("the request to {url}/hook failed")) && after.is_none(), "{reason}");
+        kind
+    };
+    let server = Answering::start();
+    let (busy, _held) = busy();
+    // Nobody listens; no such name; no TLS; no room for another connection, until the guest's own time is over.
+    let https = server.url().replace("http:", "https:");
+    for url in ["http://127.0.0.1:1", "http://no-such-name.invalid", &https, &busy] {
+        assert_eq!(publish(url).await, "unavailable", "{url}");
+    }
+    server.hang_up();
+    assert_eq!(publish(&server.url()).await, "retry");
+}
+
+/// A listener that takes no more connections: what asks for one gets no answer.
+fn busy() -> (String, impl Sized) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300));
+    let held: Vec<_> = std::iter::from_fn(|| connect().ok()).collect();
+    (format!("http://{address}"), (listener, held))
 }
 
 /// What concerns nobody is passed over, whatever its data is, and of an order what does not decode is rejected. Neither is
@@ -413,12 +545,8 @@ async fn what_is_missing(language: &Language) {
         assert!(kind == "unavailable" && reason.contains("the environment variable WEBHOOK_URL "), "{kind} {reason}");
     }
     let (kind, reason) = publish(with_url("http://127.0.0.1:1/hook?token=secret", &[])).await;
-    assert_eq!(kind, if language.tells_denials { "unavailable" } else { "retry" }, "{reason}");
+    assert_eq!(kind, "unavailable", "{reason}");
     assert!(reason.contains("to allow it: allow_http = [\"http://127.0.0.1:1\"]"), "{reason}");
-    // Nobody listens there.
-    let (kind, reason) = publish(with_url("http://127.0.0.1:1/hook?token=secret", &["http://127.0.0.1:1"])).await;
-    assert_eq!(kind, "retry", "{reason}");
-    assert!(reason.starts_with("the request to http://127.0.0.1:1/hook failed"), "{reason}");
 }
 
 fn with_url(url: &str, allow_http: &[&str]) -> Grants {
@@ -430,8 +558,7 @@ fn with_url(url: &str, allow_http: &[&str]) -> Grants {
 
 // --- a long life ------------------------------------------------------------------------------------------------------
 
-/// An instance serves small and large events in turn, and neither traps nor runs out of anything, for as long as its
-/// README says that it may live. `OUTBOX_LIFE_CALLS=100000` makes it as many calls.
+/// An instance serves small and large events in turn, and neither traps nor runs out of anything. `OUTBOX_LIFE_CALLS=100000` makes it as many calls.
 async fn lives_long(language: &Language) {
     let (_folder, sink) = sink(&[]);
     let publisher = language.load(&sink);
@@ -442,8 +569,7 @@ async fn lives_long(language: &Language) {
         let outcome = publisher.publish(event).await.outcome;
         assert_eq!(outcome, Outcome::Delivered, "call {call}");
     }
-    let instances = calls.div_ceil(language.recycle_after.saturating_mul(9) / 10);
-    assert!(publisher.instances_started() <= instances.into(), "{}", publisher.instances_started());
+    assert_eq!(publisher.instances_started(), 1);
 }
 
 // --- a swap between languages -----------------------------------------------------------------------------------------

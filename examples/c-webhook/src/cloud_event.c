@@ -1,5 +1,5 @@
 #include "cloud_event.h"
-#include "json.h"
+#include "trace.h"
 
 static void add_name(text *to, const char *name) {
   add(to, to->len == 0 ? "{" : ",");
@@ -19,14 +19,15 @@ static void add_number_member(text *to, const char *name, uint64_t value) {
   add(to, "\"");
 }
 
-/// The extension of CloudEvents for distributed tracing, where the event's context has it.
-static void add_trace(text *to, text context) {
-  static const char *names[] = {"traceparent", "tracestate"};
-  for (size_t at = 0; at < sizeof names / sizeof *names; at++) {
-    text value = json_member(context, names[at]);
-    if (value.len == 0 || *value.ptr != '"') continue;
-    add_name(to, names[at]);
-    add_text(to, value);
+/// The extension of CloudEvents for distributed tracing.
+static void add_trace(text *to, struct trace trace) {
+  if (trace.parent.len > 0) {
+    add_name(to, "traceparent");
+    add_text(to, trace.parent);
+  }
+  if (trace.state.len > 0) {
+    add_name(to, "tracestate");
+    add_text(to, trace.state);
   }
 }
 
@@ -52,7 +53,7 @@ text cloud_event(const outbox_publisher_types_recorded_t *event, text source, te
     add_name(&json, "orderid");
     add_text(&json, order);
   }
-  add_trace(&json, wrapped->context);
+  add_trace(&json, trace_of(wrapped->context));
   if (is_json) {
     add_name(&json, "data");
     add_text(&json, wrapped->data.val.json);

@@ -12,12 +12,35 @@
 typedef wasi_http_types_error_code_t error_code;
 typedef wasi_http_types_own_outgoing_request_t request;
 
+/// Whether nothing was sent: the relay denies the request, the name is unknown, the destination refuses the connection, cannot
+/// be reached in time, or is not trusted.
+static bool is_unsent(uint8_t code) {
+  switch (code) {
+    case WASI_HTTP_TYPES_ERROR_CODE_DNS_TIMEOUT:
+    case WASI_HTTP_TYPES_ERROR_CODE_DNS_ERROR:
+    case WASI_HTTP_TYPES_ERROR_CODE_DESTINATION_NOT_FOUND:
+    case WASI_HTTP_TYPES_ERROR_CODE_DESTINATION_UNAVAILABLE:
+    case WASI_HTTP_TYPES_ERROR_CODE_DESTINATION_IP_PROHIBITED:
+    case WASI_HTTP_TYPES_ERROR_CODE_DESTINATION_IP_UNROUTABLE:
+    case WASI_HTTP_TYPES_ERROR_CODE_CONNECTION_REFUSED:
+    case WASI_HTTP_TYPES_ERROR_CODE_CONNECTION_TIMEOUT:
+    case WASI_HTTP_TYPES_ERROR_CODE_CONNECTION_LIMIT_REACHED:
+    case WASI_HTTP_TYPES_ERROR_CODE_TLS_PROTOCOL_ERROR:
+    case WASI_HTTP_TYPES_ERROR_CODE_TLS_CERTIFICATE_ERROR:
+    case WASI_HTTP_TYPES_ERROR_CODE_TLS_ALERT_RECEIVED:
+    case WASI_HTTP_TYPES_ERROR_CODE_HTTP_REQUEST_DENIED:
+    case WASI_HTTP_TYPES_ERROR_CODE_HTTP_REQUEST_URI_INVALID:
+    case WASI_HTTP_TYPES_ERROR_CODE_CONFIGURATION_ERROR: return true;
+    default: return false;
+  }
+}
+
+/// What failed before anything was sent has nothing to do with the event: no other could be delivered either, and none is to use
+/// up its attempts for it. What failed later may have to do with it.
 static bool failed(const struct destination *destination, const error_code *code, publish_error *error) {
-  // A request that the relay denied is the operator's to allow: no event can be delivered before that, and none of them is
-  // to blame. Anything else is the network's, and may pass.
   bool denied = code->tag == WASI_HTTP_TYPES_ERROR_CODE_HTTP_REQUEST_DENIED ||
                 code->tag == WASI_HTTP_TYPES_ERROR_CODE_DESTINATION_IP_PROHIBITED;
-  *error = denied ? unavailable() : retryable();
+  *error = is_unsent(code->tag) ? unavailable() : retryable();
   add(reason(error), denied ? "the relay denied the request to " : "the request to ");
   add_destination(reason(error), destination);
   add(reason(error), denied ? ": the publisher has no grant for it (" : " failed (");
@@ -136,9 +159,8 @@ static void read_response(wasi_http_types_own_incoming_response_t received, stru
   wasi_http_types_list_field_value_t values;
   text name = text_of("retry-after");
   wasi_http_types_method_fields_get(wasi_http_types_borrow_fields(headers), &name, &values);
-  if (values.len > 0 && values.ptr[0].len < sizeof response->retry_after) {
-    memcpy(response->retry_after, values.ptr[0].ptr, values.ptr[0].len);
-  }
+  size_t room = sizeof response->retry_after - 1;
+  if (values.len > 0) memcpy(response->retry_after, values.ptr[0].ptr, values.ptr[0].len < room ? values.ptr[0].len : room);
   wasi_http_types_list_field_value_free(&values);
   wasi_http_types_fields_drop_own(headers);
   read_body(self, response->body);

@@ -2,11 +2,13 @@
 #include "cloud_event.h"
 #include "http.h"
 #include "order.h"
+#include "trace.h"
 #include <stdlib.h>
 #include <string.h>
 
 static struct destination destination;
 static text source;
+static publish_error not_found;
 
 /// The value of an environment variable, as a C string that is never freed; an empty one counts as none.
 static char *setting(const webhook_list_tuple2_string_string_t *environment, const char *name) {
@@ -22,11 +24,18 @@ bool exports_outbox_publisher_lifecycle_configure(webhook_string_t *err) {
   wasi_cli_environment_get_environment(&environment);
   const char *url = setting(&environment, "WEBHOOK_URL");
   const char *origin = setting(&environment, "WEBHOOK_SOURCE");
+  const char *kind = setting(&environment, "WEBHOOK_NOT_FOUND");
   webhook_list_tuple2_string_string_free(&environment);
   source = text_of(origin ? origin : "/outbox");
   *err = (text){0};
   if (url == NULL) {
     add(err, "the environment variable WEBHOOK_URL is missing: where to post to");
+    return false;
+  }
+  if (!parse_error(kind ? kind : "rejected", &not_found)) {
+    add(err, "the environment variable WEBHOOK_NOT_FOUND is \"");
+    add(err, kind);
+    add(err, "\": retryable, rejected and unavailable are possible");
     return false;
   }
   const char *wrong = parse_destination(url, &destination);
@@ -38,16 +47,21 @@ bool exports_outbox_publisher_lifecycle_configure(webhook_string_t *err) {
 
 static bool send(const outbox_publisher_types_recorded_t *event, text order, publish_error *error) {
   text body = cloud_event(event, source, order);
+  struct trace trace = trace_of(event->wrapped_event.context);
   struct header headers[] = {
     {"content-type", text_of(CLOUD_EVENT_TYPE)},
     {"idempotency-key", event->wrapped_event.uuid},
+    {"traceparent", header_value(trace.parent)},
+    {"tracestate", header_value(trace.state)},
   };
+  size_t count = 2;
+  if (headers[2].value.len > 0) count = headers[3].value.len > 0 ? 4 : 3;
   struct response response = {0};
-  bool published = post(&destination, headers, sizeof headers / sizeof *headers, body, &response, error);
+  bool published = post(&destination, headers, count, body, &response, error);
   if (published) {
     wasi_clocks_wall_clock_datetime_t now;
     wasi_clocks_wall_clock_now(&now);
-    published = is_published(&destination, &response, (int64_t)now.seconds, error);
+    published = is_published(&destination, &response, not_found, (int64_t)now.seconds, error);
   }
   webhook_string_free(&body);
   return published;

@@ -3,6 +3,7 @@
 #include "../src/cloud_event.h"
 #include "../src/json.h"
 #include "../src/order.h"
+#include "../src/trace.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +59,24 @@ static void an_event_is_a_cloud_event(void) {
   given = event("1");
   given.wrapped_event.context = text_of("{\"a\": [{\"traceparent\": \"no\"}, \"\\\"\"], \"traceparent\": \"00-\\\"a\", \"tracestate\": 7}");
   check_event(given, JSON_HEAD "\"traceparent\":\"00-\\\"a\",\"data\":1");
+}
+
+static void the_trace_is_found_where_the_context_has_it(void) {
+  struct { const char *context, *parent, *state; } cases[] = {
+    {"{\"traceparent\": \"00-a\", \"tracestate\": \"k=v\"}", "\"00-a\"", "\"k=v\""},
+    {"{\"correlation_id\": null, \"components\": {\"opentelemetry\": {\"values\": {\"tracestate\": \"k=v\", \"traceparent\": \"00-b\"}}}}",
+     "\"00-b\"", "\"k=v\""},
+    {"{\"traceparent\": \"00-a\", \"components\": {\"opentelemetry\": {\"values\": {\"traceparent\": \"00-b\", \"tracestate\": \"k=v\"}}}}",
+     "\"00-a\"", ""},
+    {"{\"components\": {\"opentelemetry\": [{\"values\": 1}]}, \"tracestate\": \"k=v\"}", "", ""}, {"{\"components\": 7}", "", ""},
+    {"{\"traceparent\": 7, \"values\": {\"traceparent\": \"no\"}}", "", ""}, {"[]", "", ""},
+  };
+  for (size_t at = 0; at < sizeof cases / sizeof *cases; at++) {
+    struct trace trace = trace_of(text_of(cases[at].context));
+    CHECK(text_is(trace.parent, cases[at].parent) && text_is(trace.state, cases[at].state), "%s", cases[at].context);
+  }
+  CHECK(text_is(header_value(text_of("\"00-ab-cd-01\"")), "00-ab-cd-01"), "a header's value");
+  CHECK(header_value(text_of("\"\\r\\nx: y\"")).len == 0 && header_value(text_of("\"\xc3\xa9\"")).len == 0, "none");
 }
 
 static void a_member_is_found_as_it_stands_there(void) {
@@ -120,6 +139,8 @@ static void binary_data_is_base64(void) {
   }
 }
 
+static publish_error not_found = {.tag = OUTBOX_PUBLISHER_TYPES_PUBLISH_ERROR_REJECTED};
+
 static publish_error answer(uint16_t status, const char *retry_after, const char *body) {
   struct destination destination;
   CHECK(parse_destination("https://a.example/in?token=secret", &destination) == NULL, "parsed");
@@ -127,17 +148,23 @@ static publish_error answer(uint16_t status, const char *retry_after, const char
   strcpy(response.retry_after, retry_after);
   strcpy(response.body, body);
   publish_error error = {.tag = 99};
-  CHECK(is_published(&destination, &response, 1769860800, &error) == (error.tag == 99), "%d", status);
+  CHECK(is_published(&destination, &response, not_found, 1769860800, &error) == (error.tag == 99), "%d", status);
   return error;
 }
 
 static void each_status_has_its_meaning(void) {
   struct { uint16_t status; uint8_t tag; } cases[] = {
-    {200, 99}, {204, 99}, {302, 0}, {400, 1}, {404, 1}, {408, 0}, {409, 0}, {422, 1}, {429, 2}, {500, 0}, {502, 0}, {503, 2},
+    {200, 99}, {204, 99}, {302, 0}, {400, 1}, {401, 2}, {403, 2}, {404, 1}, {407, 2}, {408, 0}, {409, 0}, {410, 1}, {421, 0},
+    {422, 1}, {423, 0}, {425, 0}, {429, 2}, {500, 0}, {502, 0}, {503, 2},
   };
   for (size_t at = 0; at < sizeof cases / sizeof *cases; at++) {
     CHECK(answer(cases[at].status, "", "").tag == cases[at].tag, "%d", cases[at].status);
   }
+  const char *kinds[] = {"retryable", "rejected", "unavailable"};
+  for (uint8_t kind = 0; kind < 3; kind++) {
+    CHECK(parse_error(kinds[kind], &not_found) && answer(404, "", "").tag == kind, "%s", kinds[kind]);
+  }
+  CHECK(!parse_error("lost", &not_found) && parse_error("rejected", &not_found), "lost");
   publish_error error = answer(422, "", " no such order\n");
   CHECK(text_is(*reason(&error), "https://a.example/in answered 422: no such order"), "%s", reason(&error)->ptr);
 }
@@ -146,10 +173,15 @@ static void a_pause_is_asked_for_in_seconds_or_by_date(void) {
   struct { const char *value; bool is_some; uint32_t ms; } cases[] = {
     {"120", true, 120000}, {" 0 ", true, 0}, {"9999999999", true, UINT32_MAX}, {"", false, 0}, {"soon", false, 0}, {"-1", false, 0},
     {"Sat, 31 Jan 2026 12:00:30 GMT", true, 30000}, {"Sat, 31 Jan 2026 11:00:00 GMT", true, 0},
+    {"Saturday, 31-Jan-26 12:00:30 GMT", true, 30000}, {"Sunday, 06-Nov-94 08:49:37 GMT", true, 0},
+    {"Sat Jan 31 12:00:30 2026", true, 30000}, {"Sun Feb  1 12:00:00 2026", true, 86400000}, {"+1", false, 0}, {"1.5", false, 0},
+    {"Sat, 31 Jan 2026 12:00:30 CET", false, 0}, {"Sat, 31 Jan 2026 12:00:30 GMT x", false, 0}, {"Sat, 31 Abc 2026 12:00:30 GMT", false, 0},
   };
   for (size_t at = 0; at < sizeof cases / sizeof *cases; at++) {
     publish_error error = answer(503, cases[at].value, "");
     webhook_option_u32_t wait = error.val.unavailable.retry_after_ms;
+    CHECK(wait.is_some == cases[at].is_some && (!wait.is_some || wait.val == cases[at].ms), "%s: %u", cases[at].value, wait.val);
+    wait = answer(425, cases[at].value, "").val.retryable.retry_after_ms;
     CHECK(wait.is_some == cases[at].is_some && (!wait.is_some || wait.val == cases[at].ms), "%s: %u", cases[at].value, wait.val);
   }
 }
@@ -168,6 +200,7 @@ static void what_cannot_be_posted_to_is_refused_with_a_reason(void) {
 
 int main(void) {
   an_event_is_a_cloud_event();
+  the_trace_is_found_where_the_context_has_it();
   a_member_is_found_as_it_stands_there();
   an_order_is_a_whole_number_or_a_string();
   anything_else_is_rejected_with_what_is_missing();

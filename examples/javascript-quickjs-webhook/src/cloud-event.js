@@ -1,3 +1,5 @@
+import { traceOf } from "./trace.js";
+
 export const CONTENT_TYPE = "application/cloudevents+json";
 
 /**
@@ -24,18 +26,10 @@ export function toCloudEvent(event, source, extensions = {}) {
     streamcategory: streamId.category ?? undefined,
     streamversion: wrappedEvent.version?.toString(),
     ...extensions,
-    ...trace(wrappedEvent.context),
+    ...traceOf(wrappedEvent.context),
   });
   const data = tag === "json" ? `"data":${val}` : `"data_base64":"${base64(val.bytes)}"`;
   return `${attributes.slice(0, -1)},${data}}`;
-}
-
-/** The extension of CloudEvents for distributed tracing, where the event's context has it. */
-function trace(context) {
-  const { traceparent, tracestate } = JSON.parse(context);
-  const isText = (value) => value === undefined || typeof value === "string";
-  // A context of another shape is the application's own affair, and no reason not to deliver.
-  return isText(traceparent) && isText(tracestate) ? { traceparent, tracestate } : {};
 }
 
 function base64(bytes) {

@@ -10,6 +10,12 @@ const CHUNK_BYTES = 4096;
 const BODY_KEPT_BYTES = 500;
 /** ... and so much is read, so that the connection can be used again. */
 const BODY_READ_BYTES = 1 << 20;
+/** What fails before anything is sent: the name is unknown, the destination refuses the connection, ... */
+const UNSENT = [
+  "DNS-timeout", "DNS-error", "destination-not-found", "destination-unavailable", "destination-IP-unroutable",
+  "connection-refused", "connection-timeout", "connection-limit-reached", "TLS-protocol-error", "TLS-certificate-error",
+  "TLS-alert-received", "HTTP-request-URI-invalid", "configuration-error",
+];
 
 /** Posts `body`, a text, and waits for the whole response. */
 export function post(destination, headers, body) {
@@ -93,8 +99,8 @@ function beginningOfBody(response) {
 }
 
 /**
- * A request that the relay denied is the operator's to allow: no event can be delivered before that, and none of them is
- * to blame. Anything else is the network's, and may pass.
+ * What failed before anything was sent has nothing to do with the event: no other could be delivered either, and none is to
+ * use up its attempts for it. What failed later may have to do with it.
  */
 function toError(destination, cause) {
   const name = cause?.tag ?? String(cause);
@@ -103,7 +109,7 @@ function toError(destination, cause) {
     return { tag: "unavailable", val: { reason, retryAfterMs: null } };
   }
   const reason = `the request to ${destination.shown} failed: ${name}`;
-  return { tag: "retryable", val: { reason, retryAfterMs: null } };
+  return { tag: UNSENT.includes(name) ? "unavailable" : "retryable", val: { reason, retryAfterMs: null } };
 }
 
 // QuickJS has no TextEncoder.

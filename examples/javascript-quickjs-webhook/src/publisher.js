@@ -6,8 +6,9 @@ import { CONTENT_TYPE, toCloudEvent } from "./cloud-event.js";
 import { parseDestination } from "./destination.js";
 import { post } from "./http.js";
 import { orderId } from "./order.js";
+import { traceHeaders, traceOf } from "./trace.js";
 
-let destination, source;
+let destination, source, notFound;
 
 export const lifecycle = {
   configure() {
@@ -17,6 +18,10 @@ export const lifecycle = {
     destination = parseDestination(url);
     if (typeof destination === "string") throw `the environment variable WEBHOOK_URL ${destination}`;
     source = settings.WEBHOOK_SOURCE || "/outbox";
+    notFound = settings.WEBHOOK_NOT_FOUND || "rejected";
+    if (!["retryable", "rejected", "unavailable"].includes(notFound)) {
+      throw `the environment variable WEBHOOK_NOT_FOUND is "${notFound}": retryable, rejected and unavailable are possible`;
+    }
   },
 };
 
@@ -45,8 +50,9 @@ function decide(event) {
 }
 
 function send(event, extensions) {
-  const headers = { "content-type": CONTENT_TYPE, "idempotency-key": event.wrappedEvent.uuid };
+  const { uuid, context } = event.wrappedEvent;
+  const headers = { "content-type": CONTENT_TYPE, "idempotency-key": uuid, ...traceHeaders(traceOf(context)) };
   const response = post(destination, headers, toCloudEvent(event, source, extensions));
-  const error = toError(destination, response, Date.now());
+  const error = toError(destination, response, notFound, Date.now());
   if (error) throw error;
 }

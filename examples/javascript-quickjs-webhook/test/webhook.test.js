@@ -4,6 +4,7 @@ import { toError } from "../src/answer.js";
 import { toCloudEvent } from "../src/cloud-event.js";
 import { parseDestination } from "../src/destination.js";
 import { orderId } from "../src/order.js";
+import { traceHeaders, traceOf } from "../src/trace.js";
 
 function event(data = { tag: "json", val: '{"order": 7}' }) {
   return {
@@ -43,6 +44,22 @@ test("the trace of the context is passed on where there is one", () => {
   assert.equal(JSON.parse(toCloudEvent(given, "/")).traceparent, undefined);
 });
 
+test("the trace is found where the context has it", () => {
+  const values = { traceparent: "00-b", tracestate: "k=v" };
+  const nested = { correlation_id: null, components: { opentelemetry: { values } } };
+  for (const [context, found] of [
+    [{ traceparent: "00-a", tracestate: "k=v" }, { traceparent: "00-a", tracestate: "k=v" }], [nested, values],
+    [{ ...nested, traceparent: "00-a" }, { traceparent: "00-a" }], [{ traceparent: 7 }, {}], [[], {}],
+    [{ components: { opentelemetry: [{ values }] }, tracestate: "k=v" }, {}], [{ components: 7 }, {}],
+    [{ components: { opentelemetry: { values: "00-a" } } }, {}], [{ traceparent: "00-a", tracestate: 7 }, { traceparent: "00-a" }],
+  ]) {
+    assert.deepEqual(traceHeaders(traceOf(JSON.stringify(context))), found, JSON.stringify(context));
+  }
+  for (const traceparent of ["", "00-\r\nx: y", "é", "x".repeat(513)]) {
+    assert.deepEqual(traceHeaders({ traceparent, tracestate: "k=v" }), {});
+  }
+});
+
 test("an order is a whole number or a string", () => {
   for (const [val, order] of [
     ['{"order": 7}', "7"], ['{"lines": [{"order": 1}], "order": "a/\\u00e9"}', "a/é"],
@@ -65,14 +82,15 @@ test("anything else is rejected with what is missing", () => {
 });
 
 const NOW = Date.parse("2026-01-31T12:00:00Z");
-const answer = (status, retryAfter, body = "") =>
-  toError({ shown: "https://a.example/in" }, { status, retryAfter, body }, NOW);
+const answer = (status, retryAfter, body = "", notFound = "rejected") =>
+  toError({ shown: "https://a.example/in" }, { status, retryAfter, body }, notFound, NOW);
 
 test("each status has its meaning", () => {
   for (const status of [200, 202, 204]) assert.equal(answer(status), undefined);
-  for (const status of [400, 401, 404, 410, 422]) assert.equal(answer(status).tag, "rejected");
-  for (const status of [301, 302, 408, 409, 500, 502, 504]) assert.equal(answer(status).tag, "retryable");
-  for (const status of [429, 503]) assert.equal(answer(status).tag, "unavailable");
+  for (const status of [400, 402, 404, 405, 410, 413, 422, 451]) assert.equal(answer(status).tag, "rejected", status);
+  for (const status of [301, 302, 408, 409, 421, 423, 425, 500, 502, 504]) assert.equal(answer(status).tag, "retryable", status);
+  for (const status of [401, 403, 407, 429, 503]) assert.equal(answer(status).tag, "unavailable", status);
+  for (const kind of ["retryable", "rejected", "unavailable"]) assert.equal(answer(404, undefined, "", kind).tag, kind);
   assert.equal(answer(422, undefined, "no such order\n").val, "https://a.example/in answered 422: no such order");
 });
 
@@ -80,8 +98,11 @@ test("a pause is asked for in seconds or by date", () => {
   for (const [value, milliseconds] of [
     ["120", 120_000], [" 0 ", 0], ["9999999999", 2 ** 32 - 1], ["Sat, 31 Jan 2026 12:00:30 GMT", 30_000],
     ["Sat, 31 Jan 2026 11:00:00 GMT", 0], ["soon", null], ["-1", null], [undefined, null],
+    ["Saturday, 31-Jan-26 12:00:30 GMT", 30_000], ["Sunday, 06-Nov-94 08:49:37 GMT", 0],
+    ["Sat Jan 31 12:00:30 2026", 30_000], ["Sun Feb  1 12:00:00 2026", 86_400_000], ["9".repeat(5_000), 2 ** 32 - 1],
+    ["+1", null], ["1.5", null], ["Sat, 31 Jan 2026 12:00:30 CET", null], ["Sat, 31 Abc 2026 12:00:30 GMT", null],
   ]) {
-    assert.equal(answer(503, value).val.retryAfterMs, milliseconds, value);
+    for (const status of [401, 425, 503]) assert.equal(answer(status, value).val.retryAfterMs, milliseconds, value);
   }
 });
 

@@ -7,5 +7,5 @@ export function parseDestination(text) {
   if (!/^[^:]*:\/\/[^/?#:]/.test(text)) throw "names no host";
   const url = new URL(text);
   if (url.username || url.password) throw "has a user name or password: grant a secret to the publisher instead";
-  return { url: url.href, shown: url.origin + url.pathname };
+  return { url, shown: url.origin + url.pathname };
 }

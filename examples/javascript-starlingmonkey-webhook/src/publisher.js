@@ -6,8 +6,9 @@ import { CONTENT_TYPE, toCloudEvent } from "./cloud-event.js";
 import { parseDestination } from "./destination.js";
 import { post } from "./http.js";
 import { orderId } from "./order.js";
+import { traceHeaders, traceOf } from "./trace.js";
 
-let destination, source;
+let destination, source, notFound;
 
 export const lifecycle = {
   configure() {
@@ -20,13 +21,17 @@ export const lifecycle = {
       throw `the environment variable WEBHOOK_URL ${reason}`;
     }
     source = settings.WEBHOOK_SOURCE || "/outbox";
+    notFound = settings.WEBHOOK_NOT_FOUND || "rejected";
+    if (!["retryable", "rejected", "unavailable"].includes(notFound)) {
+      throw `the environment variable WEBHOOK_NOT_FOUND is "${notFound}": retryable, rejected and unavailable are possible`;
+    }
   },
 };
 
 export const publisher = {
-  async publish(event) {
+  publish(event) {
     try {
-      await decide(event);
+      decide(event);
     } catch (thrown) {
       // What the program throws on purpose has a tag; anything else, a mistake in here too, may pass.
       throw thrown?.tag ? thrown : { tag: "retryable", val: { reason: String(thrown) } };
@@ -35,7 +40,7 @@ export const publisher = {
 };
 
 /** What is done with an event is decided by its name. */
-async function decide(event) {
+function decide(event) {
   const { name, data } = event.wrappedEvent;
   switch (name) {
     case "order.placed":
@@ -47,9 +52,10 @@ async function decide(event) {
   }
 }
 
-async function send(event, extensions) {
-  const headers = { "content-type": CONTENT_TYPE, "idempotency-key": event.wrappedEvent.uuid };
-  const response = await post(destination, headers, toCloudEvent(event, source, extensions));
-  const error = toError(destination, response, Date.now());
+function send(event, extensions) {
+  const { uuid, context } = event.wrappedEvent;
+  const headers = { "content-type": CONTENT_TYPE, "idempotency-key": uuid, ...traceHeaders(traceOf(context)) };
+  const response = post(destination, headers, toCloudEvent(event, source, extensions));
+  const error = toError(destination, response, notFound, Date.now());
   if (error) throw error;
 }

@@ -6,8 +6,9 @@ from types import SimpleNamespace as Record
 from webhook.answer import Response, check
 from webhook.cloud_event import to_json
 from webhook.destination import Destination
-from webhook.errors import Rejected, Retryable, Unavailable
+from webhook.errors import KINDS, Rejected, Retryable, Unavailable
 from webhook.order import order_id
+from webhook.trace import headers, trace
 
 
 def event(data='{"order": 7}', context="{}", **changes) -> Record:
@@ -46,6 +47,27 @@ class CloudEvent(unittest.TestCase):
         self.assertNotIn("traceparent", json.loads(to_json(event(context='{"traceparent": 7}'), "/")))
 
 
+class Trace(unittest.TestCase):
+    def test_it_is_found_where_the_context_has_it(self):
+        values = {"traceparent": "00-b", "tracestate": "k=v"}
+        nested = {"correlation_id": None, "components": {"opentelemetry": {"values": values}}}
+        for context, found in (
+            ({"traceparent": "00-a", "tracestate": "k=v"}, {"traceparent": "00-a", "tracestate": "k=v"}),
+            (nested, values),
+            ({**nested, "traceparent": "00-a"}, {"traceparent": "00-a"}),
+            ({"components": {"opentelemetry": [{"values": values}]}, "tracestate": "k=v"}, {}),
+            ({"components": 7}, {}), ({"components": {"opentelemetry": {"values": "00-a"}}}, {}), ({"traceparent": 7}, {}),
+            ({"traceparent": "00-a", "tracestate": 7}, {"traceparent": "00-a"}), ([], {}),
+        ):
+            with self.subTest(context):
+                self.assertEqual(headers(trace(json.dumps(context))), found)
+        self.assertEqual(json.loads(to_json(event(context=json.dumps(nested)), "/"))["tracestate"], "k=v")
+
+    def test_what_can_be_no_header_is_none(self):
+        for value in ("", "00-\r\nx: y", "é", "x" * 513):
+            self.assertEqual(headers({"traceparent": value, "tracestate": "k=v"}), {})
+
+
 class Order(unittest.TestCase):
     def test_an_order_is_a_whole_number_or_a_string(self):
         for data, order in {
@@ -66,31 +88,41 @@ class Order(unittest.TestCase):
 
 
 class Answer(unittest.TestCase):
-    def check(self, status: int, retry_after: str | None = None, body: str = ""):
+    def check(self, status: int, retry_after: str | None = None, body: str = "", not_found=Rejected):
         now = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
-        check(Destination.parse("https://a.example/in"), Response(status, retry_after, body), now)
+        check(Destination.parse("https://a.example/in"), Response(status, retry_after, body), not_found, now)
 
     def test_each_status_has_its_meaning(self):
         for status in (200, 202, 204):
             self.check(status)
         meanings = {
-            Rejected: (400, 401, 404, 410, 422),
-            Retryable: (301, 302, 408, 409, 500, 502, 504),
-            Unavailable: (429, 503),
+            Rejected: (400, 402, 404, 405, 410, 413, 422, 451),
+            Retryable: (301, 302, 408, 409, 421, 423, 425, 500, 502, 504),
+            Unavailable: (401, 403, 407, 429, 503),
         }
         for meaning, statuses in meanings.items():
             for status in statuses:
                 with self.subTest(status), self.assertRaises(meaning):
                     self.check(status)
 
+    def test_what_is_not_found_is_what_the_operator_says(self):
+        for kind in KINDS.values():
+            with self.subTest(kind), self.assertRaises(kind):
+                self.check(404, not_found=kind)
+
     def test_a_pause_is_asked_for_in_seconds_or_by_date(self):
         for value, milliseconds in {
             "120": 120_000, " 0 ": 0, "9999999999": 2**32 - 1, "Sat, 31 Jan 2026 12:00:30 GMT": 30_000,
-            "Sat, 31 Jan 2026 11:00:00 GMT": 0, "soon": None, "-1": None, None: None,
+            "Sat, 31 Jan 2026 11:00:00 GMT": 0, "soon": None, "-1": None, None: None, "0" * 20 + "7": 7_000,
+            "Saturday, 31-Jan-26 12:00:30 GMT": 30_000, "Sunday, 06-Nov-94 08:49:37 GMT": 0,
+            "Sat Jan 31 12:00:30 2026": 30_000, "Sun Feb  1 12:00:00 2026": 86_400_000, "9" * 5_000: 2**32 - 1,
+            "+1": None, "1.5": None, "1_000": None, "Sat, 31 Jan 2026 12:00:30 CET": None,
+            "Sat, 31 Feb 2026 12:00:30 GMT": None, "Sat, 31 Jan 2026 99:00:30 GMT": None, "\u0661": None,
         }.items():
-            with self.subTest(value), self.assertRaises(Unavailable) as raised:
-                self.check(503, value)
-            self.assertEqual(raised.exception.retry_after_ms, milliseconds)
+            for status, kind in {503: Unavailable, 401: Unavailable, 425: Retryable, 302: Retryable}.items():
+                with self.subTest(value), self.assertRaises(kind) as raised:
+                    self.check(status, value)
+                self.assertEqual(raised.exception.retry_after_ms, milliseconds)
 
     def test_the_reason_has_the_status_and_the_body(self):
         with self.assertRaisesRegex(Rejected, "^https://a.example/in answered 422: no such order$"):

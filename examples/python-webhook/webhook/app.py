@@ -13,10 +13,10 @@ from wit_world.imports.outbox_publisher_types import (
     Recorded,
 )
 
-from . import cloud_event, http
+from . import cloud_event, http, trace
 from .answer import check
 from .destination import Destination
-from .errors import Rejected, Unavailable
+from .errors import KINDS, Failed, Rejected, Retryable, Unavailable
 from .order import order_id
 
 
@@ -30,12 +30,19 @@ class Lifecycle(exports.Lifecycle):
             Publisher.destination = Destination.parse(url)
         except ValueError as error:
             raise Err(f"the environment variable WEBHOOK_URL {error}")
+        kind = settings.get("WEBHOOK_NOT_FOUND") or "rejected"
+        if kind not in KINDS:
+            raise Err(
+                f'the environment variable WEBHOOK_NOT_FOUND is "{kind}": retryable, rejected and unavailable are possible'
+            )
+        Publisher.not_found = KINDS[kind]
         Publisher.source = settings.get("WEBHOOK_SOURCE") or "/outbox"
 
 
 class Publisher(exports.Publisher):
     destination: Destination
     source: str
+    not_found: type[Failed]
 
     def publish(self, event: Recorded) -> None:
         try:
@@ -50,10 +57,13 @@ class Publisher(exports.Publisher):
             raise Err(PublishError_Rejected(str(error)))
         except Unavailable as error:
             raise Err(PublishError_Unavailable(Failure(str(error), error.retry_after_ms)))
+        except Retryable as error:
+            raise Err(PublishError_Retryable(Failure(str(error), error.retry_after_ms)))
         except Exception as error:  # a mistake in here, too, may pass
             raise Err(PublishError_Retryable(Failure(str(error) or repr(error), None)))
 
     def post(self, event: Recorded, order: str | None = None) -> None:
         headers = {"content-type": cloud_event.CONTENT_TYPE, "idempotency-key": event.wrapped_event.uuid}
+        headers |= trace.headers(trace.trace(event.wrapped_event.context))
         response = http.post(self.destination, headers, cloud_event.to_json(event, self.source, order).encode())
-        check(self.destination, response, datetime.now(timezone.utc))
+        check(self.destination, response, self.not_found, datetime.now(timezone.utc))

@@ -1,6 +1,8 @@
 import json
 from base64 import b64encode
 
+from .trace import trace
+
 CONTENT_TYPE = "application/cloudevents+json"
 
 
@@ -33,11 +35,3 @@ def to_json(event, source: str, order: str | None = None) -> str:
     head = json.dumps(present, ensure_ascii=False, separators=(",", ":")).removesuffix("}")
     member = f'"data":{data}' if is_json else f'"data_base64":"{b64encode(data.bytes).decode()}"'
     return f"{head},{member}}}"
-
-
-def trace(context: str) -> dict:
-    """The extension of CloudEvents for distributed tracing, where the event's context has it."""
-    members = json.loads(context)
-    found = {name: members.get(name) for name in ("traceparent", "tracestate")}
-    # A context of another shape is the application's own affair, and no reason not to deliver.
-    return found if all(value is None or isinstance(value, str) for value in found.values()) else {}

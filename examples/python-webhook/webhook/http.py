@@ -2,9 +2,8 @@
 
 from componentize_py_types import Err, Ok
 from wit_world.imports import outgoing_handler
+from wit_world.imports import wasi_http_types as errors
 from wit_world.imports.wasi_http_types import (
-    ErrorCode_DestinationIpProhibited,
-    ErrorCode_HttpRequestDenied,
     Fields,
     IncomingBody,
     IncomingResponse,
@@ -27,6 +26,22 @@ CHUNK_BYTES = 4096
 BODY_KEPT_BYTES = 500
 # ... and so much is read, so that the connection can be used again.
 BODY_READ_BYTES = 1 << 20
+# The name is unknown, the destination refuses the connection, cannot be reached in time, or is not trusted.
+UNSENT = (
+    errors.ErrorCode_DnsTimeout,
+    errors.ErrorCode_DnsError,
+    errors.ErrorCode_DestinationNotFound,
+    errors.ErrorCode_DestinationUnavailable,
+    errors.ErrorCode_DestinationIpUnroutable,
+    errors.ErrorCode_ConnectionRefused,
+    errors.ErrorCode_ConnectionTimeout,
+    errors.ErrorCode_ConnectionLimitReached,
+    errors.ErrorCode_TlsProtocolError,
+    errors.ErrorCode_TlsCertificateError,
+    errors.ErrorCode_TlsAlertReceived,
+    errors.ErrorCode_HttpRequestUriInvalid,
+    errors.ErrorCode_ConfigurationError,
+)
 
 
 def post(destination: Destination, headers: dict[str, str], body: bytes) -> Response:
@@ -103,12 +118,13 @@ def beginning(response: IncomingResponse) -> str:
 
 
 def failure(destination: Destination, cause) -> Exception:
-    """A request that the relay denied is the operator's to allow: no event can be delivered before that, and none of them
-    is to blame. Anything else is the network's, and may pass.
+    """What failed before anything was sent has nothing to do with the event: no other could be delivered either, and none is
+    to use up its attempts for it. What failed later may have to do with it.
     """
     name = type(cause).__name__.removeprefix("ErrorCode_")
-    if isinstance(cause, (ErrorCode_HttpRequestDenied, ErrorCode_DestinationIpProhibited)):
+    if isinstance(cause, (errors.ErrorCode_DestinationIpProhibited, errors.ErrorCode_HttpRequestDenied)):
         return Unavailable(
             f"the relay denied the request to {destination} ({name}): the publisher has no grant for it"
         )
-    return Retryable(f"the request to {destination} failed: {name}")
+    kind = Unavailable if isinstance(cause, UNSENT) else Retryable
+    return kind(f"the request to {destination} failed: {name}")

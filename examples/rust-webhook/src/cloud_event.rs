@@ -1,6 +1,6 @@
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
-use outbox_guest::{Error, Payload, Recorded};
-use serde::{Deserialize, Serialize};
+use outbox_guest::{Error, Payload, Recorded, Trace};
+use serde::Serialize;
 
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
@@ -26,23 +26,17 @@ struct Attributes<'a> {
     streamversion: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     orderid: Option<&'a str>,
-    #[serde(flatten)]
-    trace: Trace,
-}
-
-/// The extension of CloudEvents for distributed tracing.
-#[derive(Default, Deserialize, Serialize)]
-struct Trace {
+    // The extension of CloudEvents for distributed tracing.
     #[serde(skip_serializing_if = "Option::is_none")]
-    traceparent: Option<String>,
+    traceparent: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tracestate: Option<String>,
+    tracestate: Option<&'a str>,
 }
 
 /// The event in the structured JSON format of CloudEvents 1.0.
 ///
 /// JSON data is put in as the text that it is, so that it arrives byte for byte as the application wrote it.
-pub fn json(event: &Recorded, source: &str, order: Option<&str>) -> Result<String, Error> {
+pub fn json(event: &Recorded, source: &str, order: Option<&str>, trace: Option<&Trace>) -> Result<String, Error> {
     let (key, datacontenttype, data) = match &event.wrapped_event.data {
         Payload::Json(text) => ("data", "application/json", text.clone()),
         Payload::Binary { content_type, bytes } => {
@@ -64,8 +58,8 @@ pub fn json(event: &Recorded, source: &str, order: Option<&str>) -> Result<Strin
         streamcategory: event.stream_id.category.as_deref(),
         streamversion: event.wrapped_event.version.map(|version| version.to_string()),
         orderid: order,
-        // A context of another shape is the application's own affair, and no reason not to deliver.
-        trace: event.context().unwrap_or_default(),
+        traceparent: trace.map(|trace| trace.parent.as_str()),
+        tracestate: trace.and_then(|trace| trace.state.as_deref()),
     })?;
     let members = attributes.strip_suffix('}').unwrap_or(&attributes);
     Ok(format!("{members},\"{key}\":{data}}}"))
@@ -77,7 +71,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn parsed(event: &Recorded) -> Value {
-        let text = json(event, "/shop", None).unwrap();
+        let text = json(event, "/shop", None, event.trace().as_ref()).unwrap();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
@@ -110,7 +104,7 @@ mod tests {
     #[test]
     fn json_data_arrives_byte_for_byte() {
         let data = "{\"z\": 1.10, \"a\":\t1e2,\n \"z\": \"\\u00e9\"} ";
-        let text = json(&Recorded::example("order.placed", data), "/shop", None).unwrap();
+        let text = json(&Recorded::example("order.placed", data), "/shop", None, None).unwrap();
         assert!(text.ends_with(&format!(",\"data\":{data}}}")), "{text}");
     }
 
@@ -128,13 +122,19 @@ mod tests {
         let mut event = Recorded::example("order.placed", "{}");
         event.wrapped_event.context = json!({"traceparent": "00-ab-cd-01", "user": 7}).to_string();
         assert_eq!(parsed(&event)["traceparent"], "00-ab-cd-01");
+        let values = json!({"traceparent": "00-ef-01-01", "tracestate": "k=v"});
+        event.wrapped_event.context = json!({"components": {"opentelemetry": {"values": values}}}).to_string();
+        assert_eq!(
+            (&parsed(&event)["traceparent"], &parsed(&event)["tracestate"]),
+            (&json!("00-ef-01-01"), &json!("k=v"))
+        );
         event.wrapped_event.context = json!({"traceparent": 7}).to_string();
         assert_eq!(parsed(&event).get("traceparent"), None);
     }
 
     #[test]
     fn an_order_is_an_attribute_of_its_own() {
-        let text = json(&Recorded::example("order.placed", "{}"), "/shop", Some("a \"7\"")).unwrap();
+        let text = json(&Recorded::example("order.placed", "{}"), "/shop", Some("a \"7\""), None).unwrap();
         let sent: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(sent["orderid"], "a \"7\"");
         assert_eq!(parsed(&Recorded::example("order.paid", "{}")).get("orderid"), None);

@@ -8,8 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use outbox_guest::http::{self, Url};
-use outbox_guest::{BoxError, Error, Lifecycle, Publisher, Recorded};
+use outbox_guest::http::{self, NotFound, Url};
+use outbox_guest::{BoxError, Error, Lifecycle, Publisher, Recorded, Trace};
 
 use order::OrderPlaced;
 
@@ -18,6 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 struct Webhook {
     url: Url,
     source: String,
+    not_found: NotFound,
 }
 
 impl Lifecycle for Webhook {
@@ -25,7 +26,9 @@ impl Lifecycle for Webhook {
         let url = setting("WEBHOOK_URL")?.ok_or("the environment variable WEBHOOK_URL is missing: where to post to")?;
         let url = url.parse().map_err(|error| format!("the environment variable WEBHOOK_URL {error}"))?;
         let source = setting("WEBHOOK_SOURCE")?.unwrap_or_else(|| "/outbox".into());
-        Ok(Self { url, source })
+        let not_found = setting("WEBHOOK_NOT_FOUND")?.map(|kind| kind.parse()).transpose();
+        let not_found = not_found.map_err(|error| format!("the environment variable WEBHOOK_NOT_FOUND {error}"))?;
+        Ok(Self { url, source, not_found: not_found.unwrap_or_default() })
     }
 }
 
@@ -41,9 +44,13 @@ impl Publisher for Webhook {
 
 impl Webhook {
     fn post(&self, event: &Recorded, order: Option<&str>) -> Result<(), Error> {
-        let body = cloud_event::json(event, &self.source, order)?;
-        let headers = [("content-type", cloud_event::CONTENT_TYPE), ("idempotency-key", &event.wrapped_event.uuid)];
-        http::post(&self.url, &headers, body.as_bytes(), TIMEOUT)?.to_result(SystemTime::now())
+        let trace = event.trace();
+        let body = cloud_event::json(event, &self.source, order, trace.as_ref())?;
+        let mut headers =
+            vec![("content-type", cloud_event::CONTENT_TYPE), ("idempotency-key", &event.wrapped_event.uuid)];
+        headers.extend(trace.iter().flat_map(Trace::headers));
+        let response = http::post(&self.url, &headers, body.as_bytes(), TIMEOUT)?;
+        response.to_result_with(SystemTime::now(), self.not_found)
     }
 }
 

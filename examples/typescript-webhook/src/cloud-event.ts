@@ -1,4 +1,5 @@
 import type { Recorded } from "./contract.js";
+import { traceOf } from "./trace.js";
 
 export const CONTENT_TYPE = "application/cloudevents+json";
 
@@ -26,21 +27,10 @@ export function toCloudEvent(event: Recorded, source: string, extensions: Record
     streamcategory: streamId.category,
     streamversion: wrappedEvent.version?.toString(),
     ...extensions,
-    ...trace(wrappedEvent.context),
+    ...traceOf(wrappedEvent.context),
   });
   const member = data.tag === "json" ? `"data":${data.val}` : `"data_base64":"${base64(data.val.bytes)}"`;
   return `${attributes.slice(0, -1)},${member}}`;
-}
-
-/** The extension of CloudEvents for distributed tracing, where the event's context has it. */
-function trace(context: string): { traceparent?: string; tracestate?: string } {
-  const { traceparent, tracestate }: Record<string, unknown> = JSON.parse(context);
-  // A context of another shape is the application's own affair, and no reason not to deliver.
-  return isText(traceparent) && isText(tracestate) ? { traceparent, tracestate } : {};
-}
-
-function isText(value: unknown): value is string | undefined {
-  return value === undefined || typeof value === "string";
 }
 
 function base64(bytes: Uint8Array): string {

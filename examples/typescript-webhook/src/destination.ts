@@ -1,5 +1,5 @@
 export interface Destination {
-  url: string;
+  url: URL;
   /** Without the query, which often carries a token. */
   shown: string;
 }
@@ -13,5 +13,5 @@ export function parseDestination(text: string): Destination {
   if (!/^[^:]*:\/\/[^/?#:]/.test(text)) throw "names no host";
   const url = new URL(text);
   if (url.username || url.password) throw "has a user name or password: grant a secret to the publisher instead";
-  return { url: url.href, shown: url.origin + url.pathname };
+  return { url, shown: url.origin + url.pathname };
 }

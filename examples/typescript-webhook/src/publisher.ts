@@ -1,15 +1,17 @@
 // Posts each event to a URL, as CloudEvents 1.0 in structured JSON. See the README for its settings and answers.
 
 import { getEnvironment } from "wasi:cli/environment@0.2.12";
-import { toError } from "./answer.js";
+import { type Kind, toError } from "./answer.js";
 import { CONTENT_TYPE, toCloudEvent } from "./cloud-event.js";
 import type { PublishError, Recorded } from "./contract.js";
 import { type Destination, parseDestination } from "./destination.js";
 import { post } from "./http.js";
 import { orderId } from "./order.js";
+import { traceHeaders, traceOf } from "./trace.js";
 
 let destination: Destination;
 let source: string;
+let notFound: Kind;
 
 export const lifecycle = {
   configure(): void {
@@ -22,13 +24,18 @@ export const lifecycle = {
       throw `the environment variable WEBHOOK_URL ${reason}`;
     }
     source = settings.get("WEBHOOK_SOURCE") || "/outbox";
+    const kind = settings.get("WEBHOOK_NOT_FOUND") || "rejected";
+    if (kind !== "retryable" && kind !== "rejected" && kind !== "unavailable") {
+      throw `the environment variable WEBHOOK_NOT_FOUND is "${kind}": retryable, rejected and unavailable are possible`;
+    }
+    notFound = kind;
   },
 };
 
 export const publisher = {
-  async publish(event: Recorded): Promise<void> {
+  publish(event: Recorded): void {
     try {
-      await decide(event);
+      decide(event);
     } catch (thrown) {
       throw toPublishError(thrown);
     }
@@ -36,7 +43,7 @@ export const publisher = {
 };
 
 /** What is done with an event is decided by its name. */
-async function decide(event: Recorded): Promise<void> {
+function decide(event: Recorded): void {
   const { name, data } = event.wrappedEvent;
   switch (name) {
     case "order.placed":
@@ -48,10 +55,11 @@ async function decide(event: Recorded): Promise<void> {
   }
 }
 
-async function send(event: Recorded, extensions?: Record<string, string>): Promise<void> {
-  const headers = { "content-type": CONTENT_TYPE, "idempotency-key": event.wrappedEvent.uuid };
-  const answer = await post(destination, headers, toCloudEvent(event, source, extensions));
-  const error = toError(destination.shown, answer, Date.now());
+function send(event: Recorded, extensions?: Record<string, string>): void {
+  const { uuid, context } = event.wrappedEvent;
+  const headers = { "content-type": CONTENT_TYPE, "idempotency-key": uuid, ...traceHeaders(traceOf(context)) };
+  const answer = post(destination, headers, toCloudEvent(event, source, extensions));
+  const error = toError(destination.shown, answer, notFound, Date.now());
   if (error) throw error;
 }
 

@@ -30,8 +30,10 @@ const BODY_TIME: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// [Unavailable](Error::unavailable) where the relay denies the request: that is the operator's to allow. [Retryable](
-/// Error::retryable) where the network fails. [Rejected](Error::rejected) where a header is none.
+/// [Unavailable](Error::unavailable) where the request could not be sent: the relay denies it, the name is unknown, the
+/// destination refuses the connection, cannot be reached in time, or is not trusted. No event is to blame for that, and none
+/// could be delivered. [Retryable](Error::retryable) where the network fails later: this event may be what it failed over.
+/// [Rejected](Error::rejected) where a header is none.
 ///
 /// ```no_run
 /// use std::time::{Duration, SystemTime};
@@ -162,14 +164,27 @@ fn beginning_of_body(response: &IncomingResponse) -> String {
     String::from_utf8_lossy(&body).into_owned()
 }
 
-/// A request that the relay denied is the operator's to allow: no event can be delivered before that, and none of them
-/// is to blame. Anything else is the network's, and may pass.
+/// What failed before anything was sent has nothing to do with the event: no other could be delivered either, and none is to
+/// use up its attempts for it. What failed later may have to do with it.
 fn error(url: &Url, code: &ErrorCode) -> Error {
     let name = format!("{code:?}").replace("ErrorCode::", "");
     match code {
         ErrorCode::HttpRequestDenied | ErrorCode::DestinationIpProhibited => Error::unavailable(format!(
             "the relay denied the request to {url} ({name}): the publisher has no grant for it"
         )),
+        ErrorCode::DnsTimeout
+        | ErrorCode::DnsError(_)
+        | ErrorCode::DestinationNotFound
+        | ErrorCode::DestinationUnavailable
+        | ErrorCode::DestinationIpUnroutable
+        | ErrorCode::ConnectionRefused
+        | ErrorCode::ConnectionTimeout
+        | ErrorCode::ConnectionLimitReached
+        | ErrorCode::TlsProtocolError
+        | ErrorCode::TlsCertificateError
+        | ErrorCode::TlsAlertReceived(_)
+        | ErrorCode::HttpRequestUriInvalid
+        | ErrorCode::ConfigurationError => Error::unavailable(format!("the request to {url} failed: {name}")),
         _ => Error::retryable(format!("the request to {url} failed: {name}")),
     }
 }

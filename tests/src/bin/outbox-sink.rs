@@ -110,9 +110,10 @@ impl Server {
     /// One line in one write, which a reader sees whole or not at all. Lines are in the order of their times.
     fn note(&self, request: &Request) -> io::Result<()> {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let Request { content_type, idempotency_key, body, .. } = request;
+        let Request { content_type, idempotency_key, traceparent, tracestate, body, .. } = request;
         let line = json!({
-            "at_ns": now_ns(), "content_type": content_type, "idempotency_key": idempotency_key, "body": body
+            "at_ns": now_ns(), "content_type": content_type, "idempotency_key": idempotency_key,
+            "traceparent": traceparent, "tracestate": tracestate, "body": body
         });
         let line = format!("{line}\n");
         match ledger.write(line.as_bytes())? {
@@ -126,6 +127,8 @@ struct Request {
     method: String,
     content_type: Option<String>,
     idempotency_key: Option<String>,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
     body: String,
 }
 
@@ -135,6 +138,7 @@ impl Request {
         let Some(first) = line(reader)? else { return Ok(None) };
         let method = first.split(' ').next().unwrap_or_default().to_owned();
         let (mut length, mut content_type, mut idempotency_key) = (0, None, None);
+        let (mut traceparent, mut tracestate) = (None, None);
         while let Some(header) = line(reader)?.filter(|line| !line.is_empty()) {
             let (name, value) = header.split_once(':').unwrap_or((&header, ""));
             match name.to_ascii_lowercase().as_str() {
@@ -142,12 +146,15 @@ impl Request {
                 "transfer-encoding" => return Err(io::Error::other("only bodies with a content-length are read")),
                 "content-type" => content_type = Some(value.trim().to_owned()),
                 "idempotency-key" => idempotency_key = Some(value.trim().to_owned()),
+                "traceparent" => traceparent = Some(value.trim().to_owned()),
+                "tracestate" => tracestate = Some(value.trim().to_owned()),
                 _ => {}
             }
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
-        Ok(Some(Self { method, content_type, idempotency_key, body: String::from_utf8_lossy(&body).into_owned() }))
+        let body = String::from_utf8_lossy(&body).into_owned();
+        Ok(Some(Self { method, content_type, idempotency_key, traceparent, tracestate, body }))
     }
 }
 
