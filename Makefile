@@ -1,17 +1,18 @@
-# `make demo` shows it, `make test` checks it. Both install what they need and say what that is.
+# `make demo` shows it, `make test` checks it. What they need is looked for first, all of it, and installed where Debian has
+# it: see examples/need.sh.
 SHELL := /bin/bash
 CARGO ?= cargo
+NEED := examples/need.sh cargo cc crates=. crates=examples crates=examples/rust-webhook
 
 .PHONY: demo test guests languages bench compare instructions soak check deny
 
 # An application's orders, from its own transaction through a sandboxed publisher: see examples/demo.sh.
 demo:
-	examples/need.sh cargo cc python3
+	$(NEED) wasm python3 room=3
 	examples/demo.sh
 
 # Tests start the program itself, and Cargo builds a program only for the tests of its own package.
 test: guests
-	examples/need.sh cargo cc python3 npm
 	$(CARGO) build --release --workspace --locked
 	$(CARGO) test --release --workspace --locked
 	$(CARGO) test --release --locked -p outbox-guest --all-features
@@ -20,7 +21,7 @@ test: guests
 
 # The publishers of this repository, as components in target/guests.
 guests:
-	examples/need.sh cargo cc python3 npm
+	$(NEED) wasm python3 room=8 -- venv
 	examples/build.sh
 
 # The table of languages in the README.
@@ -30,7 +31,7 @@ languages: guests
 
 # What this machine reaches, each figure beside its baseline: SCENARIOS="memory backlog", BENCH="--repeat 9 --json".
 bench:
-	examples/need.sh cargo cc
+	$(NEED) wasm room=3
 	examples/build.sh noop waits rust-webhook
 	$(CARGO) build --release --workspace --locked
 	target/release/outbox bench $(SCENARIOS) --publisher target/guests/noop.wasm --waits target/guests/waits.wasm \
@@ -38,12 +39,14 @@ bench:
 
 # The relay's drain beside what others reach in Python with SQLite: COMPARE="--repeat 5 --json".
 compare:
+	$(NEED) wasm python3 venv room=3
 	examples/build.sh noop
 	$(CARGO) build --release --workspace --locked
 	tests/compare/compare.sh --outbox target/release/outbox --publisher target/guests/noop.wasm $(COMPARE)
 
 # The processor's instructions for an entry, which `make test` holds below a ceiling where valgrind is there.
 instructions:
+	$(NEED) wasm room=3
 	examples/build.sh noop
 	$(CARGO) build --release --workspace --locked
 	$(CARGO) test --release --workspace --locked --test instructions -- --nocapture
@@ -55,6 +58,7 @@ soak: guests
 	$(CARGO) test --release --workspace --locked --test crash
 
 check:
+	$(NEED) rustfmt clippy room=3
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --all --check --manifest-path examples/Cargo.toml
 	$(CARGO) fmt --all --check --manifest-path examples/rust-webhook/Cargo.toml

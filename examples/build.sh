@@ -6,7 +6,7 @@
 # Rust's toolchain is chosen, and where there is none installed, by toolchain.sh. What cargo makes for wasm32-wasip2
 # is a component already: no other tool is needed. The webhooks each have a build.sh of their own. Nothing is built
 # twice; an unchanged file is left alone. When all are built, a language whose toolchain cannot be had is skipped: loudly,
-# here and in the tests.
+# here, in the tests, and at the end of `make test`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -60,8 +60,8 @@ build_other() { # NAME WHETHER_ASKED_FOR
     touch "$made"
   elif [ "$code" = 69 ] && [ "$2" = 0 ]; then
     rm -f "$made"
-    echo "its toolchain cannot be installed on this machine" > "$components/$name.skipped"
-    echo "build: SKIPPED $name: its toolchain cannot be installed on this machine" >&2
+    cp "$build/$name/unavailable" "$components/$name.skipped"
+    echo "build: SKIPPED $name: $(cat "$components/$name.skipped")" >&2
   else
     return "$code"
   fi

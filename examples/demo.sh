@@ -11,9 +11,9 @@ db=target/demo/app.db
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
 
-step "1. Build the relay and the publisher (minutes the first time, then seconds)"
+step "1. Build the publisher and the relay (minutes the first time, then seconds)"
+examples/build.sh rust-stdout # first: it takes less, and what it needs is there or not
 cargo build --release --locked -p outbox-host
-examples/build.sh rust-stdout
 
 step "2. Make a database with an outbox"
 rm -rf target/demo

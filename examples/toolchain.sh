@@ -7,13 +7,19 @@
 #
 # Tried in this order:
 #   1. the active toolchain, where it has the target already;
-#   2. `rustup target add wasm32-wasip2` (not with WASI_RUST_NO_RUSTUP=1);
-#   3. on Debian, where rustup cannot fetch targets: the packages rustc-web, rust-web-llvm and lld, with the
-#      target's standard library compiled once (1 to 2 minutes) into $WASI_RUST_DIR
-#      (~/.cache/outbox-wasm unless set; 80 MB, safe to delete, worth keeping between CI jobs).
+#   2. Debian's packages rustc-web, rust-web-llvm and lld, where they are installed;
+#   3. `rustup target add wasm32-wasip2` (not with WASI_RUST_NO_RUSTUP=1);
+#   4. on Debian, where rustup cannot fetch targets: these packages, which need.sh installs.
+# With the packages, the target's standard library is compiled once (1 to 2 minutes) into $WASI_RUST_DIR
+# (~/.cache/outbox-wasm unless set; 80 MB, safe to delete, worth keeping between CI jobs).
+#
+# `toolchain.sh --packages` is for need.sh: it prints those packages that 4 would install, and nothing where 1 to 3 do.
 set -euo pipefail
 
+here=$(cd "$(dirname "$0")" && pwd)
 target=wasm32-wasip2
+# The LLVM that rustc-web is built with, where apt-get's lists do not tell.
+llvm_usual=22
 cache=${WASI_RUST_DIR:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/outbox-wasm}
 # Part of the cache's key: raise it when the recipe below changes.
 recipe=1
@@ -22,9 +28,13 @@ say() { echo "toolchain: $*" >&2; }
 die() { say "$*"; exit 1; }
 
 main() {
+  if [ "${1:-}" = --packages ]; then
+    installed_target || debian_installed || rustup_target || debian_packages
+    return
+  fi
   command -v cargo >/dev/null || die "cargo is missing: install Rust from https://rustup.rs"
   serialise
-  installed_target || rustup_target || debian_toolchain
+  installed_target || { ! debian_installed && rustup_target; } || debian_toolchain
 }
 
 # Two builds at once must not install packages, or fill the cache, side by side.
@@ -45,14 +55,13 @@ installed_target() {
 rustup_target() {
   [ "${WASI_RUST_NO_RUSTUP:-}" != 1 ] && command -v rustup >/dev/null || return 1
   say "running: rustup target add $target"
-  RUSTUP_MAX_RETRIES=1 timeout 180 rustup target add "$target" 1>&2 9>&- && installed_target && return
+  RUSTUP_MAX_RETRIES=1 timeout 120 rustup target add "$target" 1>&2 9>&- && installed_target && return
   say "rustup could not add $target"
   return 1
 }
 
 debian_toolchain() {
-  command -v apt-get >/dev/null || die "no toolchain for $target: run 'rustup target add $target'"
-  install_packages
+  debian_installed || "$here/need.sh" wasm 1>&2 9>&- || exit 1
   local version sysroot
   version=$(dpkg-query --show --showformat='${Version}' rustc-web)
   sysroot=$cache/$version-recipe$recipe
@@ -61,18 +70,13 @@ debian_toolchain() {
   printf 'export RUSTC=%q\n' "$sysroot/bin/rustc"
 }
 
-install_packages() {
-  installed rustc-web && installed rust-web-llvm && installed "lld-$(llvm_version)" && return
-  refresh_package_lists
-  local llvm packages
-  llvm=$(llvm_version)
-  [ -n "$llvm" ] || die "no toolchain for $target: rustup has none, and apt-get knows no package rust-web-llvm" \
-    "(Debian 12 and newer have it in their security archive)"
-  packages=(rustc-web rust-web-llvm "lld-$llvm")
-  say "installing Debian's packages ${packages[*]}, about 500 MB unpacked"
-  as_root env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -q -y --no-install-recommends -o DPkg::Lock::Timeout=600 "${packages[@]}" 1>&2 9>&- ||
-    die "apt-get could not install ${packages[*]}"
+debian_installed() {
+  installed rustc-web && installed rust-web-llvm && installed "lld-$(llvm_version)"
+}
+
+debian_packages() {
+  have apt-get || die "no toolchain for $target: run 'rustup target add $target'"
+  echo "rustc-web rust-web-llvm lld-$(llvm_version)"
 }
 
 have() { command -v "$1" >/dev/null; }
@@ -81,21 +85,10 @@ installed() { [ "$(dpkg-query --show --showformat='${db:Status-Status}' "$1" 2>/
 
 # The LLVM that Debian's rustc-web was built with: only a wasm-ld of that age links what it compiles.
 llvm_version() {
-  { apt-cache show --no-all-versions rust-web-llvm 2>/dev/null || true; } |
-    sed -n 's/^Depends:.*\bllvm-\([0-9]*\).*/\1/p'
-}
-
-refresh_package_lists() {
-  say "running: apt-get update"
-  as_root apt-get update -q -o DPkg::Lock::Timeout=600 1>&2 9>&- || die "apt-get update failed"
-}
-
-as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"
-  elif have sudo; then sudo "$@"
-  else die "only root can install packages, and there is no sudo here. As root, run: apt-get update &&" \
-    "apt-get install --no-install-recommends rustc-web rust-web-llvm lld-$(llvm_version)"
-  fi
+  local version
+  version=$({ apt-cache show --no-all-versions rust-web-llvm 2>/dev/null || true; } |
+    sed -n 's/^Depends:.*\bllvm-\([0-9]*\).*/\1/p')
+  echo "${version:-$llvm_usual}"
 }
 
 # A sysroot is Debian's compiler and linker by link, and the target's standard library beside them. It is
@@ -120,8 +113,8 @@ unpack_sources() { # VERSION FOLDER
   local packages=("rust-web-src=$1" wasi-libc)
   (
     cd "$2"
-    download() { apt-get download -q -o APT::Sandbox::User=root "${packages[@]}" 1>&2; }
-    download || { refresh_package_lists; download; } || die "apt-get could not download ${packages[*]}"
+    apt-get download -q -o APT::Sandbox::User=root "${packages[@]}" 1>&2 ||
+      die "apt-get could not download ${packages[*]}. As root, run: apt-get update && apt-get install rustc-web"
     dpkg-deb --fsys-tarfile rust-web-src_*.deb | tar -x --wildcards './usr/src/rustc-*/library'
     dpkg-deb -x wasi-libc_*.deb .
     rm ./*.deb
@@ -232,4 +225,4 @@ GAPS
   "/usr/lib/llvm-$llvm/bin/llvm-ar" rs "$parts/libc.a" "$sysroot/sources/gaps.o" 1>&2
 }
 
-main
+main "$@"

@@ -2,6 +2,8 @@
 # Makes the component: build.sh [FILE]. The bindings are made by regenerate.sh, and committed.
 source "$(dirname "$0")/tools.sh"
 pip_packages
+starts "$tools/bin/python-zig" version
+starts "$tools/bin/wasm-tools" --version
 
 # Its C compiler comes with a C library for wasm. Nothing of it that needs an operating system is used, so that the
 # component imports the interfaces of its world and no others.

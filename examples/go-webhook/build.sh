@@ -2,6 +2,8 @@
 # Makes the component: build.sh [FILE].
 source "$(dirname "$0")/tools.sh"
 pip_packages
+starts "$tools/bin/go" version
+starts "$tools/bin/wasm-tools" --version
 wasm_tools=$tools/bin/wasm-tools
 
 # A library, whose functions are called once it is initialised, for wasi 0.1 ...

@@ -2,6 +2,7 @@
 # Makes the component: build.sh [FILE].
 source "$(dirname "$0")/tools.sh"
 npm_packages
+starts "$tools/node_modules/.bin/componentize-qjs" --help
 
 # The tool runs the program once while it builds it, on an engine that has no wasi:http and finds fault with an import of
 # it. So wasi goes by another name until the component is made, and by a version that is not the engine's own.

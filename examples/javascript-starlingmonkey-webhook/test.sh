@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The unit tests: they need Node.js, and nothing of npm.
+# The unit tests: they need Node.js, and no package of npm.
 source "$(dirname "$0")/tools.sh"
-need node
+need_node
 exec node --test "$project"/test/*.test.js

@@ -13,8 +13,7 @@ install() { # FILE PIP-OPTION...
   cp "$here/$file" "$tools/installed-$file"
 }
 
-"$repository/examples/need.sh" cc python3
-python3 -c 'import ensurepip' 2>/dev/null || "$repository/examples/need.sh" python3-venv
+"$repository/examples/need.sh" cc python3 venv
 [ -x "$tools/bin/python" ] || python3 -m venv "$tools"
 install requirements.txt
 # Its own Cargo.lock pins the crates that it is built from.
