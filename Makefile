@@ -13,15 +13,17 @@ demo:
 
 # Tests start the program itself, and Cargo builds a program only for the tests of its own package.
 test: guests
+	rm -f target/skipped/tests
 	$(CARGO) build --release --workspace --locked
 	$(CARGO) test --release --workspace --locked
 	$(CARGO) test --release --locked -p outbox-guest --all-features
 	$(CARGO) test --locked --manifest-path examples/Cargo.toml --target-dir target/guests-native
 	examples/test.sh
+	@examples/skipped.sh tests
 
 # The publishers of this repository, as components in target/guests.
 guests:
-	$(NEED) wasm python3 room=8 -- venv
+	$(NEED) wasm python3 room=6 -- venv
 	examples/build.sh
 
 # The table of languages in the README.
@@ -65,9 +67,11 @@ check:
 	$(CARGO) clippy --release --workspace --all-targets --features outbox-guest/http --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --locked -p outbox-host -p outbox-guest --features outbox-guest/http
 
-# Licences, banned crates and sources of all dependencies.
+# Licences, banned crates, sources and known vulnerabilities of all dependencies.
 deny:
+	examples/need.sh cargo cc
 	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install cargo-deny --locked --version 0.20.2
 	$(CARGO) deny --locked check licenses bans sources
 	$(CARGO) deny --locked --manifest-path examples/Cargo.toml check licenses bans sources
 	$(CARGO) deny --locked --manifest-path examples/rust-webhook/Cargo.toml check licenses bans sources
+	.ci/advisories
