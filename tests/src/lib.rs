@@ -8,6 +8,8 @@
     reason = "for tests only"
 )]
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -56,6 +58,22 @@ pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     // A test is in the folder `deps`, the programs are beside that.
     test.parent().and_then(Path::parent).unwrap().join(name)
+}
+
+/// Says that something was not tested, and why: past the test harness, which keeps to itself what a passing test prints, and
+/// for the summary at the end of `make test`.
+///
+/// # Panics
+///
+/// When it cannot be noted.
+pub fn skipped(what: &str, why: &str) {
+    let text = format!("{what}: {}", why.trim().replace('\n', " "));
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED: {text}\n");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/skipped");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut file = OpenOptions::new().create(true).append(true).open(folder.join("tests")).unwrap();
+    // In one write, beside those of other tests.
+    file.write_all(format!("{text}\n").as_bytes()).unwrap();
 }
 
 /// Waits for what other processes do.

@@ -1,14 +1,13 @@
 //! The program as other users run it: for that a test has to be root.
 
 use std::fs::{self, Permissions};
-use std::io::{Write, stderr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::outbox_program;
 use crate::workplace::{Logged, Ran, Workplace};
+use crate::{outbox_program, skipped};
 
 /// Users that need no entry anywhere: the one that the relay runs as, and two others.
 pub const SERVICE: u32 = 65_534;
@@ -25,8 +24,7 @@ impl Shared {
     /// None where this test is not root's, which is told.
     pub fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            // Past the test harness, which would keep it to itself.
-            let _ = writeln!(stderr(), "\nSKIPPED: nobody looked what other users may do: only root can run as them\n");
+            skipped("what other users may do", "only root can run as them");
             return None;
         }
         let place = Workplace::empty();

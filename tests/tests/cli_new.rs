@@ -2,15 +2,14 @@
 //! project's own README.
 //!
 //! Tools that `examples/build.sh` has installed are used again. A language whose tools cannot be had on this machine is
-//! skipped, which is said on standard error.
+//! skipped, which is said at the end of `make test`.
 
 use std::fs;
-use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use outbox_tests::outbox_program;
 use outbox_tests::workplace::Workplace;
+use outbox_tests::{outbox_program, skipped};
 
 /// What a script ends with where its tools cannot be had.
 const UNAVAILABLE: i32 = 69;
@@ -56,8 +55,8 @@ fn a_project_is_made_built_tested_and_tried(arguments: &str, example: &str) {
     let ran = run(commands, &folder, example);
     let (stdout, log) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     if ran.status.code() == Some(UNAVAILABLE) {
-        // Unlike what `eprintln!` writes, this is seen when the test passes, too.
-        let _ = writeln!(stderr(), "\nSKIPPED: {arguments} was not tested: {log}\n");
+        let why = fs::read_to_string(folder.join("build/unavailable")).unwrap_or_else(|_| log.into_owned());
+        skipped(&format!("`outbox publisher new {arguments}`"), &why);
         return;
     }
     assert!(ran.status.success(), "{stdout}\n{log}");

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use outbox_tests::guest;
+use outbox_tests::{guest, skipped};
 
 /// Runs in the namespace: `$1` is the program, `$2` the publisher, `$3` a folder.
 const SCRIPT: &str = r#"
@@ -45,7 +45,7 @@ fn a_full_disk_delays_the_ack_and_loses_nothing() {
     let probe = Command::new("unshare").args(["-rm", "true"]).output();
     if !probe.is_ok_and(|probe| probe.status.success()) {
         // Containers may forbid it; the same is tried wherever it is allowed, on CI among them.
-        eprintln!("skipped: no namespace of its own can be had here (unshare -rm)");
+        skipped("a full disk", "no namespace of its own can be had here (unshare -rm)");
         return;
     }
     let program = std::env::current_exe().unwrap().parent().and_then(Path::parent).unwrap().join("outbox");

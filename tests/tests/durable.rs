@@ -3,12 +3,11 @@
 #![cfg(target_os = "linux")]
 
 use std::fs;
-use std::io::{Write, stderr};
 use std::process::Command;
 
 use outbox_tests::disk::{Disk, STRACE};
 use outbox_tests::workplace::{Workplace, fill};
-use outbox_tests::{guest, outbox_program};
+use outbox_tests::{guest, outbox_program, skipped};
 use rusqlite::Connection;
 
 /// How many entries there are in a pass.
@@ -30,11 +29,7 @@ impl Traced {
     fn new(entries: u64, options: &[&str]) -> Option<Self> {
         let probe = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
         if !probe.is_ok_and(|probe| probe.status.success()) {
-            // Past the test harness, which would keep it to itself.
-            let _ = writeln!(
-                stderr(),
-                "\nSKIPPED: nobody looked whether commits are synced: strace is missing, or may not trace\n"
-            );
+            skipped("whether commits are synced", "strace is missing, or may not trace");
             return None;
         }
         let place = Workplace::new();

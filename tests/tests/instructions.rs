@@ -2,12 +2,11 @@
 //! that a loop that got more expensive is seen at once.
 
 use std::fs;
-use std::io::{Write, stderr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use outbox_tests::workplace::{Workplace, fill};
-use outbox_tests::{guest, outbox_program};
+use outbox_tests::{guest, outbox_program, skipped};
 
 /// The most that an entry may cost, from its row to its commit, the call of a component that does nothing included. About a
 /// tenth above what it costs: lower it when that gets less.
@@ -17,8 +16,7 @@ const ENTRIES: u64 = 2_000;
 #[test]
 fn an_entry_costs_no_more_instructions_than_it_did() {
     if Command::new("valgrind").arg("--version").output().is_err() {
-        // Past the test harness, which would keep it to itself.
-        let _ = writeln!(stderr(), "\nSKIPPED: the instructions of an entry were not counted: valgrind is missing\n");
+        skipped("the instructions of an entry", "valgrind is missing");
         return;
     }
     let place = Workplace::empty();

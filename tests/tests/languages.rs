@@ -1,10 +1,9 @@
 //! One suite for the webhooks of every language: the same events in, the same requests out, and for the same answers the
 //! same outcomes. The destination is `outbox-sink`, in a process of its own.
 //!
-//! A language whose toolchain could not be installed here is skipped, which is said on standard error; one that was merely
+//! A language whose toolchain could not be installed here is skipped, which is said at the end of `make test`; one that was merely
 //! not built fails.
 
-use std::io::{Write, stderr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -40,8 +39,7 @@ impl Language {
         let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests");
         let why = std::fs::read_to_string(guests.join(format!("{}.skipped", self.name)));
         if let Ok(why) = &why {
-            // Unlike what `eprintln!` writes, this is seen when the test passes, too.
-            let _ = writeln!(stderr(), "\nSKIPPED: {} was not tested: {}\n", self.name, why.trim());
+            outbox_tests::skipped(self.name, why);
         }
         why.is_err()
     }
