@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::column;
 use crate::publisher::Outcome;
 use crate::recorded::{Recorded, StreamId, WrappedEvent};
-use crate::row::{Column, Field, RawEntry};
+use crate::row::{Column, Field, RawEntry, fnv};
 use crate::serde::{Serde, StoredData};
 
 /// Which part of a row cannot be decoded, and why.
@@ -81,18 +81,7 @@ impl StreamKey {
 
     /// The key of the stream `stream_id` of `tenant_id`. It is the same in every process and every version.
     pub fn of(tenant_id: &[u8], stream_id: &[u8]) -> Self {
-        // FNV-1a, eight bytes at a time: the keys are not an attacker's to gain from, and each entry needs one.
-        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        let mut mix = |word: u64| hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
-        for part in [tenant_id, stream_id] {
-            mix(part.len() as u64);
-            for chunk in part.chunks(8) {
-                let mut word = [0; 8];
-                word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
-                mix(u64::from_le_bytes(word));
-            }
-        }
-        Self(hash ^ (hash >> 32))
+        Self(fnv([tenant_id, stream_id]))
     }
 }
 

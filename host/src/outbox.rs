@@ -1,5 +1,6 @@
 //! Where entries are kept: the seam that every storage implements, and what crosses it.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::entry::StreamKey;
 use crate::publisher::Attempt;
 use crate::recorded::NewEvent;
-use crate::row::RawEntry;
+use crate::row::{EntryId, RawEntry};
 use crate::serde::StoredData;
 use crate::settlement::History;
 
@@ -52,7 +53,7 @@ pub trait OutboxStorageStrategy: Send + Sync {
     /// [`StorageError::Leased`] where somebody else has it.
     fn lease(&self) -> Result<Box<dyn Lease>, StorageError>;
 
-    /// Reads entries in position order, from the first one after `after` on; after [`i64::MIN`] from the very first one on.
+    /// Reads entries in position order, those whose positions are in `range`.
     ///
     /// `wanted` says of each entry whether it is to be read. At most `read_max` are, and at most `looked_at_max` are
     /// looked at, so that no read transaction lasts long.
@@ -60,7 +61,8 @@ pub trait OutboxStorageStrategy: Send + Sync {
     /// # Errors
     ///
     /// [`StorageError`].
-    fn entries(&self, after: i64, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError>;
+    fn entries(&self, range: RangeInclusive<i64>, bounds: PageBounds, wanted: Wanted<'_>)
+    -> Result<Page, StorageError>;
 
     /// What is held back: entries that wait for a retry, and streams that are parked behind a dead letter.
     ///
@@ -70,12 +72,16 @@ pub trait OutboxStorageStrategy: Send + Sync {
     fn held(&self) -> Result<Vec<Held>, StorageError>;
 
     /// Settles entries in one transaction, all or none. Others see it once this returns; it is durable after the next
-    /// [`sync`](Self::sync). An entry that is no longer there is passed over.
+    /// [`sync`](Self::sync). An entry that is no longer there is passed over, and so is one whose position another entry
+    /// has by now.
+    ///
+    /// Returns how many entries were there.
     ///
     /// # Errors
     ///
-    /// [`StorageError`]; everything is as before then, and may be settled again.
-    fn settle(&self, settled: &[Settled]) -> Result<(), StorageError>;
+    /// [`StorageError`]; everything is as before then, and may be settled again. An error that
+    /// [is no passing one](StorageError::is_passing) may be due to a single entry: the others can be settled without it.
+    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError>;
 
     /// How many entries to settle with one call: fewer while another program writes, so that none waits long for its turn.
     fn settle_max(&self) -> usize;
@@ -94,7 +100,8 @@ pub trait OutboxStorageStrategy: Send + Sync {
     /// [`StorageError`].
     fn status(&self) -> Result<Status, StorageError>;
 
-    /// A number that differs after an operator's act (a retry, a discard, ...) from what it was before.
+    /// A number that differs after an operator's act (a retry, a discard, ...) from what it was before, and after the
+    /// outbox was restored or its table rebuilt.
     ///
     /// # Errors
     ///
@@ -115,8 +122,8 @@ pub trait OutboxStorageStrategy: Send + Sync {
     fn registry(&self) -> &dyn Registry;
 }
 
-/// Says of an entry, by its position and stream, whether it is to be read.
-pub type Wanted<'a> = &'a mut dyn FnMut(i64, StreamKey) -> bool;
+/// Says of an entry and its stream whether it is to be read.
+pub type Wanted<'a> = &'a mut dyn FnMut(EntryId, StreamKey) -> bool;
 
 /// How much [`OutboxStorageStrategy::entries`] may do at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +153,7 @@ pub struct Held {
     /// The stream.
     pub stream: StreamKey,
     /// The entry that waits, or the dead letter that parked the stream.
-    pub position: i64,
+    pub entry: EntryId,
     /// What it is.
     pub hold: Hold,
     /// The names of the publishers that have the waiting entry's event already.
@@ -167,6 +174,8 @@ pub enum Hold {
     },
     /// It is parked behind a dead letter.
     Parked,
+    /// Nothing: the entry was delivered, and the storage refused to remove it. It is not to be published again.
+    Delivered,
 }
 
 /// An entry's new state.
@@ -175,20 +184,34 @@ pub enum Settled {
     /// It was delivered, and leaves.
     Delivered {
         /// The entry.
-        position: i64,
+        entry: EntryId,
         /// Whether an earlier attempt of it is on record.
         tried_before: bool,
     },
     /// It was not.
     Failed(Box<Failed>),
+    /// It was delivered, and the storage refuses to remove it: it stays, and is kept as [`Hold::Delivered`].
+    Undeletable {
+        /// The entry.
+        entry: EntryId,
+        /// When that was found out.
+        at: Timestamp,
+        /// Why it cannot be removed.
+        reason: String,
+    },
+    /// Somebody removed it: what is on record of it goes too, and the entry that may have its position now stays.
+    Vanished {
+        /// The entry.
+        entry: EntryId,
+    },
 }
 
 impl Settled {
     /// The entry.
-    pub fn position(&self) -> i64 {
+    pub fn entry(&self) -> EntryId {
         match self {
-            Self::Delivered { position, .. } => *position,
-            Self::Failed(failed) => failed.position,
+            Self::Delivered { entry, .. } | Self::Undeletable { entry, .. } | Self::Vanished { entry } => *entry,
+            Self::Failed(failed) => failed.entry,
         }
     }
 }
@@ -197,7 +220,7 @@ impl Settled {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failed {
     /// The entry.
-    pub position: i64,
+    pub entry: EntryId,
     /// When it failed.
     pub at: Timestamp,
     /// How: of several publishers that failed, the one that decides what becomes of the entry.
@@ -303,6 +326,10 @@ pub struct Status {
     pub oldest_created_at: Option<String>,
     /// Entries that failed, and wait for a retry.
     pub waiting: u64,
+    /// Entries that were delivered, and that the database refuses to remove: they stay, and are not published again.
+    pub undeletable: u64,
+    /// Why, of one of them.
+    pub undeletable_reason: Option<String>,
     /// Dead letters.
     pub dead_letters: u64,
     /// The highest position that was ever given; 0 for none.
@@ -425,6 +452,49 @@ pub enum StorageError {
         /// The digest of what is there.
         found: String,
     },
+    /// The database refuses it, and will refuse it again: a constraint, a trigger, or a table that is not as it was made.
+    #[error(
+        "the database refuses to {doing}: {cause}. Look for triggers, constraints and foreign keys on the table `outbox` \
+         (`outbox init` names them), and for tables that were changed"
+    )]
+    Refused {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it was refused.
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The database's file is damaged.
+    #[error(
+        "cannot {doing}: the database {path} is damaged ({cause}). Stop its programs, look at it with \
+         `sqlite3 {path} 'PRAGMA integrity_check'`, and restore it from a backup or with `.recover`",
+        path = path.display()
+    )]
+    Damaged {
+        /// What was being done.
+        doing: &'static str,
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says.
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A part of the relay has failed in a way that its code does not foresee.
+    #[error("the relay's {part} panicked: {reason}. The session begins anew; please report this")]
+    Panicked {
+        /// Which part.
+        part: &'static str,
+        /// What it said.
+        reason: String,
+    },
+    /// Entries were delivered, or set aside, and the database refuses to write that down.
+    #[error("{count} entries cannot be settled, the first of them at position {position}: {cause}")]
+    Unsettled {
+        /// How many.
+        count: usize,
+        /// The position of the first.
+        position: i64,
+        /// Why, in words.
+        cause: String,
+    },
     /// Anything else.
     #[error("cannot {doing}: {cause}")]
     Other {
@@ -443,6 +513,11 @@ impl StorageError {
     /// Whether the same call may succeed later, without anybody's doing: the database is busy, or the disk is full.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Busy(_) | Self::Full | Self::Other { .. })
+    }
+
+    /// Whether the storage refuses this, and would refuse it again: it is then of the entry, or of how the tables are.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Damaged { .. })
     }
 
     /// Whether somebody else drains the outbox.

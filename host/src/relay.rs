@@ -6,6 +6,8 @@
 //! ([`syncer`]) makes it durable. Nothing is published while a transaction is open, and nothing is reported before it is
 //! durable.
 
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{self, AtomicU64};
 use std::thread;
@@ -16,21 +18,23 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::Level;
 
 use crate::outbox::{
-    Act, Failed, Fate, Lease, OutboxStorageStrategy, PageBounds, Pruned, RelayCondition, RelayState, Settled,
+    Act, Failed, Fate, Lease, OutboxStorageStrategy, Page, PageBounds, Pruned, RelayCondition, RelayState, Settled,
     StorageError,
 };
 use crate::publisher::{Attempt, Kept, Outcome, Withdrawn};
 use crate::publishers::Publishers;
-use crate::row::RawEntry;
+use crate::row::{EntryId, RawEntry};
 use crate::serde::Serde;
 use crate::settlement::{Settlement, settle, settle_on_trial};
 
-use self::acker::{Group, Order};
+use self::acker::{Acker, Group, Order, Patience, Refused};
 use self::caller::{Called, Calls, Finished, NotDelivered};
 use self::gate::Gates;
 use self::lanes::{Doors, Job, LaneId, Lanes};
 use self::log::{Line, Log};
 use self::stop::StopLevel;
+use self::sweep::{Looked, Sweep};
+use self::unsettled::{Unsettled, is_done_with};
 
 mod acker;
 mod caller;
@@ -43,8 +47,11 @@ mod log;
 mod options;
 mod recovery;
 mod report;
+mod second_look;
 mod stop;
+mod sweep;
 mod syncer;
+mod unsettled;
 mod upkeep;
 mod wind_up;
 
@@ -91,6 +98,10 @@ pub(crate) struct Parts<'a> {
 #[derive(Debug)]
 enum Message {
     Changed,
+    TriedAgain {
+        settled: Vec<EntryId>,
+        refused: Vec<Refused>,
+    },
     Finished(Vec<Finished>),
     Committed(Group),
     NotCommitted(StorageError),
@@ -155,7 +166,7 @@ struct Session<'a> {
     gates: Gates,
     /// The callers' own side of the gates, which a caller shuts at once and only a probe opens: the bits of [`Legs`].
     left_alone: Arc<AtomicU64>,
-    /// Everything up to here was read, or passed over.
+    /// Everything below this position was read, or passed over.
     cursor: i64,
     /// Nothing is behind the cursor, as far as is known.
     at_end: bool,
@@ -168,14 +179,24 @@ struct Session<'a> {
     /// The settled entries that are not with the acker yet.
     group: Group,
     orders_out: usize,
+    sweep: Sweep,
+    /// When the watchdog found entries that nobody had told of, and how many, and the position of the first.
+    found: Option<(Instant, usize, i64)>,
+    unsettled: Unsettled,
     generation: u64,
     may_have_been_operated: bool,
-    /// What is known of what is held back is no longer true.
-    reload: bool,
+    /// When what is held back is to be read again.
+    reconcile_at: Option<Instant>,
+    /// When it is to be compared with what the storage says.
+    compare_at: Instant,
+    /// A canary's attempts are to be given back, once nothing is under way.
+    give_back: bool,
     /// Canaries whose attempts are to be given back.
     withdrawn: Vec<Withdrawn>,
     prune_at: Option<Instant>,
     lost: Option<StorageError>,
+    /// A stage has ended before its time: nobody commits any more.
+    broken: bool,
     condition: RelayState,
     log: &'a mut Log,
     report: Report,
@@ -221,12 +242,18 @@ impl<'a> Session<'a> {
             began: now,
             group: Group::default(),
             orders_out: 0,
+            sweep: Sweep::new(now),
+            found: None,
+            unsettled: Unsettled::default(),
             generation: 0,
             may_have_been_operated: false,
-            reload: false,
+            reconcile_at: None,
+            compare_at: now + second_look::COMPARE_PAUSE,
+            give_back: false,
             withdrawn: Vec::new(),
             prune_at: limit.is_none().then_some(now),
             lost: None,
+            broken: false,
             condition,
             log,
             report: Report::default(),
@@ -252,19 +279,21 @@ impl<'a> Session<'a> {
         let (results, given_up, left_alone) = (&message, &calls_given_up, &*self.left_alone.clone());
         let calls = Calls { publishers, serde, lease, jobs: &taken, given_up, left_alone, results, clock };
         let (orders, given_up) = (&orders, &all_given_up);
+        let patience = Patience { give_up: given_up, in_pass: self.limit.is_some(), results };
+        let acker = Acker { strategy, lease, clock, patience, committed };
         let session = &mut self;
         let ended = thread::scope(move |scope| {
             // Whatever way this ends, the links end with it, and with them the threads.
             let links = links;
             for (first_slot, share) in caller::shares(session.parts.options.concurrency) {
-                spawn(scope, "outbox-caller", move || caller::run(calls, first_slot, share))?;
+                spawn(scope, results, "outbox-caller", move || caller::run(calls, first_slot, share))?;
             }
-            spawn(scope, "outbox-acker", move || acker::run(strategy, lease, orders, given_up, &committed, results))?;
-            spawn(scope, "outbox-sync", move || syncer::run(strategy, &to_sync, given_up, results))?;
+            spawn(scope, results, "outbox-acker", move || acker.run(orders))?;
+            spawn(scope, results, "outbox-sync", move || syncer::run(strategy, &to_sync, patience))?;
             if session.limit.is_none() {
                 let mut watch = strategy.watch()?;
                 let (change, changes) = bounded(1);
-                spawn(scope, "outbox-watch", move || {
+                spawn(scope, results, "outbox-watch", move || {
                     while given_up.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
                         if watch.wait(LOOK_AGAIN / 2) {
                             let _ = results.send(Message::Changed);
@@ -272,12 +301,13 @@ impl<'a> Session<'a> {
                         }
                     }
                 })?;
-                spawn(scope, "outbox-upkeep", move || upkeep::run(parts, &changes, results))?;
+                spawn(scope, results, "outbox-upkeep", move || upkeep::run(parts, &changes, results))?;
             }
             let worked = session.work(&links, stopping);
             session.wind_up(&links, stopping);
             worked
         });
+        let ended = ended.and_then(|()| self.unsettled.error().filter(|_| self.limit.is_some()).map_or(Ok(()), Err));
         // What is still marked was cut off by the relay itself, and not by its event.
         self.lease.clear();
         upkeep::end(parts);
@@ -296,6 +326,7 @@ impl<'a> Session<'a> {
             let may_be_more = self.read(now)?;
             self.claim(links, now);
             self.commit_what_is_settled(links, now);
+            self.try_again_what_was_refused(links, now);
             if may_be_more {
                 continue;
             }
@@ -316,8 +347,11 @@ impl<'a> Session<'a> {
     fn patience(&self, now: Instant) -> Duration {
         let due = self.lanes.next_due().filter(|_| self.limit.is_none());
         let group = self.group.since.filter(|_| self.orders_out < ORDERS_MAX).map(|since| since + GROUP_AGE_MAX);
-        let times = [due, group, self.gates.wake_at(), self.read_again_at, self.prune_at, self.log.next()];
-        let next = times.into_iter().flatten().min();
+        let sweep = Some(self.sweep.wake_at()).filter(|_| self.limit.is_none() && self.room() > 0);
+        let again = self.unsettled.wake_at().filter(|_| self.orders_out < ORDERS_MAX);
+        let own = [due, group, sweep, again, self.reconcile_at, self.log.next()];
+        let times = own.into_iter().chain([self.gates.wake_at(), self.read_again_at, self.prune_at]);
+        let next = times.flatten().min();
         next.map_or(LOOK_AGAIN, |next| {
             next.saturating_duration_since(now).clamp(Duration::from_micros(100), LOOK_AGAIN)
         })
@@ -326,7 +360,7 @@ impl<'a> Session<'a> {
     /// Whether a pass is over: nothing more may be read, and all that was tried is settled.
     fn is_done(&self) -> bool {
         let nothing_to_publish = self.lanes.in_memory().entries == 0 || self.all_shut(self.doors(Instant::now()));
-        let nothing_under_way = self.lanes.running() == 0 && self.lanes.unacked() == 0;
+        let nothing_under_way = self.lanes.running() == 0 && self.lanes.unacked() == 0 && self.orders_out == 0;
         self.limit.is_some() && nothing_to_publish && nothing_under_way
     }
 
@@ -337,15 +371,16 @@ impl<'a> Session<'a> {
         if self.read_again_at.is_some_and(|at| now < at) {
             return Ok(false);
         }
-        let read = self.reload_when_quiet(now).and_then(|()| {
-            if self.reload {
+        let read = self.take_in_what_is_held(now).and_then(|()| {
+            if self.give_back {
                 return Ok(false);
             }
             self.read_due(now)?;
+            self.look_again(now)?;
             self.read_page(now)
         });
         match read {
-            Err(error) if error.is_passing() && self.limit.is_none() => {
+            Err(error) if (error.is_passing() || error.is_refusal()) && self.limit.is_none() => {
                 self.degraded(&error);
                 self.read_again_at = Some(now + LOOK_AGAIN);
                 Ok(false)
@@ -367,18 +402,18 @@ impl<'a> Session<'a> {
         // Each may be as large as an entry can be: there has to be room before each.
         while read < DUE_MAX
             && self.room() > 0
-            && let Some(position) = self.lanes.due(now, 1).pop()
+            && let Some((lane, id)) = self.lanes.due(now, 1).pop()
         {
             read += 1;
             let one = PageBounds { read_max: 1, looked_at_max: 1, ..PAGE };
-            let mut is_it = |found: i64, _| found == position;
-            let page = self.parts.strategy.entries(position.saturating_sub(1), one, &mut is_it)?;
+            let mut is_it = |found: EntryId, _| found == id;
+            let page = self.parts.strategy.entries(id.position..=id.position, one, &mut is_it)?;
             match page.entries.into_iter().next() {
                 Some(entry) => self.push(entry),
                 // Somebody deleted it by hand: what is on record of it goes too.
                 None => {
-                    self.lanes.vanished(position);
-                    self.parts.strategy.settle(&[Settled::Delivered { position, tried_before: true }])?;
+                    self.lanes.vanished(lane, id);
+                    self.parts.strategy.settle(&[Settled::Vanished { entry: id }])?;
                 }
             }
         }
@@ -388,23 +423,29 @@ impl<'a> Session<'a> {
     /// Reads the next entries that nothing is in the way of.
     fn read_page(&mut self, now: Instant) -> Result<bool, StorageError> {
         if let Some(from) = self.lanes.take_rewind() {
-            self.cursor = self.cursor.min(from.saturating_sub(1));
+            self.cursor = self.cursor.min(from);
             self.at_end = false;
         }
-        let room = self.room();
-        if self.at_end || room == 0 {
+        if self.at_end || self.room() == 0 {
             return Ok(false);
         }
-        let bounds = PageBounds { read_max: PAGE.read_max.min(room), ..PAGE };
-        let (cursor, lanes) = (self.cursor, &mut self.lanes);
-        let mut wanted = |position, stream| lanes.wants(position, stream, now);
-        let page = self.parts.strategy.entries(cursor, bounds, &mut wanted).map(|page| {
-            self.cursor = page.last.unwrap_or(self.cursor);
-            self.at_end = page.end;
-            page.entries.into_iter().for_each(|entry| self.push(entry));
+        let page = self.read_range(self.cursor..=i64::MAX, now)?;
+        self.at_end = page.end || page.last == Some(i64::MAX);
+        self.cursor = page.last.map_or(self.cursor, |last| last.saturating_add(1));
+        Ok(true)
+    }
+
+    /// Reads those entries of a range that nothing is in the way of, as many as there is room for.
+    fn read_range(&mut self, range: RangeInclusive<i64>, now: Instant) -> Result<Page, StorageError> {
+        let bounds = PageBounds { read_max: PAGE.read_max.min(self.room()), ..PAGE };
+        let lanes = &mut self.lanes;
+        let mut wanted = |entry, stream| lanes.wants(entry, stream, now);
+        let page = self.parts.strategy.entries(range, bounds, &mut wanted).map(|mut page| {
+            page.entries.drain(..).for_each(|entry| self.push(entry));
+            page
         });
         self.lanes.page_ended();
-        page.map(|()| true)
+        page
     }
 
     fn push(&mut self, entry: RawEntry) {
@@ -418,7 +459,8 @@ impl<'a> Session<'a> {
     /// How many more entries may be read now.
     fn room(&self) -> usize {
         let in_memory = self.lanes.in_memory();
-        if in_memory.bytes >= IN_MEMORY_BYTES_MAX || self.lanes.unacked() >= UNACKED_MAX {
+        let is_full = in_memory.bytes >= IN_MEMORY_BYTES_MAX || self.lanes.unacked() >= UNACKED_MAX;
+        if is_full || self.unsettled.is_full() {
             return 0;
         }
         IN_MEMORY_MAX.saturating_sub(in_memory.entries).min(self.limit.unwrap_or(usize::MAX))
@@ -426,7 +468,7 @@ impl<'a> Session<'a> {
 
     /// Hands over whatever may be published now.
     fn claim(&mut self, links: &Links, now: Instant) {
-        if self.reload || self.lanes.unacked() >= UNACKED_MAX {
+        if self.give_back || self.lanes.unacked() >= UNACKED_MAX {
             return;
         }
         let mut doors = self.doors(now);
@@ -462,6 +504,7 @@ impl<'a> Session<'a> {
     fn take_in(&mut self, message: Message) {
         match message {
             Message::Changed => self.changed(),
+            Message::TriedAgain { settled, refused } => self.tried_again(settled, refused),
             Message::Finished(jobs) => jobs.into_iter().for_each(|job| self.settle_job(job)),
             Message::Committed(group) => self.committed(group),
             Message::NotCommitted(error) => self.degraded(&error),
@@ -470,7 +513,10 @@ impl<'a> Session<'a> {
                 self.orders_out -= 1;
                 self.lost = Some(error);
             }
-            Message::Broken(error) => self.lost = Some(error),
+            Message::Broken(error) => {
+                self.broken = true;
+                self.lost = Some(error);
+            }
             Message::Pruned(pruned) => self.pruned(pruned),
             Message::Kept(leg, kept) => self.kept(leg, kept),
         }
@@ -478,16 +524,16 @@ impl<'a> Session<'a> {
 
     fn settle_job(&mut self, job: Finished) {
         let now = Instant::now();
-        for Called { position, tried_before, available, failed } in job.calls {
+        for Called { entry, tried_before, available, failed } in job.calls {
             self.gates.available(available);
             failed.iter().for_each(|failed| self.leave_alone(failed, now));
             self.not_paused();
             match failed {
                 None => {
-                    self.lanes.settled(job.lane, position);
-                    self.await_commit(job.lane, Settled::Delivered { position, tried_before }, now);
+                    self.lanes.settled(job.lane, entry);
+                    self.await_commit(job.lane, Settled::Delivered { entry, tried_before }, now);
                 }
-                Some(failed) => self.settle_failed(job.lane, position, *failed, now),
+                Some(failed) => self.settle_failed(job.lane, entry, *failed, now),
             }
         }
         if let Some(rest) = job.rest {
@@ -511,9 +557,9 @@ impl<'a> Session<'a> {
     }
 
     /// What becomes of an entry that was not delivered.
-    fn settle_failed(&mut self, lane: LaneId, position: i64, failed: NotDelivered, now: Instant) {
+    fn settle_failed(&mut self, lane: LaneId, entry: EntryId, failed: NotDelivered, now: Instant) {
         let NotDelivered { history, delivered, at, in_part, others, attempt, .. } = failed;
-        let options = self.parts.options;
+        let (options, position) = (self.parts.options, entry.position);
         // Cut off by the relay itself, which counts for nothing.
         let cut_off = || Outcome::Unavailable { reason: "the relay was stopped".into(), after: None }.into();
         let (was_cut_off, attempt) = (attempt.is_none(), with_bounded_reason(attempt.unwrap_or_else(cut_off)));
@@ -526,22 +572,22 @@ impl<'a> Session<'a> {
         };
         let failed = |attempt, history, fate| {
             let delivered_to = self.parts.publishers.names(delivered);
-            Settled::Failed(Box::new(Failed { position, at, attempt, others, delivered_to, history, fate }))
+            Settled::Failed(Box::new(Failed { entry, at, attempt, others, delivered_to, history, fate }))
         };
         let settled = match settlement {
             // Not after a failure.
             Settlement::Ack => {
-                self.lanes.settled(lane, position);
-                Settled::Delivered { position, tried_before: true }
+                self.lanes.settled(lane, entry);
+                Settled::Delivered { entry, tried_before: true }
             }
             Settlement::Retry { delay, history } => {
                 self.note_failure(position, history.attempts, &attempt, "retry");
-                self.lanes.failed(lane, position, now + delay, history, delivered);
+                self.lanes.failed(lane, entry, now + delay, history, delivered);
                 failed(attempt, history, Fate::Retry { at: at.saturating_add(signed(delay)).unwrap_or(Timestamp::MAX) })
             }
             Settlement::DeadLetter { history } => {
                 self.note_failure(position, history.attempts, &attempt, "dead-letter");
-                self.lanes.settled(lane, position);
+                self.lanes.settled(lane, entry);
                 let park = options.on_dead_letter == OnDeadLetter::Park;
                 if park {
                     self.lanes.parked(lane);
@@ -553,11 +599,11 @@ impl<'a> Session<'a> {
                     self.note_failure(position, history.attempts.saturating_add(1), &attempt, "stays");
                 }
                 if !in_part {
-                    self.lanes.released(lane, position);
+                    self.lanes.released(lane, entry);
                     return;
                 }
                 // It waits for nothing but its publisher; who has it already must not get it again.
-                self.lanes.failed(lane, position, now, history, delivered);
+                self.lanes.failed(lane, entry, now, history, delivered);
                 failed(attempt, history, Fate::Retry { at })
             }
         };
@@ -585,21 +631,29 @@ impl<'a> Session<'a> {
 
     fn committed(&mut self, group: Group) {
         self.orders_out -= 1;
-        let delivered = |settled: &&Settled| matches!(settled, Settled::Delivered { .. });
-        self.report.published += group.settled.iter().filter(delivered).count() as u64;
-        group.lanes.into_iter().for_each(|lane| self.lanes.committed(lane));
+        let Group { lanes, settled, refused, .. } = group;
+        let is_refused = |entry| refused.iter().any(|refused| refused.settled.entry() == entry);
+        for (lane, settled) in lanes.into_iter().zip(settled) {
+            let was_delivered = matches!(settled, Settled::Delivered { .. });
+            self.report.published += u64::from(was_delivered && !is_refused(settled.entry()));
+            self.lanes.committed(lane, settled.entry());
+        }
         self.not_degraded();
+        self.refused(refused);
     }
 
     // --- and besides -------------------------------------------------------------------------------------------
 
-    /// Somebody committed something.
+    /// Somebody committed something, or removed what was settled.
     fn changed(&mut self) {
         self.at_end = false;
         self.may_have_been_operated = true;
+        self.found = None;
         if self.lanes.is_empty() {
             // Nobody is obliged to append in the order of positions.
             self.cursor = i64::MIN;
+        } else {
+            self.sweep.ask();
         }
     }
 
@@ -639,12 +693,20 @@ fn signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
 }
 
+/// Starts a stage. One that panics ends the session: nobody would do its work.
 fn spawn<'scope, 'env>(
     scope: &'scope thread::Scope<'scope, 'env>,
-    name: &str,
+    results: &'scope Sender<Message>,
+    part: &'static str,
     work: impl FnOnce() + Send + 'scope,
 ) -> Result<(), StorageError> {
-    let spawned = thread::Builder::new().name(name.into()).spawn_scoped(scope, work);
+    let work = move || {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+            let reason = caller::panic_text(panic.as_ref());
+            let _ = results.send(Message::Broken(StorageError::Panicked { part, reason }));
+        }
+    };
+    let spawned = thread::Builder::new().name(part.into()).spawn_scoped(scope, work);
     let failed = |error| StorageError::Other { doing: "start a thread", cause: Box::new(error) };
     spawned.map(|_| ()).map_err(failed)
 }

@@ -78,6 +78,31 @@ pub enum Field<'a> {
     TooLong(u64),
 }
 
+/// Which entry: its place, and whose place it is. A position can be given again, in a table that was restored or rebuilt,
+/// or that has no `AUTOINCREMENT`: the event's uuid tells the two entries apart.
+///
+/// ```
+/// use outbox_host::{EntryId, Field};
+///
+/// let entry = EntryId::of(7, &"5b8c0f5e-6f0c-4f43-9d6b-1a6f2d5a7c11".into());
+/// assert_eq!(entry, EntryId::of(7, &"5b8c0f5e-6f0c-4f43-9d6b-1a6f2d5a7c11".into()));
+/// assert_ne!(entry, EntryId::of(7, &Field::Null));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId {
+    /// The entry's place in the outbox.
+    pub position: i64,
+    /// A hash of what stands in its column `uuid`, whatever that is. It is the same in every process.
+    pub uuid_hash: u64,
+}
+
+impl EntryId {
+    /// The entry at `position` whose column `uuid` holds this.
+    pub fn of(position: i64, uuid: &Field<'_>) -> Self {
+        Self { position, uuid_hash: uuid.hash64() }
+    }
+}
+
 /// An entry as it was read, undecoded: its row, in one piece of memory.
 ///
 /// ```
@@ -101,6 +126,7 @@ const COLUMNS: usize = 11;
 const DATA: usize = 0;
 const TENANT_ID: usize = 1;
 const STREAM_ID: usize = 2;
+const UUID: usize = 5;
 
 /// Kinds of columns.
 const NULL: u64 = 0;
@@ -134,7 +160,7 @@ impl RawEntry {
             stream_id: self.column(STREAM_ID),
             stream_name: self.column(3),
             category: self.column(4),
-            uuid: self.column(5),
+            uuid: self.column(UUID),
             name: self.column(6),
             version: self.column(7),
             created_at: self.column(8),
@@ -160,6 +186,11 @@ impl RawEntry {
                 Field::Bytes(self.packed.into())
             }
         }
+    }
+
+    /// Which entry it is.
+    pub fn id(&self) -> EntryId {
+        EntryId::of(self.position, &self.column(UUID))
     }
 
     /// The stream that the entry belongs to, as far as it can be told.
@@ -193,6 +224,21 @@ impl RawEntry {
         let head = head.map_or(NULL, |head| u64::from_le_bytes(*head));
         (head & ((1 << KIND_BITS) - 1), usize::try_from(head >> KIND_BITS).unwrap_or(usize::MAX))
     }
+}
+
+/// FNV-1a, eight bytes at a time: what it hashes is not an attacker's to gain from, and each entry needs it.
+pub(crate) fn fnv<const PARTS: usize>(parts: [&[u8]; PARTS]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut mix = |word: u64| hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+    for part in parts {
+        mix(part.len() as u64);
+        for chunk in part.chunks(8) {
+            let mut word = [0; 8];
+            word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+            mix(u64::from_le_bytes(word));
+        }
+    }
+    hash ^ (hash >> 32)
 }
 
 fn number(bytes: &[u8]) -> u64 {
@@ -364,6 +410,19 @@ impl<'a> Field<'a> {
             Self::Real(number) => Field::Real(*number),
             Self::TooLong(length) => Field::TooLong(*length),
         }
+    }
+
+    /// A hash of the value, its kind included.
+    fn hash64(&self) -> u64 {
+        let (kind, number) = match self {
+            Self::Null => (NULL, 0),
+            Self::Integer(number) => (INTEGER, number.cast_unsigned()),
+            Self::Real(number) => (REAL, number.to_bits()),
+            Self::TooLong(length) => (TOO_LONG, *length),
+            Self::Text(bytes) => (TEXT, fnv([bytes.as_ref()])),
+            Self::Bytes(bytes) => (BYTES, fnv([bytes.as_ref()])),
+        };
+        number.rotate_left(KIND_BITS) ^ kind
     }
 
     fn packed_len(&self) -> usize {

@@ -9,7 +9,7 @@ use outbox_host::outbox::{OutboxStorageStrategy, PageBounds, Settled};
 use outbox_host::publisher::component::{ComponentPublisher, Isolation, Settings};
 use outbox_host::{JsonSerde, Outcome, Publisher, RawEntry, Row, SqliteOutbox};
 use outbox_tests::guest;
-use outbox_tests::outboxes::{Kept, Sqlite, recorded, row};
+use outbox_tests::outboxes::{Kept, Sqlite, entry_at, recorded, row};
 
 /// As many as the relay commits at once, at the most.
 const GROUP: u16 = 1_000;
@@ -58,12 +58,14 @@ fn settle(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a group of 1,000");
     group.throughput(Throughput::Elements(GROUP.into())).measurement_time(Duration::from_secs(5)).sample_size(20);
     group.bench_function("settle", |bencher| {
-        let settle = |group: Vec<Settled>| outbox.settle(&group).and_then(|()| outbox.sync()).unwrap();
+        let settle = |group: Vec<Settled>| outbox.settle(&group).and_then(|_| outbox.sync()).unwrap();
         bencher.iter_batched(|| appended(&kept, &outbox), settle, BatchSize::PerIteration);
     });
     appended(&kept, &outbox);
     let bounds = PageBounds { read_max: GROUP.into(), bytes_max: usize::MAX, looked_at_max: GROUP.into() };
-    group.bench_function("read", |bencher| bencher.iter(|| outbox.entries(0, bounds, &mut |_, _| true).unwrap()));
+    group.bench_function("read", |bencher| {
+        bencher.iter(|| outbox.entries(0..=i64::MAX, bounds, &mut |_, _| true).unwrap())
+    });
 }
 
 /// Appends a group, and has it as delivered.
@@ -80,7 +82,7 @@ fn appended(kept: &Sqlite, outbox: &SqliteOutbox) -> Vec<Settled> {
     }
     transaction.commit().unwrap();
     let positions = last + 1..=last + i64::from(GROUP);
-    positions.map(|position| Settled::Delivered { position, tried_before: false }).collect()
+    positions.map(|position| Settled::Delivered { entry: entry_at(outbox, position), tried_before: false }).collect()
 }
 
 fn order() -> String {

@@ -17,6 +17,7 @@ pub mod answering;
 pub mod crash;
 pub mod disk;
 pub mod outboxes;
+pub mod panicking;
 pub mod publishers;
 pub mod relaying;
 pub mod sink;

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use outbox_host::outbox::PageBounds;
 use outbox_host::outbox::sqlite::rusqlite::types::{ToSqlOutput, ValueRef};
 use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
 use outbox_host::{
-    Field, MemoryOutbox, NewEvent, OutboxStorageStrategy, Payload, Recorded, Row, SqliteOutbox, StreamId, WrappedEvent,
+    EntryId, Field, MemoryOutbox, NewEvent, OutboxStorageStrategy, Payload, RawEntry, Recorded, Row, SqliteOutbox,
+    StreamId, WrappedEvent,
 };
 
 /// Runs each of these functions, `fn name<K: Kept>(kept: &K)`, as a test of each storage. A new storage is a line here.
@@ -149,6 +151,13 @@ impl Kept for Memory {
     }
 
     fn loosen(&self) {}
+}
+
+/// The entry at this position; one that never was, where there is none.
+pub fn entry_at(strategy: &impl OutboxStorageStrategy, position: i64) -> EntryId {
+    let bounds = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_at_max: 1 };
+    let page = strategy.entries(position..=position, bounds, &mut |_, _| true).unwrap();
+    page.entries.first().map_or_else(|| EntryId::of(position, &Field::Null), RawEntry::id)
 }
 
 /// An event of a stream, with this data.

@@ -89,13 +89,13 @@ fn copes<T>(what: &str, result: Result<T, StorageError>) {
 fn look_at_everything(outbox: &SqliteOutbox) {
     let (operator, registry) = (outbox.operator(), outbox.registry());
     let page = PageBounds { read_max: 100, bytes_max: usize::MAX, looked_at_max: 100 };
-    copes("entries", outbox.entries(i64::MIN, page, &mut |_, _| true));
+    copes("entries", outbox.entries(i64::MIN..=i64::MAX, page, &mut |_, _| true));
     copes("held", outbox.held());
     copes("status", outbox.status());
     copes("generation", outbox.generation());
     let dead = operator.dead_letters(&Selection::all(), 100).unwrap();
     for position in dead.iter().map(|dead| dead.position).chain([1]) {
-        copes("a dead letter", operator.dead_letter(position));
+        copes("a dead letter", operator.dead_letter(&Selection::Positions(vec![position])));
         copes("a dead entry", operator.dead_entry(position));
         copes("attempts", operator.attempts(position));
     }
@@ -132,7 +132,7 @@ fn work_on_everything(kept: &Sqlite) {
         copes("edit", operator.edit_dead_letter(dead.position, "{}", &act()));
     }
     let positions: Vec<i64> = left.iter().map(|dead| dead.position).collect();
-    copes("discard", operator.discard_dead_letters(&positions, &act()));
+    copes("discard", operator.discard_dead_letters(&Selection::Positions(positions), &act()));
     copes(
         "prune",
         operator.prune(&Retention { audit: Some(Duration::ZERO), ..Retention::default() }, &act(), 100, false),

@@ -8,12 +8,12 @@ use outbox_tests::workplace::{Ran, Workplace, rows};
 fn makes_the_tables_and_says_which_version() {
     let place = Workplace::empty();
     let said = place.outbox("init --db app.db").ok();
-    assert_eq!(said, "app.db: made the outbox, schema version 2, journal mode WAL\n");
+    assert_eq!(said, "app.db: made the outbox, schema version 3, journal mode WAL\n");
     let tables = place.tables("app.db");
     for expected in ["outbox", "outbox_waiting", "outbox_attempts", "outbox_dead_letters", "outbox_audit"] {
         assert!(tables[expected].is_empty(), "{expected}");
     }
-    assert_eq!(tables["outbox_meta"], ["generation|0", "registry_generation|0", "schema_version|2"]);
+    assert_eq!(tables["outbox_meta"], ["generation|0", "registry_generation|0", "schema_version|3"]);
     assert_eq!(place.query("PRAGMA journal_mode"), ["wal"]);
 }
 
@@ -30,7 +30,7 @@ fn is_harmless_when_repeated() {
     assert_eq!(["outbox", "outbox_waiting", "outbox_dead_letters"].map(|table| before[table].len()), [2, 1, 1]);
 
     let said = place.outbox("init --db app.db").ok();
-    assert_eq!(said, "app.db: the outbox has schema version 2 already\n");
+    assert_eq!(said, "app.db: the outbox has schema version 3 already\n");
     assert_eq!(place.tables("app.db"), before);
 }
 
@@ -41,7 +41,7 @@ fn several_at_once_make_one_outbox() {
     let said: Vec<String> =
         started.into_iter().map(|child| Ran::new("init", child.wait_with_output().unwrap()).ok()).collect();
     assert_eq!(said.iter().filter(|said| said.contains("made the outbox")).count(), 1, "{said:?}");
-    assert_eq!(said.iter().filter(|said| said.contains("schema version 2 already")).count(), 7, "{said:?}");
+    assert_eq!(said.iter().filter(|said| said.contains("schema version 3 already")).count(), 7, "{said:?}");
 }
 
 #[test]
@@ -138,4 +138,88 @@ fn a_table_that_was_dropped_is_made_again() {
     assert!(place.outbox("status --db app.db").refused().contains("has no outbox: run `outbox init"));
     place.outbox("init --db app.db").ok();
     assert!(place.outbox("status --db app.db").ok().starts_with("pending         0\n"));
+}
+
+/// What about a table of the application's own may hinder the relay is said at once, by `init` and by each start.
+#[test]
+fn warns_of_what_may_hinder_the_relay() {
+    let columns =
+        "tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context, data";
+    let cases = [
+        (format!("CREATE TABLE outbox (position INTEGER PRIMARY KEY, {columns})"), "no AUTOINCREMENT"),
+        (
+            format!(
+                "CREATE TABLE outbox (position INTEGER PRIMARY KEY AUTOINCREMENT, {columns});
+                     CREATE TRIGGER audit AFTER DELETE ON outbox BEGIN SELECT 1; END"
+            ),
+            "has triggers (audit)",
+        ),
+        (
+            format!(
+                "CREATE TABLE outbox (position INTEGER PRIMARY KEY AUTOINCREMENT, {columns});
+                     CREATE TABLE orders (id INTEGER PRIMARY KEY, event REFERENCES Outbox (position))"
+            ),
+            "point at the table outbox (orders)",
+        ),
+        (
+            format!("CREATE TABLE outbox (position INTEGER PRIMARY KEY AUTOINCREMENT, {columns}, shard TEXT NOT NULL)"),
+            "must not be NULL (shard)",
+        ),
+    ];
+    for (sql, expected) in cases {
+        let place = Workplace::empty();
+        place.sql().execute_batch(&sql).unwrap();
+        let ran = place.outbox("init --db app.db");
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        assert!(ran.stderr.contains(expected), "{sql}: {}", ran.stderr);
+        let ran = place.outbox("run --db app.db --publisher guests/scripted.wasm");
+        assert!(ran.stderr.contains(expected), "{sql}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn refuses_a_table_that_it_cannot_work_with_and_says_what_to_do() {
+    let columns = "tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context";
+    let cases = [
+        (
+            format!("CREATE TABLE outbox (position INTEGER, {columns}, data, PRIMARY KEY (tenant_id, position))"),
+            "several columns",
+        ),
+        (
+            format!(
+                "CREATE TABLE outbox (position INTEGER, {columns}, data, PRIMARY KEY (position, tenant_id)) WITHOUT ROWID"
+            ),
+            "several columns",
+        ),
+        (
+            format!("CREATE TABLE outbox (position INTEGER PRIMARY KEY, {columns}, body, data AS (body || ''))"),
+            "`data` is a generated one",
+        ),
+        (format!("CREATE TABLE outbox (position TEXT PRIMARY KEY, {columns}, data)"), "`position` is not its INTEGER"),
+        ("CREATE VIEW outbox AS SELECT 1 AS position".to_owned(), "no column `tenant_id`"),
+    ];
+    for (sql, expected) in cases {
+        let place = Workplace::empty();
+        place.sql().execute_batch(&sql).unwrap();
+        let said = place.outbox("init --db app.db").refused();
+        assert!(said.contains(expected), "{sql}: {said}");
+    }
+}
+
+/// A run that cannot remove what it delivered ends with an error, publishes it no second time, and the status says why.
+#[test]
+fn a_run_that_cannot_settle_ends_with_an_error() {
+    let place = Workplace::new();
+    place.append(r#"{"name": "order.placed", "stream_id": "order-1", "data": {}}"#);
+    place.sql().execute_batch("CREATE TRIGGER t AFTER DELETE ON outbox BEGIN SELECT app(OLD.data); END").unwrap();
+    for _ in 0..2 {
+        let ran = place.outbox("run --db app.db --publisher guests/scripted.wasm");
+        assert_eq!(ran.code, Some(1));
+        let said = ran.stderr;
+        assert!(said.contains("1 entries cannot be settled") && said.contains("no such function: app"), "{said}");
+    }
+    let status = place.status();
+    assert_eq!((status["pending"].as_u64(), status["undeletable"].as_u64()), (Some(0), Some(1)), "{status}");
+    let said = place.outbox("status --db app.db").ok();
+    assert!(said.contains("undeletable     1 delivered, and cannot be removed: "), "{said}");
 }

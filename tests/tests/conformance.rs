@@ -11,7 +11,7 @@ use outbox_host::{
     Attempt, Field, History, JsonSerde, NewEvent, NoOutbox, Outbox, OutboxStorageStrategy, Outcome, Payload, RawEntry,
     Recorded, Row, StorageError, StreamId, StreamKey,
 };
-use outbox_tests::outboxes::{Kept, event, row};
+use outbox_tests::outboxes::{Kept, entry_at, event, row};
 
 outbox_tests::for_each_storage! {
     what_was_appended_comes_out_whole_and_in_order
@@ -54,23 +54,23 @@ fn append<K: Kept>(kept: &K, streams: &[&str]) -> Vec<i64> {
 }
 
 fn all(strategy: &impl OutboxStorageStrategy) -> Vec<RawEntry> {
-    strategy.entries(i64::MIN, PAGE, &mut |_, _| true).unwrap().entries
+    strategy.entries(i64::MIN..=i64::MAX, PAGE, &mut |_, _| true).unwrap().entries
 }
 
 fn positions(strategy: &impl OutboxStorageStrategy) -> Vec<i64> {
     all(strategy).iter().map(|entry| entry.position).collect()
 }
 
-fn delivered(position: i64) -> Settled {
-    Settled::Delivered { position, tried_before: true }
+fn delivered(strategy: &impl OutboxStorageStrategy, position: i64) -> Settled {
+    Settled::Delivered { entry: entry_at(strategy, position), tried_before: true }
 }
 
-fn failed(position: i64, attempts: u32, fate: Fate) -> Settled {
+fn failed(strategy: &impl OutboxStorageStrategy, position: i64, attempts: u32, fate: Fate) -> Settled {
     let outcome = Outcome::Trapped { reason: format!("trap {attempts}") };
     let attempt = Attempt { digest: Some("abc".into()), stderr: "oh".into(), ..outcome.into() };
     let history = History { attempts, host_deaths: 0 };
     Settled::Failed(Box::new(Failed {
-        position,
+        entry: entry_at(strategy, position),
         at: at(i64::from(attempts)),
         attempt,
         others: vec![],
@@ -81,7 +81,7 @@ fn failed(position: i64, attempts: u32, fate: Fate) -> Settled {
 }
 
 fn bury(strategy: &impl OutboxStorageStrategy, position: i64) {
-    strategy.settle(&[failed(position, 1, Fate::DeadLetter { park: false })]).unwrap();
+    strategy.settle(&[failed(strategy, position, 1, Fate::DeadLetter { park: false })]).unwrap();
 }
 
 fn what_was_appended_comes_out_whole_and_in_order<K: Kept>(kept: &K) {
@@ -118,7 +118,7 @@ fn what_was_appended_comes_out_whole_and_in_order<K: Kept>(kept: &K) {
 fn positions_are_never_given_twice<K: Kept>(kept: &K) {
     let first = append(kept, &["a", "b"]);
     let strategy = kept.open();
-    strategy.settle(&first.iter().map(|position| delivered(*position)).collect::<Vec<_>>()).unwrap();
+    strategy.settle(&first.iter().map(|position| delivered(&strategy, *position)).collect::<Vec<_>>()).unwrap();
     assert_eq!(strategy.status().unwrap(), Status { last_position: first[1], ..Status::default() });
     assert!(append(kept, &["a"])[0] > first[1]);
 }
@@ -144,29 +144,31 @@ fn an_append_is_all_or_nothing<K: Kept>(kept: &K) {
 fn only_what_is_wanted_is_read_and_within_bounds<K: Kept>(kept: &K) {
     let p = append(kept, &["a", "b", "a", "b", "a"]);
     let strategy = kept.open();
-    let read = |after, bounds, stream: Option<&str>| {
+    let read = |from, bounds, stream: Option<&str>| {
         let wanted_key = stream.map(|stream| StreamKey::of(b"default", stream.as_bytes()));
         let mut wanted = |_, key| wanted_key.is_none_or(|wanted| wanted == key);
-        let page = strategy.entries(after, bounds, &mut wanted).unwrap();
+        let page = strategy.entries(from..=i64::MAX, bounds, &mut wanted).unwrap();
         (page.entries.iter().map(|entry| entry.position).collect::<Vec<_>>(), page.last, page.end)
     };
     assert_eq!(read(i64::MIN, PAGE, None), (p.clone(), Some(p[4]), true));
-    assert_eq!(read(p[1], PAGE, Some("a")), (vec![p[2], p[4]], Some(p[4]), true));
+    assert_eq!(read(p[1] + 1, PAGE, Some("a")), (vec![p[2], p[4]], Some(p[4]), true));
     assert_eq!(read(i64::MIN, PageBounds { read_max: 2, ..PAGE }, None), (p[..2].to_vec(), Some(p[1]), false));
     assert_eq!(read(i64::MIN, PageBounds { looked_at_max: 3, ..PAGE }, Some("b")), (vec![p[1]], Some(p[2]), false));
     assert_eq!(read(i64::MIN, PageBounds { bytes_max: 3, ..PAGE }, None).0, p[..1], "more than its data counts");
     assert_eq!(read(i64::MAX, PAGE, None), (vec![], None, true));
-    assert_eq!(read(p[4], PAGE, None), (vec![], None, true));
+    assert_eq!(read(p[4] + 1, PAGE, None), (vec![], None, true));
 }
 
 fn what_was_delivered_leaves_for_good<K: Kept>(kept: &K) {
     let p = append(kept, &["a", "b", "c", "d"]);
     let strategy = kept.open();
-    let once = |position| Settled::Delivered { position, tried_before: false };
+    let once = |position| Settled::Delivered { entry: entry_at(&strategy, position), tried_before: false };
     strategy.settle(&[once(p[3]), once(p[0]), once(p[1])]).unwrap();
     assert_eq!(positions(&kept.open()), [p[2]]);
     // Once more, and one that never was: both are no errors.
-    strategy.settle(&[once(p[0]), once(i64::MAX), failed(p[1], 1, Fate::DeadLetter { park: true })]).unwrap();
+    strategy
+        .settle(&[once(p[0]), once(i64::MAX), failed(&strategy, p[1], 1, Fate::DeadLetter { park: true })])
+        .unwrap();
     assert_eq!(positions(&kept.open()), [p[2]]);
     assert_eq!(strategy.status().unwrap().dead_letters, 0);
 }
@@ -174,12 +176,12 @@ fn what_was_delivered_leaves_for_good<K: Kept>(kept: &K) {
 fn what_failed_stays_and_is_held_with_its_attempts<K: Kept>(kept: &K) {
     let p = append(kept, &["a", "b"]);
     let strategy = kept.open();
-    strategy.settle(&[failed(p[0], 1, Fate::Retry { at: at(100) })]).unwrap();
-    strategy.settle(&[failed(p[0], 2, Fate::Retry { at: at(200) })]).unwrap();
+    strategy.settle(&[failed(&strategy, p[0], 1, Fate::Retry { at: at(100) })]).unwrap();
+    strategy.settle(&[failed(&strategy, p[0], 2, Fate::Retry { at: at(200) })]).unwrap();
     assert_eq!(positions(&strategy), p);
     let held = strategy.held().unwrap();
     assert_eq!(held.len(), 1);
-    assert_eq!((held[0].position, held[0].stream), (p[0], StreamKey::of(b"default", b"a")));
+    assert_eq!((held[0].entry.position, held[0].stream), (p[0], StreamKey::of(b"default", b"a")));
     assert_eq!(
         held[0].hold,
         Hold::Waiting { failed_at: at(2), retry_at: at(200), history: History { attempts: 2, host_deaths: 0 } }
@@ -194,7 +196,7 @@ fn what_failed_stays_and_is_held_with_its_attempts<K: Kept>(kept: &K) {
     assert_eq!((blocked.tenant_id.as_str(), blocked.stream_id.as_str(), blocked.position), ("default", "a", p[0]));
     assert_eq!((blocked.state, blocked.attempts, blocked.retry_at), ("waiting", 2, Some(at(200))));
 
-    strategy.settle(&[delivered(p[0])]).unwrap();
+    strategy.settle(&[delivered(&strategy, p[0])]).unwrap();
     assert_eq!((strategy.held().unwrap(), strategy.operator().attempts(p[0]).unwrap()), (vec![], vec![]));
 }
 
@@ -203,8 +205,8 @@ fn a_dead_letter_is_kept_whole<K: Kept>(kept: &K) {
     let new = NewEvent { stream_id: StreamId::from_name("n").with_category("c"), ..new };
     let position = outbox(kept).append(&[NewEvent { uuid: Some(uuid::Uuid::from_u128(9)), ..new }]).unwrap()[0];
     let strategy = kept.open();
-    strategy.settle(&[failed(position, 1, Fate::Retry { at: at(1) })]).unwrap();
-    strategy.settle(&[failed(position, 2, Fate::DeadLetter { park: false })]).unwrap();
+    strategy.settle(&[failed(&strategy, position, 1, Fate::Retry { at: at(1) })]).unwrap();
+    strategy.settle(&[failed(&strategy, position, 2, Fate::DeadLetter { park: false })]).unwrap();
     assert_eq!((positions(&strategy), strategy.held().unwrap()), (vec![], vec![]));
     let dead = strategy.operator().dead_letters(&Selection::all(), 10).unwrap();
     let [dead] = dead.as_slice() else { panic!("{dead:?}") };
@@ -256,9 +258,9 @@ fn dead_letters_are_found_by_what_they_are<K: Kept>(kept: &K) {
         ])
         .unwrap();
     let strategy = kept.open();
-    strategy.settle(&[failed(p[0], 1, Fate::DeadLetter { park: false })]).unwrap();
-    strategy.settle(&[failed(p[1], 2, Fate::DeadLetter { park: false })]).unwrap();
-    strategy.settle(&[failed(p[2], 3, Fate::DeadLetter { park: false })]).unwrap();
+    strategy.settle(&[failed(&strategy, p[0], 1, Fate::DeadLetter { park: false })]).unwrap();
+    strategy.settle(&[failed(&strategy, p[1], 2, Fate::DeadLetter { park: false })]).unwrap();
+    strategy.settle(&[failed(&strategy, p[2], 3, Fate::DeadLetter { park: false })]).unwrap();
     let find = |filter| -> Vec<i64> {
         let found = strategy.operator().dead_letters(&Selection::Matching(filter), 10).unwrap();
         found.iter().map(|dead| dead.position).collect()
@@ -311,7 +313,10 @@ fn a_discarded_dead_letter_is_gone_and_on_record<K: Kept>(kept: &K) {
     let p = append(kept, &["a", "b"]);
     let strategy = kept.open();
     p.iter().for_each(|position| bury(&strategy, *position));
-    assert_eq!(strategy.operator().discard_dead_letters(&[p[0], 999], &by()).unwrap(), [p[0]]);
+    assert_eq!(
+        strategy.operator().discard_dead_letters(&Selection::Positions(vec![p[0], 999]), &by()).unwrap(),
+        [p[0]]
+    );
     let left = strategy.operator().dead_letters(&Selection::all(), 10).unwrap();
     assert_eq!(left.iter().map(|dead| dead.position).collect::<Vec<_>>(), [p[1]]);
     assert_eq!(strategy.operator().attempts(p[0]).unwrap(), []);
@@ -333,11 +338,11 @@ fn an_edited_dead_letter_has_the_new_data_and_the_old_is_on_record<K: Kept>(kept
 fn a_parked_stream_is_held_until_its_dead_letter_is_settled<K: Kept>(kept: &K) {
     let p = append(kept, &["a", "a", "b", "b"]);
     let strategy = kept.open();
-    strategy.settle(&[failed(p[0], 1, Fate::DeadLetter { park: true })]).unwrap();
-    strategy.settle(&[failed(p[2], 1, Fate::DeadLetter { park: true })]).unwrap();
+    strategy.settle(&[failed(&strategy, p[0], 1, Fate::DeadLetter { park: true })]).unwrap();
+    strategy.settle(&[failed(&strategy, p[2], 1, Fate::DeadLetter { park: true })]).unwrap();
     let parked = |strategy: &K::Strategy| -> Vec<i64> {
         let held = strategy.held().unwrap();
-        held.iter().filter(|held| held.hold == Hold::Parked).map(|held| held.position).collect()
+        held.iter().filter(|held| held.hold == Hold::Parked).map(|held| held.entry.position).collect()
     };
     assert_eq!(parked(&strategy), [p[0], p[2]]);
     let blocked = strategy.status().unwrap().blocked_streams;
@@ -345,7 +350,7 @@ fn a_parked_stream_is_held_until_its_dead_letter_is_settled<K: Kept>(kept: &K) {
         blocked.iter().map(|it| (it.position, it.state)).collect::<Vec<_>>(),
         [(p[0], "parked"), (p[2], "parked")]
     );
-    strategy.operator().discard_dead_letters(&[p[0]], &by()).unwrap();
+    strategy.operator().discard_dead_letters(&Selection::Positions(vec![p[0]]), &by()).unwrap();
     strategy.operator().retry_dead_letters(&Selection::Positions(vec![p[2]]), &by()).unwrap();
     assert_eq!(parked(&strategy), [0_i64; 0]);
 }
@@ -355,10 +360,15 @@ fn old_records_are_pruned_in_batches<K: Kept>(kept: &K) {
     let strategy = kept.open();
     let operator = strategy.operator();
     for (position, second) in p.iter().zip(1..4) {
-        strategy.settle(&[failed(*position, second, Fate::DeadLetter { park: false })]).unwrap();
+        strategy.settle(&[failed(&strategy, *position, second, Fate::DeadLetter { park: false })]).unwrap();
     }
-    strategy.settle(&[failed(p[3], 9, Fate::DeadLetter { park: true })]).unwrap();
-    strategy.settle(&[failed(p[4], 2, Fate::Retry { at: at(9) }), failed(p[4], 7, Fate::Retry { at: at(9) })]).unwrap();
+    strategy.settle(&[failed(&strategy, p[3], 9, Fate::DeadLetter { park: true })]).unwrap();
+    strategy
+        .settle(&[
+            failed(&strategy, p[4], 2, Fate::Retry { at: at(9) }),
+            failed(&strategy, p[4], 7, Fate::Retry { at: at(9) }),
+        ])
+        .unwrap();
     operator.edit_dead_letter(p[2], "1", &Act { at: at(1), ..by() }).unwrap();
     let keep = |seconds| Some(Duration::from_secs(seconds));
     let retention = Retention { dead_letters: keep(98), attempts: keep(95), audit: keep(50) };
@@ -437,7 +447,7 @@ fn no_outbox_takes_every_event_and_calls_nobody() {
     let report = outbox.run(&|_: &Recorded| panic!("nothing is ever published"), None).unwrap();
     assert_eq!(report.published, 0);
     let strategy = outbox.strategy();
-    strategy.settle(&[delivered(1), failed(2, 1, Fate::DeadLetter { park: true })]).unwrap();
+    strategy.settle(&[delivered(strategy, 1), failed(strategy, 2, 1, Fate::DeadLetter { park: true })]).unwrap();
     assert_eq!(positions(strategy), [0_i64; 0]);
     assert_eq!(strategy.status().unwrap(), Status::default());
     assert_eq!(strategy.operator().dead_letters(&Selection::all(), 10).unwrap(), []);
@@ -450,7 +460,7 @@ fn an_entry_that_waits_and_is_deleted_by_hand_holds_nothing_back() {
     let kept = outbox_tests::outboxes::Sqlite::new();
     let strategy = kept.open();
     let position = append(&kept, &["a"])[0];
-    strategy.settle(&[failed(position, 1, Fate::Retry { at: at(9) })]).unwrap();
+    strategy.settle(&[failed(&strategy, position, 1, Fate::Retry { at: at(9) })]).unwrap();
     assert_eq!((strategy.held().unwrap().len(), strategy.status().unwrap().waiting), (1, 1));
     kept.connection().execute("DELETE FROM outbox", []).unwrap();
     assert_eq!((strategy.held().unwrap().len(), strategy.status().unwrap().waiting), (0, 0));

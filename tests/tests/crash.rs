@@ -37,6 +37,7 @@ fn say(text: &str) {
 fn no_kill_loses_an_event_or_breaks_the_order() {
     let mut rng = random("kills");
     let mut arena = Arena::new();
+    arena.hold_a_stream();
     let mut writer = arena.writer(rng.u64(..));
     let mut lives = Lives::default();
     for turn in 0..number("OUTBOX_CRASH_KILLS", KILLS) {
@@ -50,6 +51,7 @@ fn no_kill_loses_an_event_or_breaks_the_order() {
     }
     writer.end();
     let born = arena.ledger.seen.len();
+    arena.let_the_stream_go();
     arena.drain(None);
     lives.ended_in_order(&arena.ledger.seen[born..]);
     let truth = arena.truth();

@@ -254,7 +254,14 @@ impl<K: Kept> World<K> {
 
     fn discard(&mut self, which: usize) {
         if let Some(position) = self.nth_dead(which) {
-            assert_eq!(self.kept.open().operator().discard_dead_letters(&[position], &act()).unwrap(), [position]);
+            assert_eq!(
+                self.kept
+                    .open()
+                    .operator()
+                    .discard_dead_letters(&Selection::Positions(vec![position]), &act())
+                    .unwrap(),
+                [position]
+            );
             self.model.dead.remove(&position);
             self.model.discarded.insert(position);
         }
@@ -287,7 +294,7 @@ impl<K: Kept> World<K> {
     /// Nothing is stuck: whatever is left can be delivered, in order, and then nothing is left.
     fn drain(&mut self) {
         while let Some(position) = self.nth_dead(0) {
-            self.kept.open().operator().discard_dead_letters(&[position], &act()).unwrap();
+            self.kept.open().operator().discard_dead_letters(&Selection::Positions(vec![position]), &act()).unwrap();
             self.model.dead.remove(&position);
             self.model.discarded.insert(position);
         }
@@ -307,7 +314,7 @@ impl<K: Kept> World<K> {
 
 fn held_attempts(strategy: &impl OutboxStorageStrategy, position: i64) -> Option<u32> {
     strategy.held().unwrap().into_iter().find_map(|held| match held.hold {
-        outbox_host::outbox::Hold::Waiting { history, .. } if held.position == position => Some(history.attempts),
+        outbox_host::outbox::Hold::Waiting { history, .. } if held.entry.position == position => Some(history.attempts),
         _ => None,
     })
 }

@@ -10,7 +10,7 @@ use outbox_host::outbox::{
 use outbox_host::{
     Attempt, History, JsonSerde, NoOutbox, Outbox, OutboxStorageStrategy, Outcome, SqliteOutbox, StorageError,
 };
-use outbox_tests::outboxes::{Kept, Memory, Sqlite, event};
+use outbox_tests::outboxes::{Kept, Memory, Sqlite, entry_at, event};
 
 use VersionState::{Active, Canary, Refused, Retired, Stored};
 
@@ -368,11 +368,11 @@ fn a_transition_that_comes_too_late_changes_nothing<K: Kept>(kept: &K) {
     assert!(!registry.canary_started("hook", 2, at(2)).unwrap(), "what is active is no canary any more");
 }
 
-fn failed(position: i64, attempts: u32, digest: &str, fate: Fate) -> Settled {
+fn failed(strategy: &impl OutboxStorageStrategy, position: i64, attempts: u32, digest: &str, fate: Fate) -> Settled {
     let attempt = Attempt { digest: Some(digest.into()), ..Outcome::Trapped { reason: "oh".into() }.into() };
     let history = History { attempts, host_deaths: 0 };
     Settled::Failed(Box::new(Failed {
-        position,
+        entry: entry_at(strategy, position),
         at: at(i64::from(attempts)),
         attempt,
         others: vec![],
@@ -392,8 +392,10 @@ fn waiting(strategy: &impl OutboxStorageStrategy) -> Vec<(i64, u32, i64)> {
     let held = strategy.held().unwrap().into_iter();
     let mut waiting: Vec<_> = held
         .filter_map(|held| match held.hold {
-            Hold::Waiting { retry_at, history, .. } => Some((held.position, history.attempts, retry_at.as_second())),
-            Hold::Parked => None,
+            Hold::Waiting { retry_at, history, .. } => {
+                Some((held.entry.position, history.attempts, retry_at.as_second()))
+            }
+            Hold::Parked | Hold::Delivered => None,
         })
         .collect();
     waiting.sort_unstable();
@@ -408,13 +410,13 @@ fn a_withdrawn_canary_gives_its_attempts_back<K: Kept>(_: &K) {
         let (canary, p) = (with_canary(registry), append(kept, &["a", "b", "c", "d"]));
         let retry = Fate::Retry { at: at(1_000) };
         let settled = [
-            failed(p[0], 1, &canary, retry),
-            failed(p[0], 2, &canary, retry),
-            failed(p[1], 1, "other", retry),
-            failed(p[1], 2, &canary, retry),
-            failed(p[1], 3, "other", retry),
-            failed(p[2], 1, "other", retry),
-            failed(p[3], 1, &canary, Fate::DeadLetter { park: false }),
+            failed(&strategy, p[0], 1, &canary, retry),
+            failed(&strategy, p[0], 2, &canary, retry),
+            failed(&strategy, p[1], 1, "other", retry),
+            failed(&strategy, p[1], 2, &canary, retry),
+            failed(&strategy, p[1], 3, "other", retry),
+            failed(&strategy, p[2], 1, "other", retry),
+            failed(&strategy, p[3], 1, &canary, Fate::DeadLetter { park: false }),
         ];
         strategy.settle(&settled).unwrap();
         let generation = strategy.generation().unwrap();
@@ -441,17 +443,17 @@ fn attempts_are_given_back_once<K: Kept>(kept: &K) {
     let registry = strategy.registry();
     let (canary, p) = (with_canary(registry), append(kept, &["a"]));
     let retry = Fate::Retry { at: at(1_000) };
-    strategy.settle(&[failed(p[0], 1, "other", retry), failed(p[0], 2, &canary, retry)]).unwrap();
+    strategy.settle(&[failed(&strategy, p[0], 1, "other", retry), failed(&strategy, p[0], 2, &canary, retry)]).unwrap();
     registry.rollback("hook", None, &by()).unwrap();
     assert_eq!(waiting(&strategy), [(p[0], 1, 2)]);
-    strategy.settle(&[failed(p[0], 2, &canary, retry)]).unwrap();
+    strategy.settle(&[failed(&strategy, p[0], 2, &canary, retry)]).unwrap();
     registry.deploy("hook", b"two", five_percent(), "", &by()).unwrap();
     registry.canary_started("hook", 3, at(9)).unwrap();
     registry.refused("hook", 3, "").unwrap();
     assert_eq!(waiting(&strategy), [(p[0], 1, 2)]);
 
     let generation = strategy.generation().unwrap();
-    strategy.settle(&[failed(p[0], 2, &canary, retry)]).unwrap();
+    strategy.settle(&[failed(&strategy, p[0], 2, &canary, retry)]).unwrap();
     deploy(registry, "two");
     registry.refused("hook", 4, "").unwrap();
     assert_eq!((waiting(&strategy), strategy.generation().unwrap()), (vec![(p[0], 2, 1_000)], generation));
@@ -614,21 +616,32 @@ fn an_outbox_of_version_1_is_upgraded_with_its_data() {
     let kept = Sqlite::new();
     let strategy = kept.open();
     let p = append(&kept, &["a", "b"]);
-    let bury = failed(p[1], 2, "x", Fate::DeadLetter { park: true });
-    strategy.settle(&[failed(p[0], 1, "x", Fate::Retry { at: at(9) }), bury]).unwrap();
+    let bury = failed(&strategy, p[1], 2, "x", Fate::DeadLetter { park: true });
+    strategy.settle(&[failed(&strategy, p[0], 1, "x", Fate::Retry { at: at(9) }), bury]).unwrap();
     let back_to_1 = "
         DROP TABLE outbox_modules; DROP TABLE outbox_versions; DROP TABLE outbox_publishers;
         ALTER TABLE outbox_attempts DROP COLUMN publisher; ALTER TABLE outbox_attempts DROP COLUMN given_back;
-        ALTER TABLE outbox_waiting DROP COLUMN delivered_to; ALTER TABLE outbox_dead_letters DROP COLUMN delivered_to;
+        ALTER TABLE outbox_waiting DROP COLUMN delivered_to; ALTER TABLE outbox_waiting DROP COLUMN uuid;
+        ALTER TABLE outbox_waiting DROP COLUMN undeletable; ALTER TABLE outbox_attempts DROP COLUMN uuid;
+        CREATE TABLE of_1 (position INTEGER PRIMARY KEY, tenant_id, stream_id, stream_name, category, uuid, name, version,
+                           created_at, content_type, context, data, attempts INTEGER NOT NULL, outcome TEXT NOT NULL,
+                           reason TEXT NOT NULL, died_at_ms INTEGER NOT NULL, parks_stream INTEGER NOT NULL);
+        INSERT INTO of_1 SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at,
+                                content_type, context, data, attempts, outcome, reason, died_at_ms, parks_stream
+                         FROM outbox_dead_letters;
+        DROP TABLE outbox_dead_letters; DROP TABLE outbox_dead_letter_columns;
+        ALTER TABLE of_1 RENAME TO outbox_dead_letters;
+        CREATE INDEX outbox_dead_letters_parking ON outbox_dead_letters (position) WHERE parks_stream;
+        CREATE VIEW broken AS SELECT * FROM nowhere;
         DELETE FROM outbox_meta WHERE key = 'registry_generation';
         UPDATE outbox_meta SET value = 1 WHERE key = 'schema_version';";
     let before = (strategy.held().unwrap(), strategy.status().unwrap(), strategy.operator().attempts(p[1]).unwrap());
     drop(strategy);
     kept.connection().execute_batch(back_to_1).unwrap();
     let error = SqliteOutbox::open(&kept.file()).err().unwrap().to_string();
-    assert!(error.contains("has schema version 1, and this program needs version 2: run `outbox init"), "{error}");
+    assert!(error.contains("has schema version 1, and this program needs version 3: run `outbox init"), "{error}");
     let done = SqliteOutbox::init(&kept.file()).unwrap();
-    assert_eq!((done.before, done.now), (1, 2));
+    assert_eq!((done.before, done.now, done.warnings.len()), (1, 3, 0));
     let strategy = kept.open();
     let after = (strategy.held().unwrap(), strategy.status().unwrap(), strategy.operator().attempts(p[1]).unwrap());
     assert_eq!(after, before);

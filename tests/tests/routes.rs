@@ -76,7 +76,7 @@ fn what_was_delivered_to_some_is_known_to_the_next_relay<K: Kept>(kept: &K) {
     let position = outbox(kept).append(&[named("order.placed", "a")]).unwrap()[0];
     outbox(kept).run(routed(&webhook, &audit), None).unwrap();
     let held = kept.open().held().unwrap();
-    assert_eq!((held[0].position, held[0].delivered_to.as_slice()), (position, &["webhook".to_owned()][..]));
+    assert_eq!((held[0].entry.position, held[0].delivered_to.as_slice()), (position, &["webhook".to_owned()][..]));
     outbox(kept).run(routed(&webhook, &audit), None).unwrap();
     assert_eq!((webhook.take_positions().len(), audit.take_positions().len()), (1, 2));
 }
@@ -198,7 +198,7 @@ fn a_parked_stream_keeps_who_has_its_entry() {
     let fate = Fate::DeadLetter { park: false };
     let (attempt, history) = (rejected().into(), outbox_host::History::default());
     let failed = outbox_host::outbox::Failed {
-        position: dead.position,
+        entry: outbox_host::EntryId::of(dead.position, &dead.uuid.as_str().into()),
         at: dead.died_at,
         attempt,
         others: vec![],

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ const DATA_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How many dead letters are read at once where all are.
 const AT_A_TIME: usize = 100;
 
-/// What may be done with dead letters. ID is the entry's position.
+/// What may be done with dead letters. ID is the entry's position, or its event's uuid.
 #[derive(Subcommand)]
 pub enum Dead {
     /// List them.
@@ -72,7 +73,7 @@ pub struct Show {
     #[command(flatten)]
     database: Database,
     #[arg(allow_negative_numbers = true)]
-    id: i64,
+    id: Id,
     /// Print it as JSON.
     #[arg(long)]
     json: bool,
@@ -83,7 +84,7 @@ pub struct Retry {
     #[command(flatten)]
     database: Database,
     #[arg(allow_negative_numbers = true)]
-    ids: Vec<i64>,
+    ids: Vec<Id>,
     /// All that match.
     #[arg(long, conflicts_with = "ids")]
     all: bool,
@@ -99,7 +100,7 @@ pub struct Discard {
     #[command(flatten)]
     database: Database,
     #[arg(required = true, allow_negative_numbers = true)]
-    ids: Vec<i64>,
+    ids: Vec<Id>,
 }
 
 #[derive(Args)]
@@ -122,6 +123,48 @@ fn change(text: &str) -> Result<(Column, String), String> {
     let names = Column::ALL.map(Column::name).join(", ");
     let column = Column::ALL.into_iter().find(|column| column.name() == name);
     Ok((column.ok_or_else(|| format!("`{name}` is none of {names}"))?, value.to_owned()))
+}
+
+/// A dead letter's position, or its event's uuid: positions can be given again.
+#[derive(Debug, Clone, PartialEq)]
+enum Id {
+    Position(i64),
+    Uuid(String),
+}
+
+impl std::str::FromStr for Id {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(text.parse().map_or_else(|_| Self::Uuid(text.to_owned()), Self::Position))
+    }
+}
+
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Position(position) => position.fmt(f),
+            Self::Uuid(uuid) => uuid.fmt(f),
+        }
+    }
+}
+
+impl Id {
+    fn is_of(&self, dead: &DeadLetter) -> bool {
+        match self {
+            Self::Position(position) => *position == dead.position,
+            Self::Uuid(uuid) => *uuid == dead.uuid,
+        }
+    }
+
+    fn selection(ids: &[Self]) -> Result<Selection> {
+        let positions: Vec<i64> =
+            ids.iter().filter_map(|id| if let Self::Position(it) = id { Some(*it) } else { None }).collect();
+        let uuids: Vec<String> =
+            ids.iter().filter_map(|id| if let Self::Uuid(it) = id { Some(it.clone()) } else { None }).collect();
+        ensure!(positions.is_empty() || uuids.is_empty(), "name all of them by their positions, or all by their uuids");
+        Ok(if uuids.is_empty() { Selection::Positions(positions) } else { Selection::Uuids(uuids) })
+    }
 }
 
 fn since(text: &str) -> Result<Timestamp, String> {
@@ -189,7 +232,12 @@ struct Whole {
 
 impl Show {
     fn run(self) -> Result<()> {
-        let read = |outbox: &SqliteOutbox| Ok((find(outbox, self.id)?, outbox.attempts(self.id)?));
+        let read = |outbox: &SqliteOutbox| {
+            let dead = find(outbox, &self.id)?;
+            let mut attempts = outbox.attempts(dead.position)?;
+            attempts.retain(|attempt| attempt.uuid == dead.uuid);
+            Ok((dead, attempts))
+        };
         let (dead, attempts_on_record) = self.database.look(read)?;
         if self.json {
             return print_json(&Whole { dead, attempts_on_record });
@@ -214,8 +262,8 @@ impl Show {
         ] {
             print(format!("{title:<13} {}", set_in(&value)))?;
         }
-        for AttemptRecord { attempt, at, outcome, reason, digest, stderr, given_back, publisher } in attempts_on_record
-        {
+        for made in attempts_on_record {
+            let AttemptRecord { attempt, at, outcome, reason, digest, stderr, given_back, publisher, .. } = made;
             let by = [publisher, digest].into_iter().flatten().collect::<Vec<_>>().join(" ");
             let by = if by.is_empty() { by } else { format!(" by {by}") };
             let given_back = if given_back { " (given back)" } else { "" };
@@ -226,8 +274,13 @@ impl Show {
     }
 }
 
-fn find(outbox: &SqliteOutbox, id: i64) -> Result<DeadLetter> {
-    outbox.dead_letter(id)?.with_context(|| format!("there is no dead letter {id}"))
+fn find(outbox: &SqliteOutbox, id: &Id) -> Result<DeadLetter> {
+    let selection = Id::selection(std::slice::from_ref(id))?;
+    let found = outbox.dead_letters(&selection, 2)?;
+    if let [one, other] = found.as_slice() {
+        bail!("several dead letters have position {id}: name one by its uuid, {} or {}", one.uuid, other.uuid);
+    }
+    outbox.dead_letter(&selection)?.with_context(|| format!("there is no dead letter {id}"))
 }
 
 impl Retry {
@@ -236,15 +289,18 @@ impl Retry {
             (true, _) => Selection::Matching(self.filter.into_filter()),
             (false, true) => bail!("which dead letters? Name their ids, or give --all, alone or with conditions"),
             (false, false) if !self.filter.is_empty() => bail!("conditions go with --all, not with ids"),
-            (false, false) => Selection::Positions(self.ids),
+            (false, false) => Id::selection(&self.ids)?,
         };
         if self.dry_run {
             return would_retry(&self.database, &selection);
         }
-        let retried = self.database.open()?.retry_dead_letters(&selection, &act())?;
-        if let Selection::Positions(asked) = &selection {
-            report_missing(asked, &retried, "put back")?;
-        }
+        let outbox = self.database.open()?;
+        // Only of those that were named is it news which were found.
+        let found = if self.ids.is_empty() { Vec::new() } else { outbox.dead_letters(&selection, usize::MAX)? };
+        let retried = outbox.retry_dead_letters(&selection, &act())?;
+        report_missing(&self.ids, &found, retried.len(), "put back")?;
+        let kept = found.len().saturating_sub(retried.len());
+        ensure!(kept == 0, "put {} dead letters back; {kept} are in the outbox already: discard them", retried.len());
         print(format!("put {} dead letters back into the outbox", retried.len()))
     }
 }
@@ -274,15 +330,25 @@ fn lines_of_all(outbox: &SqliteOutbox, selection: &Selection) -> Result<Vec<Stri
 
 impl Discard {
     fn run(self) -> Result<()> {
-        let discarded = self.database.open()?.discard_dead_letters(&self.ids, &act())?;
-        report_missing(&self.ids, &discarded, "discarded")?;
+        let outbox = self.database.open()?;
+        let selection = Id::selection(&self.ids)?;
+        let found = outbox.dead_letters(&selection, usize::MAX)?;
+        // One position may be that of several: nobody discards what they have not seen.
+        let positions: BTreeSet<i64> = found.iter().map(|dead| dead.position).collect();
+        if matches!(selection, Selection::Positions(_)) && positions.len() < found.len() {
+            let lines: Vec<String> = found.iter().map(|dead| format!("  {}  {}", dead.uuid, line(dead))).collect();
+            bail!("several dead letters have the same position: name each by its uuid\n{}", lines.join("\n"));
+        }
+        let discarded = outbox.discard_dead_letters(&selection, &act())?;
+        report_missing(&self.ids, &found, discarded.len(), "discarded")?;
         print(format!("discarded {} dead letters", discarded.len()))
     }
 }
 
-fn report_missing(asked: &[i64], done: &[i64], what: &str) -> Result<()> {
-    let missing: Vec<String> = asked.iter().filter(|id| !done.contains(id)).map(ToString::to_string).collect();
-    ensure!(missing.is_empty(), "{} {what}; there is no dead letter {}", done.len(), missing.join(", "));
+fn report_missing(asked: &[Id], found: &[DeadLetter], done: usize, what: &str) -> Result<()> {
+    let is_missing = |id: &&Id| !found.iter().any(|dead| id.is_of(dead));
+    let missing: Vec<String> = asked.iter().filter(is_missing).map(ToString::to_string).collect();
+    ensure!(missing.is_empty(), "{done} {what}; there is no dead letter {}", missing.join(", "));
     Ok(())
 }
 

@@ -15,6 +15,7 @@ impl Init {
         let (_, db) = self.database.config()?;
         let done = SqliteOutbox::init(&db)?;
         let db = db.display();
+        done.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         match done.before {
             0 => print(format!("{db}: made the outbox, schema version {}, journal mode WAL", done.now)),
             before if before == done.now => print(format!("{db}: the outbox has schema version {before} already")),

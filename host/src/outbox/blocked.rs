@@ -16,10 +16,14 @@ pub(super) const PARKED: &str = "parked";
 /// streams are held.
 pub(super) fn first_of_each(held: &[Held]) -> (Vec<(i64, &'static str)>, u64) {
     let mut streams: HashMap<StreamKey, (i64, &'static str)> = HashMap::new();
-    for Held { stream, position, hold, .. } in held {
-        let state = if *hold == Hold::Parked { PARKED } else { WAITING };
-        let first = streams.entry(*stream).or_insert((*position, state));
-        *first = (*first).min((*position, state));
+    for Held { stream, entry, hold, .. } in held {
+        let state = match hold {
+            Hold::Parked => PARKED,
+            Hold::Waiting { .. } => WAITING,
+            Hold::Delivered => continue,
+        };
+        let first = streams.entry(*stream).or_insert((entry.position, state));
+        *first = (*first).min((entry.position, state));
     }
     let total = streams.len() as u64;
     let mut first: Vec<(i64, &'static str)> = streams.into_values().collect();

@@ -1,14 +1,16 @@
 //! An outbox in memory: for tests, and for applications whose events need not outlive the process.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Bound;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::operator::{Act, AttemptRecord, AuditRecord, DeadLetter, End, Operator, Pruned, Retention, Selection};
+use super::operator::{
+    Act, AttemptRecord, AuditRecord, DeadLetter, End, Operator, Pruned, Retention, Selection, ambiguous,
+};
 use super::{
     BlockedStream, Failed, Fate, Held, Hold, Lease, OutboxStorageStrategy, Page, PageBounds, Registry, RelayState,
     Settled, Status, StorageError, Wanted, Watch,
@@ -16,7 +18,7 @@ use super::{
 use crate::entry::StreamKey;
 use crate::publisher::{Attempt, Outcome};
 use crate::recorded::NewEvent;
-use crate::row::{Column, Field, RawEntry, Row};
+use crate::row::{Column, EntryId, Field, RawEntry, Row};
 use crate::serde::{StoredData, StoredValue};
 use crate::settlement::History;
 
@@ -38,9 +40,9 @@ struct Shared {
 struct Kept {
     entries: BTreeMap<i64, RawEntry>,
     last_position: i64,
-    waiting: BTreeMap<i64, Waiting>,
-    attempts: BTreeMap<i64, Vec<AttemptRecord>>,
-    dead: BTreeMap<i64, Dead>,
+    waiting: BTreeMap<EntryId, Waiting>,
+    attempts: BTreeMap<EntryId, Vec<AttemptRecord>>,
+    dead: BTreeMap<EntryId, Dead>,
     audit: Vec<AuditRecord>,
     generation: u64,
     /// Raised by every change.
@@ -57,6 +59,8 @@ struct Waiting {
     history: History,
     reason: String,
     delivered_to: Vec<String>,
+    /// The entry was delivered, and is not to be published again.
+    undeletable: bool,
 }
 
 struct Dead {
@@ -72,11 +76,12 @@ struct Dead {
 impl MemoryOutbox {
     /// Appends a row as a foreign program might: with anything in it. Its position is given here.
     pub fn append_raw(&self, row: &Row<'_>) -> i64 {
-        self.change(|kept| {
-            kept.last_position += 1;
-            kept.entries.insert(kept.last_position, RawEntry::new(kept.last_position, row));
-            kept.last_position
-        })
+        self.change(|kept| kept.append(row))
+    }
+
+    /// Puts a row where a foreign program might: at any position, in the place of the entry that has it.
+    pub fn put_raw(&self, position: i64, row: &Row<'_>) {
+        self.change(|kept| kept.entries.insert(position, RawEntry::new(position, row)));
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -94,7 +99,7 @@ impl MemoryOutbox {
 
 impl OutboxStorageStrategy for MemoryOutbox {
     fn append(&self, events: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError> {
-        Ok(events.iter().map(|(event, data)| self.append_raw(&row(event, data))).collect())
+        Ok(self.change(|kept| events.iter().map(|(event, data)| kept.append(&row(event, data))).collect()))
     }
 
     fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
@@ -105,11 +110,17 @@ impl OutboxStorageStrategy for MemoryOutbox {
         Ok(Box::new(MemoryLease(self.clone())))
     }
 
-    fn entries(&self, after: i64, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError> {
+    fn entries(
+        &self,
+        range: RangeInclusive<i64>,
+        bounds: PageBounds,
+        wanted: Wanted<'_>,
+    ) -> Result<Page, StorageError> {
         let kept = self.kept();
-        // The least position that there is stands for the beginning, and is one itself.
-        let first = if after == i64::MIN { Bound::Unbounded } else { Bound::Excluded(after) };
-        let mut rest = kept.entries.range((first, Bound::Unbounded)).take(bounds.looked_at_max);
+        if range.is_empty() {
+            return Ok(Page { end: true, ..Page::default() });
+        }
+        let mut rest = kept.entries.range(range).take(bounds.looked_at_max);
         let mut page = Page::default();
         let (mut looked_at, mut bytes) = (0, 0);
         while page.entries.len() < bounds.read_max && bytes < bounds.bytes_max {
@@ -119,7 +130,7 @@ impl OutboxStorageStrategy for MemoryOutbox {
             };
             looked_at += 1;
             page.last = Some(*position);
-            if wanted(*position, entry.stream_key()) {
+            if wanted(entry.id(), entry.stream_key()) {
                 bytes += entry.bytes();
                 page.entries.push(entry.clone());
             }
@@ -129,19 +140,18 @@ impl OutboxStorageStrategy for MemoryOutbox {
 
     fn held(&self) -> Result<Vec<Held>, StorageError> {
         let kept = self.kept();
-        let stream = |position: &i64| kept.entries.get(position).map(RawEntry::stream_key);
-        let waiting = kept.waiting.iter().filter_map(|(position, waiting)| {
-            let Waiting { failed_at, retry_at, history, .. } = *waiting;
-            let hold = Hold::Waiting { failed_at, retry_at, history };
+        let waiting = kept.waiting.iter().filter_map(|(id, waiting)| {
+            let Waiting { failed_at, retry_at, history, undeletable, .. } = *waiting;
+            let hold = if undeletable { Hold::Delivered } else { Hold::Waiting { failed_at, retry_at, history } };
             let delivered_to = waiting.delivered_to.clone();
-            stream(position).map(|stream| Held { stream, position: *position, hold, delivered_to })
+            kept.entry(*id).map(|entry| Held { stream: entry.stream_key(), entry: *id, hold, delivered_to })
         });
         let parked = kept.dead.iter().filter(|(_, dead)| dead.parks_stream);
         // A dead letter whose stream cannot be told parks none.
-        let parked = parked.filter_map(|(position, dead)| {
+        let parked = parked.filter_map(|(id, dead)| {
             let row = dead.entry.row();
             let stream = StreamKey::told(&row.tenant_id, &row.stream_id)?;
-            Some(Held { stream, position: *position, hold: Hold::Parked, delivered_to: Vec::new() })
+            Some(Held { stream, entry: *id, hold: Hold::Parked, delivered_to: Vec::new() })
         });
         Ok(waiting.chain(parked).collect())
     }
@@ -150,16 +160,8 @@ impl OutboxStorageStrategy for MemoryOutbox {
         usize::MAX
     }
 
-    fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
-        self.change(|kept| {
-            for entry in settled {
-                match entry {
-                    Settled::Delivered { position, .. } => kept.remove(*position),
-                    Settled::Failed(failed) => kept.fail(failed),
-                }
-            }
-        });
-        Ok(())
+    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
+        Ok(self.change(|kept| settled.iter().filter(|settled| kept.settle(settled)).count()))
     }
 
     fn sync(&self) -> Result<(), StorageError> {
@@ -170,10 +172,13 @@ impl OutboxStorageStrategy for MemoryOutbox {
         let (first, blocked_streams_total) = first_of_each(&self.held()?);
         let kept = self.kept();
         let oldest = kept.entries.values().next();
+        let undeletable: Vec<&Waiting> = kept.waiting.values().filter(|waiting| waiting.undeletable).collect();
         Ok(Status {
-            pending: kept.entries.len() as u64,
+            pending: kept.entries.len().saturating_sub(undeletable.len()) as u64,
             oldest_created_at: oldest.and_then(|entry| shown_time(&entry.row().created_at)),
-            waiting: kept.waiting.len() as u64,
+            waiting: kept.waiting.values().filter(|waiting| !waiting.undeletable).count() as u64,
+            undeletable: undeletable.len() as u64,
+            undeletable_reason: undeletable.first().map(|waiting| waiting.reason.clone()),
             dead_letters: kept.dead.len() as u64,
             last_position: kept.last_position,
             blocked_streams_total,
@@ -202,21 +207,57 @@ impl OutboxStorageStrategy for MemoryOutbox {
 }
 
 impl Kept {
-    fn remove(&mut self, position: i64) {
-        self.entries.remove(&position);
-        self.waiting.remove(&position);
-        self.attempts.remove(&position);
+    fn append(&mut self, row: &Row<'_>) -> i64 {
+        self.last_position += 1;
+        self.entries.insert(self.last_position, RawEntry::new(self.last_position, row));
+        self.last_position
+    }
+
+    /// The entry, if it is there: another one may have its position.
+    fn entry(&self, id: EntryId) -> Option<&RawEntry> {
+        self.entries.get(&id.position).filter(|entry| entry.id() == id)
+    }
+
+    /// Settles one, and says whether it was there.
+    fn settle(&mut self, settled: &Settled) -> bool {
+        let id = settled.entry();
+        let is_there = self.entry(id).is_some();
+        match settled {
+            Settled::Vanished { .. } => {
+                self.forget(id);
+                return true;
+            }
+            Settled::Delivered { .. } => {
+                self.forget(id);
+                if is_there {
+                    self.entries.remove(&id.position);
+                }
+            }
+            Settled::Failed(failed) if is_there => self.fail(failed),
+            Settled::Undeletable { at, reason, .. } if is_there => {
+                let (history, reason, delivered_to) = (History::default(), reason.clone(), Vec::new());
+                let waiting =
+                    Waiting { failed_at: *at, retry_at: *at, history, reason, delivered_to, undeletable: true };
+                self.waiting.insert(id, waiting);
+            }
+            Settled::Failed(_) | Settled::Undeletable { .. } => {}
+        }
+        is_there
+    }
+
+    fn forget(&mut self, id: EntryId) {
+        self.waiting.remove(&id);
+        self.attempts.remove(&id);
     }
 
     fn fail(&mut self, failed: &Failed) {
-        let Failed { position, at, attempt, others, delivered_to, history, fate } = failed;
-        if !self.entries.contains_key(position) {
-            return;
-        }
+        let Failed { entry: id, at, attempt, others, delivered_to, history, fate } = failed;
         let (outcome, reason) = (attempt.outcome.name(), attempt.outcome.reason().to_owned());
         // One that used up no attempt may be told again and again.
         let counted = |attempt: &&Attempt| !matches!(attempt.outcome, Outcome::Unavailable { .. });
+        let uuid = self.entry(*id).and_then(|entry| entry.row().shown(Column::Uuid)).unwrap_or_default();
         let records = std::iter::once(attempt).chain(others).filter(counted).map(|attempt| AttemptRecord {
+            uuid: uuid.clone(),
             attempt: history.attempts,
             at: *at,
             outcome: attempt.outcome.name().into(),
@@ -226,121 +267,157 @@ impl Kept {
             given_back: false,
             publisher: attempt.publisher.as_deref().map(Into::into),
         });
-        self.attempts.entry(*position).or_default().extend(records);
+        self.attempts.entry(*id).or_default().extend(records);
         let delivered_to = delivered_to.iter().map(ToString::to_string).collect();
         match *fate {
             Fate::Retry { at: retry_at } => {
-                let waiting = Waiting { failed_at: *at, retry_at, history: *history, reason, delivered_to };
-                self.waiting.insert(*position, waiting);
+                let waiting =
+                    Waiting { failed_at: *at, retry_at, history: *history, reason, delivered_to, undeletable: false };
+                self.waiting.insert(*id, waiting);
             }
             Fate::DeadLetter { park } => {
-                self.waiting.remove(position);
-                if let Some(entry) = self.entries.remove(position) {
+                self.waiting.remove(id);
+                if let Some(entry) = self.entries.remove(&id.position) {
                     let (history, died_at, parks_stream) = (*history, *at, park);
                     let dead = Dead { entry, history, outcome, reason, died_at, parks_stream, delivered_to };
-                    self.dead.insert(*position, dead);
+                    self.dead.insert(*id, dead);
                 }
             }
         }
     }
 
     fn blocked(&self, position: i64, state: &'static str) -> Option<BlockedStream> {
-        let (waiting, dead) = (self.waiting.get(&position), self.dead.get(&position));
-        let (entry, attempts, retry_at, reason) = match state {
-            WAITING => {
-                let Waiting { retry_at, history, reason, .. } = waiting?;
-                (self.entries.get(&position)?, history.attempts, Some(*retry_at), reason)
-            }
-            _ => dead.map(|dead| (&dead.entry, dead.history.attempts, None, &dead.reason))?,
+        let (entry, attempts, retry_at, reason) = if state == WAITING {
+            let entry = self.entries.get(&position)?;
+            let Waiting { retry_at, history, reason, .. } = self.waiting.get(&entry.id())?;
+            (entry, history.attempts, Some(*retry_at), reason)
+        } else {
+            let (_, dead) = self.dead.iter().find(|(id, dead)| id.position == position && dead.parks_stream)?;
+            (&dead.entry, dead.history.attempts, None, &dead.reason)
         };
         Some(BlockedStream::new(position, state, &entry.row(), attempts, retry_at, reason.clone()))
     }
 
-    fn selected(&self, selection: &Selection) -> impl Iterator<Item = &Dead> {
-        self.dead
-            .iter()
-            .filter(move |(position, dead)| match selection {
-                Selection::Positions(positions) => positions.contains(position),
-                Selection::Matching(filter) => filter.matches(**position, &dead.entry.row(), &dead.end()),
-            })
-            .map(|(_, dead)| dead)
+    fn selected(&self, selection: &Selection) -> Vec<EntryId> {
+        let is_selected = |id: &EntryId, dead: &Dead| match selection {
+            Selection::Positions(positions) => positions.contains(&id.position),
+            Selection::Uuids(uuids) => dead.entry.row().shown(Column::Uuid).is_some_and(|uuid| uuids.contains(&uuid)),
+            Selection::Matching(filter) => filter.matches(id.position, &dead.entry.row(), &dead.end()),
+        };
+        self.dead.iter().filter(|(id, dead)| is_selected(id, dead)).map(|(id, _)| *id).collect()
     }
 
-    fn record(&mut self, act: &str, position: i64, detail: String, by: &Act) {
-        let uuid = self.dead.get(&position).and_then(|dead| dead.entry.row().shown(Column::Uuid));
+    fn record(&mut self, act: &str, id: EntryId, detail: String, by: &Act) {
+        let uuid = self.dead.get(&id).and_then(|dead| dead.entry.row().shown(Column::Uuid));
         let (at, who, act) = (by.at, by.who.clone(), act.to_owned());
-        self.audit.push(AuditRecord { at, who, act, position: Some(position), uuid, detail });
+        self.audit.push(AuditRecord { at, who, act, position: Some(id.position), uuid, detail });
+    }
+
+    /// Puts one back. Returns its position, or None where somebody has put it back by hand.
+    fn retry(&mut self, id: EntryId, by: &Act) -> Option<i64> {
+        let taken = self.entries.get(&id.position).map(RawEntry::id);
+        if taken == Some(id) {
+            return None;
+        }
+        let put_back = match taken {
+            None => id,
+            Some(_) => {
+                self.last_position += 1;
+                EntryId { position: self.last_position, ..id }
+            }
+        };
+        let moved =
+            format!("another entry has its place: it is at position {} now, behind all others", put_back.position);
+        self.record("retry", id, if put_back == id { String::new() } else { moved }, by);
+        let dead = self.dead.remove(&id)?;
+        self.entries.insert(put_back.position, RawEntry::new(put_back.position, &dead.entry.row()));
+        let (at, reason, delivered_to) = (by.at, "retried by hand".into(), dead.delivered_to);
+        let history = History::default();
+        let waiting = Waiting { failed_at: at, retry_at: at, history, reason, delivered_to, undeletable: false };
+        self.waiting.insert(put_back, waiting);
+        if let Some(attempts) = self.attempts.remove(&id) {
+            self.attempts.insert(put_back, attempts);
+        }
+        Some(put_back.position)
+    }
+
+    /// Replaces columns of a dead letter. With another uuid it is known as another entry.
+    fn mend(&mut self, mut id: EntryId, changes: &[(Column, Field<'_>)], by: &Act) {
+        for (column, new) in changes {
+            let Some(dead) = self.dead.get(&id) else { return };
+            let row = dead.entry.row();
+            let old = (row.field(*column) != new).then(|| row.field(*column).shown().unwrap_or_default());
+            let mended = RawEntry::new(id.position, &row.with(*column, new.clone()));
+            if let Some(old) = old {
+                self.record("edit", id, format!("{} was: {old}", column.name()), by);
+            }
+            let Some(dead) = self.dead.remove(&id) else { return };
+            let attempts = self.attempts.remove(&id);
+            id = mended.id();
+            self.dead.insert(id, Dead { entry: mended, ..dead });
+            attempts.into_iter().for_each(|attempts| _ = self.attempts.insert(id, attempts));
+        }
     }
 }
 
 impl Operator for MemoryOutbox {
     fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
         let kept = self.kept();
-        let selected = kept.selected(selection).take(limit);
+        let selected = kept.selected(selection).into_iter().take(limit).filter_map(|id| kept.dead.get(&id));
         Ok(selected.map(|dead| DeadLetter::listed(dead.entry.position, dead.entry.row(), dead.end())).collect())
     }
 
-    fn dead_letter(&self, position: i64) -> Result<Option<DeadLetter>, StorageError> {
-        Ok(self.kept().dead.get(&position).map(|dead| DeadLetter::new(position, &dead.entry.row(), dead.end())))
+    fn dead_letter(&self, selection: &Selection) -> Result<Option<DeadLetter>, StorageError> {
+        let kept = self.kept();
+        let first = kept.selected(selection).first().and_then(|id| kept.dead.get(id));
+        Ok(first.map(|dead| DeadLetter::new(dead.entry.position, &dead.entry.row(), dead.end())))
     }
 
     fn dead_entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError> {
-        Ok(self.kept().dead.get(&position).map(|dead| dead.entry.clone()))
+        let kept = self.kept();
+        let selected = kept.selected(&Selection::Positions(vec![position]));
+        Ok(selected.first().and_then(|id| kept.dead.get(id)).map(|dead| dead.entry.clone()))
     }
 
     fn attempts(&self, position: i64) -> Result<Vec<AttemptRecord>, StorageError> {
-        Ok(self.kept().attempts.get(&position).cloned().unwrap_or_default())
+        let kept = self.kept();
+        let made = kept.attempts.iter().filter(|(id, _)| id.position == position);
+        Ok(made.flat_map(|(_, attempts)| attempts).cloned().collect())
     }
 
     fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
         Ok(self.change(|kept| {
-            let positions: Vec<i64> = kept.selected(selection).map(|dead| dead.entry.position).collect();
             kept.generation += 1;
-            let mut retried = Vec::new();
-            for position in positions {
-                if kept.dead.contains_key(&position) {
-                    kept.record("retry", position, String::new(), by);
-                }
-                if let Some(dead) = kept.dead.remove(&position) {
-                    kept.entries.insert(position, dead.entry);
-                    let (at, reason) = (by.at, "retried by hand".into());
-                    let (history, delivered_to) = (History::default(), dead.delivered_to);
-                    let waiting = Waiting { failed_at: at, retry_at: at, history, reason, delivered_to };
-                    kept.waiting.insert(position, waiting);
-                    retried.push(position);
-                }
-            }
-            retried
+            let selected = kept.selected(selection);
+            selected.into_iter().filter_map(|id| kept.retry(id, by)).collect()
         }))
     }
 
-    fn discard_dead_letters(&self, positions: &[i64], by: &Act) -> Result<Vec<i64>, StorageError> {
+    fn discard_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
         Ok(self.change(|kept| {
             kept.generation += 1;
-            let found: Vec<i64> = positions.iter().copied().filter(|it| kept.dead.contains_key(it)).collect();
-            for position in &found {
-                kept.record("discard", *position, String::new(), by);
-                kept.dead.remove(position);
-                kept.attempts.remove(position);
+            let found = kept.selected(selection);
+            for id in &found {
+                kept.record("discard", *id, String::new(), by);
+                kept.dead.remove(id);
+                kept.attempts.remove(id);
             }
-            found
+            found.into_iter().map(|id| id.position).collect()
         }))
     }
 
     fn mend_dead_letter(&self, position: i64, changes: &[(Column, Field<'_>)], by: &Act) -> Result<bool, StorageError> {
-        Ok(self.change(|kept| {
+        self.change(|kept| {
             kept.generation += 1;
-            for (column, new) in changes {
-                let Some(dead) = kept.dead.get_mut(&position) else { return false };
-                let row = dead.entry.row();
-                let old = (row.field(*column) != new).then(|| row.field(*column).shown().unwrap_or_default());
-                dead.entry = RawEntry::new(position, &row.with(*column, new.clone()));
-                if let Some(old) = old {
-                    kept.record("edit", position, format!("{} was: {old}", column.name()), by);
+            match kept.selected(&Selection::Positions(vec![position])).as_slice() {
+                [] => Ok(false),
+                [id] => {
+                    kept.mend(*id, changes, by);
+                    Ok(true)
                 }
+                several => Err(ambiguous(several.len(), position)),
             }
-            kept.dead.contains_key(&position)
-        }))
+        })
     }
 
     fn audit(&self, limit: usize) -> Result<Vec<AuditRecord>, StorageError> {
@@ -352,13 +429,13 @@ impl Operator for MemoryOutbox {
         let old = |keep: Option<Duration>, at: Timestamp| {
             keep.is_some_and(|keep| Duration::try_from(by.at.duration_since(at)).is_ok_and(|age| age > keep))
         };
-        let dead: Vec<i64> = (kept.dead.iter())
+        let dead: Vec<EntryId> = (kept.dead.iter())
             .filter(|(_, dead)| !dead.parks_stream && old(retention.dead_letters, dead.died_at))
-            .map(|(position, _)| *position)
+            .map(|(id, _)| *id)
             .collect();
         let is_old = |attempt: &AttemptRecord| old(retention.attempts, attempt.at);
         let attempts: usize = (kept.attempts.iter())
-            .filter(|(position, _)| !kept.dead.contains_key(position))
+            .filter(|(id, _)| !kept.dead.contains_key(id))
             .map(|(_, attempts)| attempts.iter().filter(|attempt| is_old(attempt)).count())
             .sum();
         let audit = kept.audit.iter().filter(|record| old(retention.audit, record.at)).count();
@@ -373,13 +450,13 @@ impl Operator for MemoryOutbox {
         }
         let (mut attempts_left, mut audit_left) = (bound(attempts), bound(audit));
         kept.audit.retain(|record| !(old(retention.audit, record.at) && take_one(&mut audit_left)));
-        let still_dead: Vec<i64> = kept.dead.keys().copied().collect();
-        for (_, attempts) in kept.attempts.iter_mut().filter(|(position, _)| !still_dead.contains(position)) {
+        let still_dead: Vec<EntryId> = kept.dead.keys().copied().collect();
+        for (_, attempts) in kept.attempts.iter_mut().filter(|(id, _)| !still_dead.contains(id)) {
             attempts.retain(|attempt| !(is_old(attempt) && take_one(&mut attempts_left)));
         }
-        for position in dead.into_iter().take(limit) {
-            kept.dead.remove(&position);
-            kept.attempts.remove(&position);
+        for id in dead.into_iter().take(limit) {
+            kept.dead.remove(&id);
+            kept.attempts.remove(&id);
         }
         if pruned.dead_letters > 0 {
             let (who, act, detail) = (by.who.clone(), "prune".into(), format!("{} dead letters", pruned.dead_letters));

@@ -1,5 +1,6 @@
 //! No outbox: what is appended to it is gone, and nothing is ever published.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,7 +27,7 @@ impl OutboxStorageStrategy for NoOutbox {
         Ok(Box::new(Self))
     }
 
-    fn entries(&self, _: i64, _: PageBounds, _: Wanted<'_>) -> Result<Page, StorageError> {
+    fn entries(&self, _: RangeInclusive<i64>, _: PageBounds, _: Wanted<'_>) -> Result<Page, StorageError> {
         Ok(Page { end: true, ..Page::default() })
     }
 
@@ -38,8 +39,8 @@ impl OutboxStorageStrategy for NoOutbox {
         usize::MAX
     }
 
-    fn settle(&self, _: &[Settled]) -> Result<(), StorageError> {
-        Ok(())
+    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
+        Ok(settled.len())
     }
 
     fn sync(&self) -> Result<(), StorageError> {
@@ -95,7 +96,7 @@ impl Operator for NoOutbox {
         Ok(Vec::new())
     }
 
-    fn dead_letter(&self, _: i64) -> Result<Option<DeadLetter>, StorageError> {
+    fn dead_letter(&self, _: &Selection) -> Result<Option<DeadLetter>, StorageError> {
         Ok(None)
     }
 
@@ -111,7 +112,7 @@ impl Operator for NoOutbox {
         Ok(Vec::new())
     }
 
-    fn discard_dead_letters(&self, _: &[i64], _: &Act) -> Result<Vec<i64>, StorageError> {
+    fn discard_dead_letters(&self, _: &Selection, _: &Act) -> Result<Vec<i64>, StorageError> {
         Ok(Vec::new())
     }
 

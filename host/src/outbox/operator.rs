@@ -20,12 +20,12 @@ pub trait Operator {
     /// [`StorageError`].
     fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError>;
 
-    /// A dead letter, whole, as far as a publisher could be given it; none where there is none.
+    /// The first dead letter that is selected, whole, as far as a publisher could be given it; none where there is none.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
-    fn dead_letter(&self, position: i64) -> Result<Option<DeadLetter>, StorageError>;
+    fn dead_letter(&self, selection: &Selection) -> Result<Option<DeadLetter>, StorageError>;
 
     /// A dead letter as the entry that it was; none where there is none.
     ///
@@ -34,15 +34,16 @@ pub trait Operator {
     /// [`StorageError`].
     fn dead_entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError>;
 
-    /// The attempts on record of an entry or a dead letter, oldest first.
+    /// The attempts on record of the entries and dead letters that have, or had, this position, oldest first.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     fn attempts(&self, position: i64) -> Result<Vec<AttemptRecord>, StorageError>;
 
-    /// Puts dead letters back into the outbox, at their old places, with the same uuid and no attempts used up. Returns
-    /// the positions of those that were.
+    /// Puts dead letters back into the outbox, at their old places, with the same uuid and no attempts used up; one whose
+    /// place another entry has by now comes behind all others. One that somebody has put back by hand stays as it is.
+    /// Returns the positions of those that were put back.
     ///
     /// # Errors
     ///
@@ -54,7 +55,7 @@ pub trait Operator {
     /// # Errors
     ///
     /// [`StorageError`].
-    fn discard_dead_letters(&self, positions: &[i64], by: &Act) -> Result<Vec<i64>, StorageError>;
+    fn discard_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError>;
 
     /// Replaces a dead letter's data by `data`, JSON. Returns false where there is none.
     ///
@@ -70,7 +71,8 @@ pub trait Operator {
     ///
     /// # Errors
     ///
-    /// [`StorageError`]; nothing is replaced then.
+    /// [`StorageError`]; nothing is replaced then. Among them [`StorageError::Declined`] where several dead letters have this
+    /// position.
     fn mend_dead_letter(&self, position: i64, changes: &[(Column, Field<'_>)], by: &Act) -> Result<bool, StorageError>;
 
     /// The newest records of the audit table, newest first, at most `limit`.
@@ -120,6 +122,8 @@ pub struct DeadLetterFilter {
 pub enum Selection {
     /// Those at these positions.
     Positions(Vec<i64>),
+    /// Those of the events with these uuids, as they are shown.
+    Uuids(Vec<String>),
     /// All that match.
     Matching(DeadLetterFilter),
 }
@@ -241,6 +245,8 @@ impl DeadLetterFilter {
 /// An attempt that is on record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AttemptRecord {
+    /// The uuid of the event, as far as it can be shown.
+    pub uuid: String,
     /// Its number, from 1.
     pub attempt: u32,
     /// When it failed.
@@ -311,4 +317,11 @@ impl std::ops::AddAssign for Pruned {
         self.attempts += more.attempts;
         self.audit += more.audit;
     }
+}
+
+/// Several dead letters have a position that should name one.
+pub(super) fn ambiguous(found: usize, position: i64) -> StorageError {
+    StorageError::Declined(format!(
+        "{found} dead letters have position {position}, which was given again: retry or discard one of them by its uuid first"
+    ))
 }

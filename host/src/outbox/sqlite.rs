@@ -1,5 +1,6 @@
 //! The outbox in a SQLite database, beside the application's own tables.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,9 @@ mod append;
 mod beside;
 mod checkpoints;
 mod connection;
+mod dead_columns;
 mod doubt;
+mod identity;
 mod lease;
 mod look;
 mod names;
@@ -32,6 +35,7 @@ mod schema;
 mod settle;
 mod settler;
 mod status;
+mod table;
 mod turns;
 mod value;
 mod wal;
@@ -188,11 +192,19 @@ impl OutboxStorageStrategy for SqliteOutbox {
     fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
         let lease = lease::FileLease::take(&self.path)?;
         self.reopen()?;
+        for warning in table::warnings(&self.reader()).map_err(self.error("look at the table outbox"))? {
+            tracing::warn!("{warning}");
+        }
         lease.opened(&self.path)
     }
 
-    fn entries(&self, after: i64, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError> {
-        page::read(&self.reader(), after, bounds, wanted).map_err(self.error("read the outbox"))
+    fn entries(
+        &self,
+        range: RangeInclusive<i64>,
+        bounds: PageBounds,
+        wanted: Wanted<'_>,
+    ) -> Result<Page, StorageError> {
+        page::read(&self.reader(), range, bounds, wanted).map_err(self.error("read the outbox"))
     }
 
     fn held(&self) -> Result<Vec<Held>, StorageError> {
@@ -203,7 +215,7 @@ impl OutboxStorageStrategy for SqliteOutbox {
         self.settler().settle_max()
     }
 
-    fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
+    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
         self.settler().settle(settled, self.has_written.swap(false, Ordering::Relaxed))
     }
 
@@ -221,7 +233,7 @@ impl OutboxStorageStrategy for SqliteOutbox {
     }
 
     fn generation(&self) -> Result<u64, StorageError> {
-        schema::generation(&self.reader(), schema::GENERATION).map_err(self.error("read the outbox's generation"))
+        schema::state(&self.reader()).map_err(self.error("read the outbox's generation"))
     }
 
     fn watch(&self) -> Result<Box<dyn Watch>, StorageError> {

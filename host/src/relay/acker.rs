@@ -1,8 +1,12 @@
 //! The commits: each group of settled entries leaves the outbox in one transaction, or in few, on a thread of its own.
+//!
+//! What cannot be committed for now (the database is busy, the disk is full) is tried again. What the storage refuses is
+//! found out one by one, so that only the entries at fault stay.
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use jiff::Timestamp;
 
 use super::Message;
 use super::lanes::LaneId;
@@ -10,6 +14,8 @@ use crate::outbox::{Act, Lease, OutboxStorageStrategy, Retention, Settled, Stora
 
 /// The pause before what failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// For how long a pass tries to commit, before it ends with an error.
+const PASS_PATIENCE: Duration = Duration::from_secs(30);
 /// How many records are pruned in one transaction.
 const PRUNE_MAX: usize = 500;
 
@@ -20,76 +26,173 @@ pub(super) struct Group {
     pub(super) settled: Vec<Settled>,
     /// When the first of them was settled.
     pub(super) since: Option<Instant>,
+    /// What the storage refused of them.
+    pub(super) refused: Vec<Refused>,
+}
+
+/// A settlement that the storage refuses, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Refused {
+    pub(super) settled: Settled,
+    pub(super) reason: String,
 }
 
 /// What the acker is to do.
 #[derive(Debug)]
 pub(super) enum Order {
     Commit(Group),
-    Prune { retention: Retention, by: Act },
+    /// What was refused is tried again.
+    TryAgain(Vec<Settled>),
+    Prune {
+        retention: Retention,
+        by: Act,
+    },
 }
 
-/// Carries out orders until there are no more, and hands on what is committed, to be synced.
-pub(super) fn run(
-    strategy: &dyn OutboxStorageStrategy,
-    lease: &dyn Lease,
-    orders: &Receiver<Order>,
-    give_up: &Receiver<()>,
-    committed: &Sender<Option<Group>>,
-    results: &Sender<Message>,
-) {
-    for order in orders {
-        let result = match order {
-            Order::Commit(group) => {
-                let mut rest = group.settled.as_slice();
-                match until_done(|| commit(strategy, lease, &mut rest, committed), give_up, results) {
-                    Ok(()) => {
-                        let _ = committed.send(Some(group));
-                        continue;
+/// What the acker works with.
+pub(super) struct Acker<'a> {
+    pub(super) strategy: &'a dyn OutboxStorageStrategy,
+    pub(super) lease: &'a dyn Lease,
+    pub(super) clock: fn() -> Timestamp,
+    pub(super) patience: Patience<'a>,
+    /// Ends with the acker, and with it the syncer.
+    pub(super) committed: Sender<Option<Group>>,
+}
+
+/// For how long to try what cannot be done for now.
+#[derive(Clone, Copy)]
+pub(super) struct Patience<'a> {
+    /// Closed when the relay gives up.
+    pub(super) give_up: &'a Receiver<()>,
+    /// Whether this is a pass, which is to end.
+    pub(super) in_pass: bool,
+    pub(super) results: &'a Sender<Message>,
+}
+
+impl Acker<'_> {
+    /// Carries out orders until there are no more, and hands on what is committed, to be synced.
+    pub(super) fn run(self, orders: &Receiver<Order>) {
+        for order in orders {
+            let result = match order {
+                Order::Commit(mut group) => {
+                    let (mut rest, mut refused) = (group.settled.as_slice(), Vec::new());
+                    match until_done(|| self.commit(&mut rest, &mut refused), self.patience) {
+                        Ok(()) => {
+                            group.refused = refused;
+                            let _ = self.committed.send(Some(group));
+                            continue;
+                        }
+                        Err(ended) => ended,
                     }
-                    Err(ended) => ended,
+                }
+                Order::TryAgain(settled) => self.try_again(settled),
+                Order::Prune { retention, by } => {
+                    Message::Pruned(self.strategy.operator().prune(&retention, &by, PRUNE_MAX, false))
+                }
+            };
+            if self.patience.results.send(result).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Commits what is left of a group, in as many pieces as the storage asks for.
+    fn commit(&self, rest: &mut &[Settled], refused: &mut Vec<Refused>) -> Result<(), StorageError> {
+        while !rest.is_empty() {
+            let (next, others) = rest.split_at(self.strategy.settle_max().clamp(1, rest.len()));
+            self.lease.check()?;
+            match self.settle(next) {
+                Err(error) if error.is_refusal() => self.commit_each(rest, next.len(), refused)?,
+                settled => {
+                    settled?;
+                    *rest = others;
                 }
             }
-            Order::Prune { retention, by } => {
-                Message::Pruned(strategy.operator().prune(&retention, &by, PRUNE_MAX, false))
+            if !rest.is_empty() {
+                // Synced at once, it is no burden to another program's sync.
+                let _ = self.committed.send(None);
             }
-        };
-        if results.send(result).is_err() {
-            return;
         }
+        Ok(())
+    }
+
+    /// Commits the first `number` that are left one by one. What is refused stays; what was delivered among it is written
+    /// down as such, so that no later relay publishes it again.
+    fn commit_each(
+        &self,
+        rest: &mut &[Settled],
+        number: usize,
+        refused: &mut Vec<Refused>,
+    ) -> Result<(), StorageError> {
+        for _ in 0..number {
+            let Some((next, others)) = rest.split_first() else { break };
+            match self.settle(std::slice::from_ref(next)) {
+                Err(error) if error.is_refusal() => {
+                    let reason = error.to_string();
+                    self.write_down(next, &reason)?;
+                    refused.push(Refused { settled: next.clone(), reason });
+                }
+                settled => settled?,
+            }
+            *rest = others;
+        }
+        Ok(())
+    }
+
+    fn write_down(&self, refused: &Settled, reason: &str) -> Result<(), StorageError> {
+        let Settled::Delivered { entry, .. } = *refused else { return Ok(()) };
+        let undeletable = Settled::Undeletable { entry, at: (self.clock)(), reason: reason.to_owned() };
+        match self.settle(&[undeletable]) {
+            Err(error) if error.is_refusal() => {
+                tracing::error!(
+                    position = entry.position,
+                    "this entry was delivered, and neither can it be removed nor can that be written down ({error}): it is \
+                     published again when the relay begins anew"
+                );
+                Ok(())
+            }
+            settled => settled,
+        }
+    }
+
+    fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
+        if self.strategy.settle(settled)? < settled.len() {
+            // Somebody removed entries, or put others into their places.
+            let _ = self.patience.results.send(Message::Changed);
+        }
+        Ok(())
+    }
+
+    /// Tries once more what was refused.
+    fn try_again(&self, settled: Vec<Settled>) -> Message {
+        let (mut rest, mut refused) = (settled.as_slice(), Vec::new());
+        let tried = self.lease.check().and_then(|()| self.commit(&mut rest, &mut refused));
+        let tried = tried.and_then(|()| self.strategy.sync());
+        if let Err(error) = tried {
+            let reason = error.to_string();
+            let all = settled.into_iter().map(|settled| Refused { settled, reason: reason.clone() });
+            return Message::TriedAgain { settled: Vec::new(), refused: all.collect() };
+        }
+        let is_refused = |settled: &Settled| refused.iter().any(|it| it.settled.entry() == settled.entry());
+        let settled = settled.iter().filter(|settled| !is_refused(settled)).map(Settled::entry).collect();
+        Message::TriedAgain { settled, refused }
     }
 }
 
-/// Commits what is left of a group, in as many pieces as the storage asks for.
-fn commit(
-    strategy: &dyn OutboxStorageStrategy,
-    lease: &dyn Lease,
-    rest: &mut &[Settled],
-    committed: &Sender<Option<Group>>,
-) -> Result<(), StorageError> {
-    while !rest.is_empty() {
-        let (next, others) = rest.split_at(strategy.settle_max().clamp(1, rest.len()));
-        lease.check()?;
-        strategy.settle(next)?;
-        *rest = others;
-        if !rest.is_empty() {
-            // Synced at once, it is no burden to another program's sync.
-            let _ = committed.send(None);
-        }
-    }
-    Ok(())
-}
-
-/// Tries something again until it can be done, or until the relay gives up: `give_up` is closed then.
+/// Tries something again until it can be done, or until the relay gives up; a pass gives up by itself. What will not pass
+/// ends the session.
 pub(super) fn until_done(
     mut step: impl FnMut() -> Result<(), StorageError>,
-    give_up: &Receiver<()>,
-    results: &Sender<Message>,
+    patience: Patience<'_>,
 ) -> Result<(), Message> {
+    let Patience { give_up, in_pass, results } = patience;
+    let since = Instant::now();
     loop {
         match step() {
             Ok(()) => return Ok(()),
-            Err(error) if error.is_replaced() => return Err(Message::Lost(error)),
+            Err(error) if !error.is_passing() || (in_pass && since.elapsed() >= PASS_PATIENCE) => {
+                return Err(Message::Lost(error));
+            }
             Err(error) => {
                 let _ = results.send(Message::NotCommitted(error));
             }

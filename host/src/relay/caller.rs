@@ -17,6 +17,7 @@ use crate::outbox::{Lease, StorageError};
 use crate::publisher::{Attempt, Outcome, Publisher};
 use crate::publishers::{Legs, Publishers};
 use crate::recorded::Recorded;
+use crate::row::EntryId;
 use crate::serde::Serde;
 use crate::settlement::History;
 
@@ -56,7 +57,7 @@ pub(super) struct Finished {
 /// What became of an entry that was tried.
 #[derive(Debug)]
 pub(super) struct Called {
-    pub(super) position: i64,
+    pub(super) entry: EntryId,
     pub(super) tried_before: bool,
     /// The publishers that answered with anything but that they are unavailable.
     pub(super) available: Legs,
@@ -166,7 +167,7 @@ impl<'a> Caller<'a> {
         self.marked_all = self.at_once && entries > 1;
         if self.marked_all {
             let claims = self.taken.iter().flat_map(|job| &job.claims);
-            self.mark(&claims.map(|claim| claim.entry.position).collect::<Vec<_>>());
+            self.mark(&claims.map(|claim| claim.id.position).collect::<Vec<_>>());
         }
         true
     }
@@ -216,7 +217,7 @@ impl<'a> Caller<'a> {
         let mut calls = Vec::with_capacity(job.claims.len());
         let mut claims = job.claims.into_iter();
         for claim in claims.by_ref() {
-            let (position, facts) = (claim.entry.position, Facts::of(&claim));
+            let (position, facts) = (claim.id.position, Facts::of(&claim));
             let called = match claim.decode(serde) {
                 Ok(event) => {
                     let under_way = UnderWay { lane: job.lane, positions: &[position], calls: &mut calls };
@@ -283,7 +284,7 @@ impl<'a> Caller<'a> {
                 }
             }
         }
-        let positions: Vec<i64> = known.iter().map(|facts| facts.position).collect();
+        let positions: Vec<i64> = known.iter().map(|facts| facts.entry.position).collect();
         let under_way = UnderWay { lane: job.lane, positions: &positions, calls: &mut Vec::new() };
         let attempts = match events.as_slice() {
             [] => Some(Vec::new()),
@@ -392,7 +393,7 @@ impl Job {
 /// What is known of an entry beside its event.
 #[derive(Clone, Copy)]
 struct Facts {
-    position: i64,
+    entry: EntryId,
     history: History,
     tried_before: bool,
     route: Legs,
@@ -402,13 +403,13 @@ struct Facts {
 
 impl Facts {
     fn of(claim: &Claim) -> Self {
-        let Claim { ref entry, history, tried_before, route, delivered } = *claim;
-        Self { position: entry.position, history, tried_before, route, delivered, legs: claim.legs() }
+        let Claim { id, history, tried_before, route, delivered, .. } = *claim;
+        Self { entry: id, history, tried_before, route, delivered, legs: claim.legs() }
     }
 
     /// Each publisher has it now; these have answered.
     fn delivered(self, available: Legs) -> Called {
-        Called { position: self.position, tried_before: self.tried_before, available, failed: None }
+        Called { entry: self.entry, tried_before: self.tried_before, available, failed: None }
     }
 
     /// No publisher could be called with it.
@@ -417,7 +418,7 @@ impl Facts {
     }
 
     fn called(self, answers: Answers, clock: impl FnOnce() -> Timestamp) -> Called {
-        let Self { position, tried_before, history, .. } = self;
+        let Self { entry, tried_before, history, .. } = self;
         let Answers { attempt, delivered, available, unavailable, others } = answers;
         if attempt.as_ref().is_some_and(|attempt| attempt.outcome == Outcome::Delivered) {
             return self.delivered(available);
@@ -425,7 +426,7 @@ impl Facts {
         let in_part = !delivered.is_empty();
         let delivered = self.delivered | delivered;
         let failed = NotDelivered { history, delivered, in_part, attempt, unavailable, others, at: clock() };
-        Called { position, tried_before, available, failed: Some(Box::new(failed)) }
+        Called { entry, tried_before, available, failed: Some(Box::new(failed)) }
     }
 }
 
@@ -514,7 +515,7 @@ fn miscounted() -> Attempt {
     Outcome::Trapped { reason: "the publisher gave no answer for this event of a batch".into() }.into()
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }

@@ -67,8 +67,8 @@ fn jobs(positions: std::ops::RangeInclusive<i64>) -> Vec<Job> {
 type Told = (Vec<i64>, Vec<i64>);
 
 fn positions(finished: &Finished) -> Told {
-    let rest = finished.rest.iter().flatten().map(|claim| claim.entry.position);
-    (finished.calls.iter().map(|called| called.position).collect(), rest.collect())
+    let rest = finished.rest.iter().flatten().map(|claim| claim.id.position);
+    (finished.calls.iter().map(|called| called.entry.position).collect(), rest.collect())
 }
 
 /// Has one caller carry out `jobs`, and returns what was marked and told. `first_told` is called when it has told something.

@@ -25,7 +25,7 @@ impl Session<'_> {
 
     /// The database can be read and written.
     pub(super) fn not_degraded(&mut self) {
-        if self.condition.state == RelayCondition::Degraded {
+        if self.condition.state == RelayCondition::Degraded && self.unsettled.error().is_none() {
             self.set_condition(RelayCondition::Running, "");
         }
     }

@@ -1,5 +1,6 @@
 //! A storage in memory for the tests of those who settle: it notes what it is to do, and fails where it is told to.
 
+use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,6 +16,8 @@ pub(super) struct Faulty {
     pub(super) inner: MemoryOutbox,
     /// What it was to settle with each call; the second call fails.
     pub(super) settled: Mutex<Vec<Vec<i64>>>,
+    /// The entry that it refuses to remove.
+    pub(super) refused: Option<i64>,
     /// How many syncs fail before one succeeds.
     pub(super) failing_syncs: usize,
     pub(super) syncs: AtomicUsize,
@@ -25,10 +28,20 @@ impl OutboxStorageStrategy for Faulty {
         2
     }
 
-    fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
+    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
         let mut calls = self.settled.lock().unwrap();
-        calls.push(settled.iter().map(Settled::position).collect());
-        if calls.len() == 2 { Err(StorageError::Full) } else { self.inner.settle(settled) }
+        calls.push(settled.iter().map(|settled| settled.entry().position).collect());
+        if calls.len() == 2 {
+            return Err(StorageError::Full);
+        }
+        let refuses = |settled: &Settled| match settled {
+            Settled::Delivered { entry, .. } => self.refused == Some(entry.position),
+            _ => false,
+        };
+        if settled.iter().any(refuses) {
+            return Err(StorageError::Refused { doing: "settle", cause: "no such function: app".into() });
+        }
+        self.inner.settle(settled)
     }
 
     fn sync(&self) -> Result<(), StorageError> {
@@ -44,8 +57,13 @@ impl OutboxStorageStrategy for Faulty {
         self.inner.lease()
     }
 
-    fn entries(&self, after: i64, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError> {
-        self.inner.entries(after, bounds, wanted)
+    fn entries(
+        &self,
+        range: RangeInclusive<i64>,
+        bounds: PageBounds,
+        wanted: Wanted<'_>,
+    ) -> Result<Page, StorageError> {
+        self.inner.entries(range, bounds, wanted)
     }
 
     fn held(&self) -> Result<Vec<Held>, StorageError> {

@@ -2,18 +2,22 @@
 //!
 //! Each stream is a lane. Of a lane at most one job is under way at a time, and nothing behind an entry that waits for
 //! its retry. An entry that may not go yet is not kept in memory: the reader passes over it, the lane remembers from
-//! where on, and once nothing of the lane is under way the reader goes back there.
+//! where on, and once nothing of the lane is under way the reader goes back there. Which entries are under way is known
+//! one by one: whatever else appears in the outbox is new, wherever its position lies, and is read.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Instant;
 
+pub(super) use self::reconcile::{HeldBy, HeldEntry};
 use super::options::Ordering;
 use crate::entry::StreamKey;
 use crate::publishers::{Legs, PUBLISHERS_MAX};
-use crate::row::RawEntry;
+use crate::row::{EntryId, RawEntry};
 use crate::settlement::History;
+
+mod reconcile;
 
 /// The most entries that are handed over at once.
 const JOB_MAX: usize = 64;
@@ -21,6 +25,7 @@ const JOB_MAX: usize = 64;
 /// An entry that is to be published, with what is known of it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Claim {
+    pub(super) id: EntryId,
     pub(super) entry: RawEntry,
     pub(super) history: History,
     /// Whether attempts of it are on record.
@@ -75,6 +80,10 @@ pub(super) struct Lanes {
     coming: Vec<LaneId>,
     /// Where the reader has to go back to.
     rewind: Option<i64>,
+    /// The entries that were read and whose settlement is not committed.
+    in_flight: HashSet<EntryId, BuildHasherDefault<LaneHasher>>,
+    /// Entries that are done with, and that the storage refuses to settle: they stay, and are not read again.
+    unsettled: HashSet<EntryId, BuildHasherDefault<LaneHasher>>,
     in_memory: Load,
     running: usize,
     running_alone: bool,
@@ -121,8 +130,6 @@ struct Lane {
     at_door: bool,
     /// Settled entries whose commit is awaited.
     unacked: usize,
-    /// The last entry that was read.
-    through: Option<i64>,
     /// A dead letter holds it.
     parked: bool,
     /// The waiting entry that holds it; only this one is read, by its position, and goes without company.
@@ -135,6 +142,7 @@ struct Lane {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Waiting {
+    uuid_hash: u64,
     due: Instant,
     history: History,
     delivered: Legs,
@@ -154,6 +162,8 @@ impl Lanes {
             running_for: [0; PUBLISHERS_MAX],
             coming: Vec::new(),
             rewind: None,
+            in_flight: HashSet::default(),
+            unsettled: HashSet::default(),
             in_memory: Load::default(),
             running: 0,
             running_alone: false,
@@ -164,24 +174,24 @@ impl Lanes {
     // --- what holds entries back, known from the start ----------------------------------------------------------
 
     /// An entry waits until `due`.
-    pub(super) fn hold(&mut self, stream: StreamKey, position: i64, due: Instant, history: History, delivered: Legs) {
-        let (id, alone) = (self.id(stream, position), history.host_deaths > 0);
-        let waiting = Waiting { due, history, delivered, on_record: true, alone };
-        let is_behind_one_alone = self.lanes.get(&id).is_some_and(|lane| lane.waits_alone_before(position));
+    pub(super) fn hold(&mut self, stream: StreamKey, entry: EntryId, due: Instant, history: History, delivered: Legs) {
+        let (id, alone) = (self.id(stream, entry.position), history.host_deaths > 0);
+        let waiting = Waiting { uuid_hash: entry.uuid_hash, due, history, delivered, on_record: true, alone };
+        let is_behind_one_alone = self.lanes.get(&id).is_some_and(|lane| lane.waits_alone_before(entry.position));
         if alone || is_behind_one_alone {
-            self.wait_in_turn(id, position, waiting)
+            self.wait_in_turn(id, entry.position, waiting)
         } else {
-            self.wait(id, position, waiting)
+            self.wait(id, entry.position, waiting)
         }
     }
 
     /// The host may have died of this entry: it is tried with nothing beside it.
-    pub(super) fn suspect(&mut self, stream: StreamKey, position: i64, now: Instant) {
-        let id = self.id(stream, position);
-        let known = self.lanes.get(&id).and_then(|lane| lane.waiting.get(&position)).copied();
-        let (history, delivered) = (History::default(), Legs::NONE);
-        let new = Waiting { due: now, history, delivered, on_record: false, alone: true };
-        self.wait_in_turn(id, position, Waiting { alone: true, ..known.unwrap_or(new) });
+    pub(super) fn suspect(&mut self, stream: StreamKey, entry: EntryId, now: Instant) {
+        let id = self.id(stream, entry.position);
+        let known = self.lanes.get(&id).and_then(|lane| lane.waiting_as(entry));
+        let (history, delivered, uuid_hash) = (History::default(), Legs::NONE, entry.uuid_hash);
+        let new = Waiting { uuid_hash, due: now, history, delivered, on_record: false, alone: true };
+        self.wait_in_turn(id, entry.position, Waiting { alone: true, ..known.unwrap_or(new) });
     }
 
     /// When the host died in an entry's call, those before it in its stream were delivered, and maybe never removed. They
@@ -191,13 +201,6 @@ impl Lanes {
         lane.waiting.insert(position, waiting);
         // One behind it that waits too has its turn after it.
         lane.held_by = lane.held_by.filter(|holder| *holder < position);
-    }
-
-    /// A dead letter parks this stream.
-    pub(super) fn park(&mut self, stream: StreamKey) {
-        if self.ordering == Ordering::Stream {
-            self.lanes.entry(LaneId(stream.0)).or_default().parked = true;
-        }
     }
 
     /// The lane is held by the first of its waiting entries; another one is met again behind it.
@@ -214,20 +217,21 @@ impl Lanes {
 
     // --- reading -----------------------------------------------------------------------------------------------
 
-    /// Waiting entries whose time has come, at most `max`: they are to be read by their positions.
-    pub(super) fn due(&mut self, now: Instant, max: usize) -> Vec<i64> {
+    /// Waiting entries whose time has come, at most `max`: they are to be read by their positions. One whose failure is
+    /// not committed yet has its turn when it is.
+    pub(super) fn due(&mut self, now: Instant, max: usize) -> Vec<(LaneId, EntryId)> {
         let mut due = Vec::new();
         while due.len() < max
             && let Some(Reverse((at, position, id))) = self.timers.peek().copied()
             && at <= now
         {
             self.timers.pop();
-            let holds = |lane: &Lane| {
-                let waits = lane.waiting.get(&position).is_some_and(|waiting| waiting.due == at);
-                waits && lane.held_by == Some(position) && lane.queue.is_empty() && lane.is_free()
-            };
-            if self.lanes.get(&id).is_some_and(holds) && !due.contains(&position) {
-                due.push(position);
+            let Some(lane) = self.lanes.get(&id) else { continue };
+            let Some(waiting) = lane.waiting.get(&position).filter(|waiting| waiting.due == at) else { continue };
+            let entry = EntryId { position, uuid_hash: waiting.uuid_hash };
+            let holds = lane.held_by == Some(position) && lane.queue.is_empty() && lane.is_free();
+            if holds && !self.in_flight.contains(&entry) && !due.contains(&(id, entry)) {
+                due.push((id, entry));
             }
         }
         due
@@ -238,29 +242,30 @@ impl Lanes {
         self.timers.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// A waiting entry is no longer there.
-    pub(super) fn vanished(&mut self, position: i64) {
-        let held = self.lanes.iter().find(|(_, lane)| lane.held_by == Some(position)).map(|(id, _)| *id);
-        if let Some(id) = held {
-            self.no_longer_waiting(id, position);
-            self.retire(id);
+    /// A waiting entry is no longer there; another one may have its position.
+    pub(super) fn vanished(&mut self, id: LaneId, entry: EntryId) {
+        self.no_longer_waiting(id, entry);
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.miss(entry.position);
         }
+        self.retire(id);
     }
 
     /// Whether the reader should read this entry, or pass over it for now.
-    pub(super) fn wants(&mut self, position: i64, stream: StreamKey, now: Instant) -> bool {
-        let id = self.id(stream, position);
+    pub(super) fn wants(&mut self, entry: EntryId, stream: StreamKey, now: Instant) -> bool {
+        if self.in_flight.contains(&entry) || self.unsettled.contains(&entry) {
+            return false;
+        }
+        let (id, position) = (self.id(stream, entry.position), entry.position);
         let Some(lane) = self.lanes.get_mut(&id) else {
             return true;
         };
+        lane.forget_predecessor(entry);
         if lane.held_by == Some(position) {
             return false;
         }
         if lane.parked || lane.at_door || lane.held_by.is_some() || lane.missed_from.is_some() {
             lane.miss(position);
-            return false;
-        }
-        if lane.through.is_some_and(|through| position <= through) {
             return false;
         }
         match lane.waiting.get(&position).copied() {
@@ -293,12 +298,14 @@ impl Lanes {
         }
     }
 
-    /// An entry that was read, because it was wanted or is due.
+    /// An entry that was read, because it was wanted or is due. One that has appeared before others of its stream goes
+    /// before those of them that are not under way.
     pub(super) fn push(&mut self, entry: RawEntry, route: Legs) {
-        let id = self.id(entry.stream_key(), entry.position);
+        let (id, entry_id) = (self.id(entry.stream_key(), entry.position), entry.id());
         let lane = self.lanes.entry(id).or_default();
-        let waiting = lane.waiting.get(&entry.position).copied();
+        let waiting = lane.waiting_as(entry_id);
         let claim = Claim {
+            id: entry_id,
             history: waiting.map_or(History::default(), |waiting| waiting.history),
             tried_before: waiting.is_some_and(|waiting| waiting.on_record),
             route,
@@ -306,8 +313,9 @@ impl Lanes {
             entry,
         };
         self.in_memory.add(&claim);
-        lane.through = lane.through.max(Some(claim.entry.position));
-        lane.queue.push_back(claim);
+        self.in_flight.insert(entry_id);
+        let earlier = lane.queue.iter().rposition(|queued| queued.id.position < entry_id.position);
+        lane.queue.insert(earlier.map_or(0, |earlier| earlier + 1), claim);
         if lane.queue.len() == 1 && !lane.running {
             let alone = waiting.is_some_and(|waiting| waiting.alone);
             if alone { &mut self.ready_alone } else { &mut self.ready }.push_back(id);
@@ -362,14 +370,21 @@ impl Lanes {
     fn waits_at_door(&mut self, id: LaneId, shut: Legs) -> bool {
         let Some(lane) = self.lanes.get_mut(&id) else { return false };
         let Some(next) = lane.queue.front().filter(|next| next.legs().meets(shut)) else { return false };
-        let (position, legs) = (next.entry.position, next.legs());
+        let (position, legs) = (next.id.position, next.legs());
         lane.at_door = true;
         if lane.held_by != Some(position) {
             lane.miss(position);
         }
-        self.in_memory.remove(Load::of(&std::mem::take(&mut lane.queue)));
+        let queue = std::mem::take(&mut lane.queue);
         self.at_doors.push((id, legs));
+        self.drop_unread(&queue);
         true
+    }
+
+    /// What was read of a lane is let go, to be read again.
+    fn drop_unread(&mut self, queue: &VecDeque<Claim>) {
+        self.in_memory.remove(Load::of(queue));
+        queue.iter().for_each(|claim| _ = self.in_flight.remove(&claim.id));
     }
 
     /// Lanes that need not wait for a publisher any longer are read again; of those whose publisher is to be probed, the
@@ -409,17 +424,17 @@ impl Lanes {
     }
 
     /// An entry of a running job was settled: its commit is awaited.
-    pub(super) fn settled(&mut self, id: LaneId, position: i64) {
+    pub(super) fn settled(&mut self, id: LaneId, entry: EntryId) {
         self.unacked += 1;
         self.lanes.entry(id).or_default().unacked += 1;
-        self.no_longer_waiting(id, position);
+        self.no_longer_waiting(id, entry);
     }
 
     /// An entry of a running job was settled, and waits until `due`.
-    pub(super) fn failed(&mut self, id: LaneId, position: i64, due: Instant, history: History, delivered: Legs) {
-        self.settled(id, position);
-        let alone = history.host_deaths > 0;
-        self.wait(id, position, Waiting { due, history, delivered, on_record: true, alone });
+    pub(super) fn failed(&mut self, id: LaneId, entry: EntryId, due: Instant, history: History, delivered: Legs) {
+        self.settled(id, entry);
+        let (alone, uuid_hash) = (history.host_deaths > 0, entry.uuid_hash);
+        self.wait(id, entry.position, Waiting { uuid_hash, due, history, delivered, on_record: true, alone });
     }
 
     /// An entry of a running job was settled as a dead letter that parks its stream.
@@ -430,11 +445,14 @@ impl Lanes {
     }
 
     /// An entry of a running job was not tried after all: it will be read again.
-    pub(super) fn released(&mut self, id: LaneId, position: i64) {
+    pub(super) fn released(&mut self, id: LaneId, entry: EntryId) {
+        self.in_flight.remove(&entry);
         let lane = self.lanes.entry(id).or_default();
-        match lane.waiting.get(&position) {
-            Some(waiting) if lane.held_by == Some(position) => self.timers.push(Reverse((waiting.due, position, id))),
-            _ => lane.miss(position),
+        match lane.waiting_as(entry) {
+            Some(waiting) if lane.held_by == Some(entry.position) => {
+                self.timers.push(Reverse((waiting.due, entry.position, id)));
+            }
+            _ => lane.miss(entry.position),
         }
     }
 
@@ -450,11 +468,12 @@ impl Lanes {
             self.in_memory.add(&claim);
             lane.queue.push_front(claim);
         }
-        if let Some(next) = lane.queue.front().map(|claim| claim.entry.position) {
+        if let Some(next) = lane.queue.front().map(|claim| claim.id.position) {
             if lane.parked || lane.held_by.is_some() || lane.missed_from.is_some_and(|from| from < next) {
                 // They have to wait for another, and are read again when it has gone.
                 lane.miss(next);
-                self.in_memory.remove(Load::of(&std::mem::take(&mut lane.queue)));
+                let queue = std::mem::take(&mut lane.queue);
+                self.drop_unread(&queue);
             } else {
                 self.ready.push_back(id);
             }
@@ -464,16 +483,36 @@ impl Lanes {
     }
 
     /// A settled entry's commit is done.
-    pub(super) fn committed(&mut self, id: LaneId) {
+    pub(super) fn committed(&mut self, id: LaneId, entry: EntryId) {
         self.unacked -= 1;
-        self.lanes.entry(id).or_default().unacked -= 1;
+        self.in_flight.remove(&entry);
+        let lane = self.lanes.entry(id).or_default();
+        lane.unacked -= 1;
+        if let Some(waiting) = lane.waiting_as(entry).filter(|_| lane.held_by == Some(entry.position)) {
+            self.timers.push(Reverse((waiting.due, entry.position, id)));
+        }
         self.retire(id);
     }
 
-    fn no_longer_waiting(&mut self, id: LaneId, position: i64) {
-        if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.waiting.remove(&position);
-            if lane.held_by == Some(position) {
+    /// This entry is done with, and the storage refuses to settle it: it stays where it is, and is not read again.
+    pub(super) fn keep_unsettled(&mut self, entry: EntryId) {
+        self.unsettled.insert(entry);
+    }
+
+    /// Whether this entry is done with, and stays.
+    pub(super) fn is_unsettled(&self, entry: EntryId) -> bool {
+        self.unsettled.contains(&entry)
+    }
+
+    /// This entry has been settled after all.
+    pub(super) fn no_longer_unsettled(&mut self, entry: EntryId) {
+        self.unsettled.remove(&entry);
+    }
+
+    fn no_longer_waiting(&mut self, id: LaneId, entry: EntryId) {
+        if let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.waiting_as(entry).is_some()) {
+            lane.waiting.remove(&entry.position);
+            if lane.held_by == Some(entry.position) {
                 lane.held_by = None;
             }
         }
@@ -486,7 +525,6 @@ impl Lanes {
         if lane.parked || lane.at_door || lane.held_by.is_some() {
             return;
         }
-        lane.through = None;
         if let Some(from) = lane.missed_from.take() {
             self.rewind = Some(self.rewind.map_or(from, |rewind| rewind.min(from)));
         }
@@ -529,6 +567,19 @@ impl Lanes {
 impl Lane {
     fn is_active(&self) -> bool {
         self.running || self.unacked > 0 || !self.queue.is_empty() || self.coming
+    }
+
+    /// What is known of this entry, if it waits.
+    fn waiting_as(&self, entry: EntryId) -> Option<Waiting> {
+        self.waiting.get(&entry.position).filter(|waiting| waiting.uuid_hash == entry.uuid_hash).copied()
+    }
+
+    /// What waited at this entry's position was another entry, and is no longer there.
+    fn forget_predecessor(&mut self, entry: EntryId) {
+        if self.waiting.contains_key(&entry.position) && self.waiting_as(entry).is_none() {
+            self.waiting.remove(&entry.position);
+            self.held_by = self.held_by.filter(|holder| *holder != entry.position);
+        }
     }
 
     fn waits_alone_before(&self, position: i64) -> bool {

@@ -1,7 +1,8 @@
 use std::time::Duration;
 
+use super::reconcile::Reconciled;
 use super::*;
-use crate::row::Row;
+use crate::row::{Field, Row};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -32,6 +33,11 @@ fn entry(position: i64, stream: &str) -> RawEntry {
     RawEntry::new(position, &Row { tenant_id, stream_id, data, ..Row::default() })
 }
 
+/// The entries of these tests have no uuids.
+fn id(position: i64) -> EntryId {
+    EntryId::of(position, &Field::Null)
+}
+
 fn failures(attempts: u32) -> History {
     History { attempts, host_deaths: 0 }
 }
@@ -48,10 +54,10 @@ impl World {
     }
 
     fn read(&mut self) {
-        for position in self.lanes.due(self.now, 100) {
-            match self.rows.iter().find(|(row, _)| *row == position) {
-                Some((_, stream)) => self.lanes.push(entry(position, stream), route(stream)),
-                None => self.lanes.vanished(position),
+        for (lane, id) in self.lanes.due(self.now, 100) {
+            match self.rows.iter().find(|(row, _)| *row == id.position) {
+                Some((position, stream)) => self.lanes.push(entry(*position, stream), route(stream)),
+                None => self.lanes.vanished(lane, id),
             }
         }
         if let Some(from) = self.lanes.take_rewind() {
@@ -60,7 +66,7 @@ impl World {
         // As in a page of the outbox: all are asked for before the first is there.
         let from = self.cursor;
         let mut page = self.rows.clone();
-        page.retain(|(position, stream)| *position > from && self.lanes.wants(*position, key(stream), self.now));
+        page.retain(|(position, stream)| *position > from && self.lanes.wants(id(*position), key(stream), self.now));
         self.cursor = self.rows.last().map_or(from, |(last, _)| from.max(*last));
         page.into_iter().for_each(|(position, stream)| self.lanes.push(entry(position, stream), route(stream)));
         self.lanes.page_ended();
@@ -78,12 +84,12 @@ impl World {
 
     fn deliver(&mut self, job: Job) {
         for claim in &job.claims {
-            self.lanes.settled(job.lane, claim.entry.position);
+            self.lanes.settled(job.lane, claim.id);
         }
-        let delivered: Vec<i64> = job.claims.iter().map(|claim| claim.entry.position).collect();
+        let delivered: Vec<i64> = job.claims.iter().map(|claim| claim.id.position).collect();
         self.lanes.finished(job.lane, vec![]);
         self.rows.retain(|(position, _)| !delivered.contains(position));
-        delivered.iter().for_each(|_| self.lanes.committed(job.lane));
+        delivered.iter().for_each(|position| self.lanes.committed(job.lane, id(*position)));
     }
 
     /// The first entry of the job fails, and the others are not tried.
@@ -91,9 +97,9 @@ impl World {
         let mut claims = job.claims.into_iter();
         let first = claims.next().unwrap();
         let attempts = failures(first.history.attempts + 1);
-        self.lanes.failed(job.lane, first.entry.position, self.now + delay, attempts, Legs::NONE);
+        self.lanes.failed(job.lane, first.id, self.now + delay, attempts, Legs::NONE);
         self.lanes.finished(job.lane, claims.collect());
-        self.lanes.committed(job.lane);
+        self.lanes.committed(job.lane, first.id);
     }
 }
 
@@ -144,10 +150,10 @@ fn nothing_is_read_twice_while_its_commit_is_awaited() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b")]);
     let mut jobs = world.jobs();
     let (b, a) = (jobs.pop().unwrap(), jobs.pop().unwrap());
-    world.lanes.settled(b.lane, 2);
+    world.lanes.settled(b.lane, id(2));
     world.lanes.finished(b.lane, vec![]);
     // Another lane sends the reader back to the start.
-    world.lanes.released(a.lane, 1);
+    world.lanes.released(a.lane, id(1));
     world.lanes.finished(a.lane, vec![]);
     assert_eq!(World::positions(&world.jobs()), [[1]]);
 }
@@ -170,10 +176,10 @@ fn a_parked_lane_stands_still() {
     let mut jobs = world.jobs();
     let (b, a) = (jobs.pop().unwrap(), jobs.pop().unwrap());
     let rest = a.claims[1..].to_vec();
-    world.lanes.settled(a.lane, 1);
+    world.lanes.settled(a.lane, id(1));
     world.lanes.parked(a.lane);
     world.lanes.finished(a.lane, rest);
-    world.lanes.committed(a.lane);
+    world.lanes.committed(a.lane, id(1));
     world.deliver(b);
     world.rows.extend([(4, "a"), (5, "b")]);
     assert_eq!(World::positions(&world.jobs()), [[5]]);
@@ -183,7 +189,7 @@ fn a_parked_lane_stands_still() {
 fn what_is_released_is_read_again_in_order() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
     let job = world.jobs().pop().unwrap();
-    world.lanes.released(job.lane, 1);
+    world.lanes.released(job.lane, id(1));
     world.lanes.finished(job.lane, job.claims[1..].to_vec());
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[1, 2]]);
@@ -207,9 +213,9 @@ fn what_a_job_has_taken_counts_until_the_job_has_ended() {
 #[test]
 fn a_waiting_entry_that_is_released_is_due_again() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
-    world.lanes.hold(key("a"), 1, world.now, failures(1), Legs::NONE);
+    world.lanes.hold(key("a"), id(1), world.now, failures(1), Legs::NONE);
     let job = world.jobs().pop().unwrap();
-    world.lanes.released(job.lane, 1);
+    world.lanes.released(job.lane, id(1));
     world.lanes.finished(job.lane, vec![]);
     let jobs = world.jobs();
     assert_eq!((World::positions(&jobs), jobs[0].claims[0].history), (vec![vec![1]], failures(1)));
@@ -218,8 +224,8 @@ fn a_waiting_entry_that_is_released_is_due_again() {
 #[test]
 fn suspects_are_tried_alone_and_in_their_turn() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "b"), (4, "c"), (5, "a")]);
-    world.lanes.suspect(key("a"), 2, world.now);
-    world.lanes.suspect(key("b"), 3, world.now);
+    world.lanes.suspect(key("a"), id(2), world.now);
+    world.lanes.suspect(key("b"), id(3), world.now);
     let first = world.jobs();
     assert_eq!(World::positions(&first), [[1], [4]], "1 was not removed, and comes again before 2");
     first.into_iter().for_each(|job| world.deliver(job));
@@ -237,7 +243,7 @@ fn suspects_are_tried_alone_and_in_their_turn() {
 #[test]
 fn an_entry_in_which_the_host_died_waits_for_those_before_it() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a")]);
-    world.lanes.hold(key("a"), 2, world.now + SECOND, History { attempts: 1, host_deaths: 1 }, Legs::NONE);
+    world.lanes.hold(key("a"), id(2), world.now + SECOND, History { attempts: 1, host_deaths: 1 }, Legs::NONE);
     let before = world.jobs();
     assert_eq!(World::positions(&before), [[1]]);
     before.into_iter().for_each(|job| world.deliver(job));
@@ -252,7 +258,7 @@ fn an_entry_in_which_the_host_died_waits_for_those_before_it() {
 #[test]
 fn an_entry_in_which_the_host_died_is_tried_alone_when_it_is_due() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b")]);
-    world.lanes.hold(key("a"), 1, world.now + SECOND, History { attempts: 1, host_deaths: 1 }, Legs::NONE);
+    world.lanes.hold(key("a"), id(1), world.now + SECOND, History { attempts: 1, host_deaths: 1 }, Legs::NONE);
     let others = world.jobs();
     assert_eq!(World::positions(&others), [[2]]);
     world.now += SECOND;
@@ -264,8 +270,8 @@ fn an_entry_in_which_the_host_died_is_tried_alone_when_it_is_due() {
 #[test]
 fn several_waiting_entries_of_a_lane_keep_their_order_and_their_places() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a"), (4, "a")]);
-    world.lanes.hold(key("a"), 3, world.now + 2 * SECOND, failures(5), Legs::NONE);
-    world.lanes.hold(key("a"), 1, world.now + SECOND, failures(1), Legs::NONE);
+    world.lanes.hold(key("a"), id(3), world.now + 2 * SECOND, failures(5), Legs::NONE);
+    world.lanes.hold(key("a"), id(1), world.now + SECOND, failures(1), Legs::NONE);
     assert!(world.jobs().is_empty());
     world.now += SECOND;
     let jobs = world.jobs();
@@ -288,7 +294,7 @@ fn several_waiting_entries_of_a_lane_keep_their_order_and_their_places() {
 #[test]
 fn a_waiting_entry_that_is_gone_frees_its_lane() {
     let mut world = World::new(Ordering::Stream, &[(2, "a")]);
-    world.lanes.hold(key("a"), 1, world.now, failures(1), Legs::NONE);
+    world.lanes.hold(key("a"), id(1), world.now, failures(1), Legs::NONE);
     world.read();
     assert_eq!(World::positions(&world.jobs()), [[2]]);
 }
@@ -298,12 +304,12 @@ fn a_batch_may_fail_in_several_places() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a")]);
     let job = world.jobs().pop().unwrap();
     let lane = job.lane;
-    world.lanes.failed(lane, 1, world.now + SECOND, failures(1), Legs::NONE);
-    world.lanes.failed(lane, 2, world.now, failures(1), Legs::NONE);
-    world.lanes.settled(lane, 3);
+    world.lanes.failed(lane, id(1), world.now + SECOND, failures(1), Legs::NONE);
+    world.lanes.failed(lane, id(2), world.now, failures(1), Legs::NONE);
+    world.lanes.settled(lane, id(3));
     world.rows.retain(|(position, _)| *position != 3);
     world.lanes.finished(lane, vec![]);
-    (0..3).for_each(|_| world.lanes.committed(lane));
+    (1..=3).for_each(|position| world.lanes.committed(lane, id(position)));
     assert!(world.jobs().is_empty(), "2 waits for 1");
     world.now += SECOND;
     let jobs = world.jobs();
@@ -318,8 +324,8 @@ fn a_batch_may_fail_in_several_places() {
 #[test]
 fn a_page_that_cannot_be_read_changes_nothing() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
-    world.lanes.suspect(key("a"), 2, world.now);
-    assert!(world.lanes.wants(1, key("a"), world.now) && !world.lanes.wants(2, key("a"), world.now));
+    world.lanes.suspect(key("a"), id(2), world.now);
+    assert!(world.lanes.wants(id(1), key("a"), world.now) && !world.lanes.wants(id(2), key("a"), world.now));
     world.lanes.page_ended();
     for expected in [1, 2] {
         world.read();
@@ -338,7 +344,7 @@ fn every_entry_has_its_turn() {
         let rows: Vec<(i64, &str)> = (1..60).map(|position| (position, STREAMS[rng.usize(..5)])).collect();
         let mut world = World::new(Ordering::Stream, &rows);
         for (position, stream) in rows.iter().filter(|_| rng.u8(..10) == 0) {
-            world.lanes.suspect(key(stream), *position, world.now);
+            world.lanes.suspect(key(stream), id(*position), world.now);
         }
         let (mut running, mut settled, mut delivered) = (Vec::new(), std::collections::VecDeque::new(), Vec::new());
         for _ in 0..2_000 {
@@ -346,8 +352,8 @@ fn every_entry_has_its_turn() {
                 0 => running.extend(world.jobs()),
                 1 if !running.is_empty() => {
                     let job: Job = running.swap_remove(rng.usize(..running.len()));
-                    for position in job.claims.iter().map(|claim| claim.entry.position) {
-                        world.lanes.settled(job.lane, position);
+                    for position in job.claims.iter().map(|claim| claim.id.position) {
+                        world.lanes.settled(job.lane, id(position));
                         settled.push_back((job.lane, position));
                         delivered.push(position);
                     }
@@ -356,7 +362,7 @@ fn every_entry_has_its_turn() {
                 2 => {
                     for (lane, position) in settled.drain(..rng.usize(..=settled.len())) {
                         world.rows.retain(|(row, _)| *row != position);
-                        world.lanes.committed(lane);
+                        world.lanes.committed(lane, id(position));
                     }
                 }
                 _ => {}
@@ -378,7 +384,7 @@ fn an_entry_in_which_the_host_died_goes_before_one_behind_it_that_waits_too() {
         let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
         for position in [first, 3 - first] {
             let history = if position == 1 { deadly } else { History::default() };
-            world.lanes.hold(key("a"), position, world.now, history, Legs::NONE);
+            world.lanes.hold(key("a"), id(position), world.now, history, Legs::NONE);
         }
         for expected in [1, 2] {
             world.read();
@@ -441,7 +447,7 @@ fn a_publisher_is_probed_with_one_entry_of_one_lane() {
 #[test]
 fn a_waiting_entry_that_is_due_waits_at_the_door_too() {
     let mut world = World::new(Ordering::Stream, &[(1, "other"), (2, "other")]);
-    world.lanes.hold(key("other"), 1, world.now, failures(1), Legs::NONE);
+    world.lanes.hold(key("other"), id(1), world.now, failures(1), Legs::NONE);
     world.doors = shut(1);
     assert!(world.jobs().is_empty());
     world.doors = Doors::default();
@@ -455,7 +461,7 @@ fn a_waiting_entry_that_is_due_waits_at_the_door_too() {
 #[test]
 fn who_has_an_entry_already_is_no_door_for_it() {
     let mut world = World::new(Ordering::Stream, &[(1, "both")]);
-    world.lanes.hold(key("both"), 1, world.now, failures(1), Legs::one(1));
+    world.lanes.hold(key("both"), id(1), world.now, failures(1), Legs::one(1));
     world.doors = shut(1);
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[1]]);
@@ -471,4 +477,120 @@ fn a_job_ends_before_an_entry_for_a_publisher_that_may_not_be_called() {
     world.doors = shut(1);
     let job = world.lanes.next_job(world.doors).unwrap();
     assert_eq!(World::positions(std::slice::from_ref(&job)), [[1]]);
+}
+
+/// A table that was rebuilt and counts from the start again, or a row that is inserted by hand.
+#[test]
+fn what_appears_below_the_cursor_is_read_whatever_its_lane_is_doing() {
+    let rows = [(11, "held"), (12, "busy"), (13, "busy"), (14, "idle")];
+    let mut world = World::new(Ordering::Stream, &rows);
+    let mut jobs = world.jobs();
+    let (idle, busy, held) = (jobs.pop().unwrap(), jobs.pop().unwrap(), jobs.pop().unwrap());
+    world.fail(held, SECOND);
+    world.deliver(idle);
+    // 15 is queued behind the job that is under way.
+    world.rows.push((15, "busy"));
+    world.read();
+    world.rows.splice(0..0, [(1, "held"), (2, "busy"), (3, "idle"), (4, "new")]);
+    world.cursor = i64::MIN;
+    assert_eq!(World::positions(&world.jobs()), [[3], [4]], "of lanes that nothing holds at once");
+    world.deliver(busy);
+    assert_eq!(World::positions(&world.jobs()), [[2, 15]], "before those that came later");
+    world.now += SECOND;
+    let held = world.jobs().pop().unwrap();
+    assert_eq!(World::positions(std::slice::from_ref(&held)), [[11]], "it waits for its retry as it would have");
+    world.deliver(held);
+    assert_eq!(World::positions(&world.jobs()), [[1]]);
+}
+
+#[test]
+fn another_entry_with_the_same_position_is_another_entry() {
+    let other = |position, uuid: &'static str| EntryId::of(position, &uuid.into());
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b")]);
+    let mut jobs = world.jobs();
+    let (b, a) = (jobs.pop().unwrap(), jobs.pop().unwrap());
+    assert!(!world.lanes.wants(id(1), key("a"), world.now), "it is under way");
+    assert!(world.lanes.wants(other(1, "x"), key("a"), world.now), "it is not");
+    world.fail(b, SECOND);
+    assert!(!world.lanes.wants(id(2), key("b"), world.now), "it waits");
+    assert!(world.lanes.wants(other(2, "y"), key("b"), world.now), "what waited is no longer there");
+    world.deliver(a);
+}
+
+#[test]
+fn an_entry_that_cannot_be_settled_is_not_read_again_and_holds_nobody_up() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
+    let job = world.jobs().pop().unwrap();
+    for claim in &job.claims {
+        world.lanes.settled(job.lane, claim.id);
+    }
+    world.lanes.finished(job.lane, vec![]);
+    world.lanes.keep_unsettled(id(1));
+    world.lanes.committed(job.lane, id(1));
+    world.lanes.committed(job.lane, id(2));
+    world.rows = vec![(1, "a"), (3, "a")];
+    world.cursor = i64::MIN;
+    assert_eq!(World::positions(&world.jobs()), [[3]]);
+    world.lanes.no_longer_unsettled(id(1));
+    assert!(!world.lanes.is_unsettled(id(1)));
+}
+
+#[test]
+fn a_retry_waits_for_the_commit_of_its_failure() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a")]);
+    let job = world.jobs().pop().unwrap();
+    world.lanes.failed(job.lane, id(1), world.now, failures(1), Legs::NONE);
+    world.lanes.finished(job.lane, vec![]);
+    assert!(world.jobs().is_empty());
+    world.lanes.committed(job.lane, id(1));
+    assert_eq!(World::positions(&world.jobs()), [[1]]);
+}
+
+fn waiting(world: &World, stream: &str, position: i64, due: Duration) -> HeldEntry {
+    let hold = HeldBy::Waiting { due: world.now + due, history: failures(1), delivered: Legs::NONE };
+    HeldEntry { stream: key(stream), entry: id(position), hold }
+}
+
+#[test]
+fn what_others_hold_or_let_go_is_taken_in_while_calls_are_under_way() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b"), (3, "c")]);
+    let parked = HeldEntry { stream: key("b"), entry: id(0), hold: HeldBy::Parked };
+    let a = waiting(&world, "a", 1, SECOND);
+    assert_eq!(world.lanes.reconcile(&[a, parked], true), Reconciled { changes: 2, again: false });
+    let c = world.jobs();
+    assert_eq!(World::positions(&c), [[3]], "a waits, and b is parked");
+    // The operator retries and discards, while c is under way.
+    assert_eq!(world.lanes.reconcile(&[], true), Reconciled { changes: 2, again: false });
+    assert_eq!(World::positions(&world.jobs()), [[1], [2]]);
+    assert_eq!(world.lanes.reconcile(&[], false), Reconciled::default());
+}
+
+#[test]
+fn what_is_under_way_knows_better_than_the_storage() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
+    let job = world.jobs().pop().unwrap();
+    let rest = job.claims[1..].to_vec();
+    world.lanes.failed(job.lane, id(1), world.now + SECOND, failures(1), Legs::NONE);
+    world.lanes.parked(job.lane);
+    world.lanes.finished(job.lane, rest);
+    // Its failure is not committed yet: the storage does not know that it waits, and that its stream is parked.
+    assert_eq!(world.lanes.reconcile(&[], false), Reconciled { changes: 0, again: true });
+    world.now += SECOND;
+    assert!(world.jobs().is_empty());
+    world.lanes.committed(job.lane, id(1));
+    assert_eq!(world.lanes.reconcile(&[], false), Reconciled { changes: 2, again: false });
+    assert_eq!(World::positions(&world.jobs()), [[1, 2]]);
+}
+
+#[test]
+fn the_time_that_an_entry_waits_is_taken_over_only_anew() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a")]);
+    let job = world.jobs().pop().unwrap();
+    world.fail(job, 2 * SECOND);
+    let earlier = waiting(&world, "a", 1, SECOND);
+    assert_eq!(world.lanes.reconcile(&[earlier], false), Reconciled::default());
+    world.now += SECOND;
+    assert!(world.jobs().is_empty());
+    assert_eq!(world.lanes.reconcile(&[HeldEntry { ..earlier }], true), Reconciled::default());
+    assert_eq!(World::positions(&world.jobs()), [[1]]);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::Session;
-use super::lanes::Lanes;
+use super::lanes::{HeldBy, HeldEntry};
 use crate::outbox::{Failed, Fate, Held, Hold, PageBounds, Settled, StorageError};
 use crate::publisher::{Attempt, Outcome};
 use crate::publishers::Legs;
@@ -32,21 +32,21 @@ impl Session<'_> {
         self.load_holds(now)?;
         if entries.len() > 1 {
             tracing::warn!("the last relay died with {} calls under way: trying their entries alone", entries.len());
-            entries.iter().for_each(|entry| self.lanes.suspect(entry.stream_key(), entry.position, now));
+            entries.iter().for_each(|entry| self.lanes.suspect(entry.stream_key(), entry.id(), now));
         }
         Ok(())
     }
 
     fn entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError> {
-        let page = self.parts.strategy.entries(position.saturating_sub(1), ONE, &mut |found, _| found == position)?;
+        let page = self.parts.strategy.entries(position..=position, ONE, &mut |_, _| true)?;
         Ok(page.entries.into_iter().next())
     }
 
     fn host_died_of(&mut self, entry: &RawEntry) -> Result<(), StorageError> {
-        let held = self.parts.strategy.held()?.into_iter().find(|held| held.position == entry.position);
+        let held = self.parts.strategy.held()?.into_iter().find(|held| held.entry == entry.id());
         let history = held.as_ref().and_then(|held| match held.hold {
             Hold::Waiting { history, .. } => Some(history),
-            Hold::Parked => None,
+            Hold::Parked | Hold::Delivered => None,
         });
         let delivered_to = held.map_or_else(Vec::new, |held| held.delivered_to);
         let delivered_to = delivered_to.into_iter().map(Into::into).collect();
@@ -67,42 +67,42 @@ impl Session<'_> {
             Settlement::Ack | Settlement::PausePublisher { .. } => return Ok(()),
         };
         self.note_failure(entry.position, history.attempts, &attempt, then);
-        let (position, others) = (entry.position, Vec::new());
-        let failed = Failed { position, at, attempt, others, delivered_to, history, fate };
+        let (entry, others) = (entry.id(), Vec::new());
+        let failed = Failed { entry, at, attempt, others, delivered_to, history, fate };
         self.parts.strategy.settle(&[Settled::Failed(Box::new(failed))])?;
         self.parts.strategy.sync()
     }
 
-    /// Reads what is held back.
-    pub(super) fn load_holds(&mut self, now: Instant) -> Result<(), StorageError> {
+    /// Reads what is held back, for the first time.
+    fn load_holds(&mut self, now: Instant) -> Result<(), StorageError> {
         self.generation = self.parts.strategy.generation()?;
-        self.lanes = Lanes::new(self.parts.options.ordering);
+        let held = self.held(now)?;
+        self.lanes.reconcile(&held, true);
+        Ok(())
+    }
+
+    /// What is held back, as the storage says. What it could not remove is to be tried again.
+    pub(super) fn held(&mut self, now: Instant) -> Result<Vec<HeldEntry>, StorageError> {
         let wall_clock = (self.parts.clock)();
-        for Held { stream, position, hold, delivered_to } in self.parts.strategy.held()? {
-            match hold {
+        let held = self.parts.strategy.held()?.into_iter().map(|Held { stream, entry, hold, delivered_to }| {
+            let hold = match hold {
                 Hold::Waiting { failed_at, retry_at, history } => {
                     let due = now + remaining(failed_at, retry_at, wall_clock);
                     let legs = delivered_to.iter().filter_map(|name| self.parts.publishers.named(name));
                     let delivered = legs.fold(Legs::NONE, |legs, leg| legs | Legs::one(leg));
-                    self.lanes.hold(stream, position, due, history, delivered);
+                    HeldBy::Waiting { due, history, delivered }
                 }
-                Hold::Parked => self.lanes.park(stream),
-            }
-        }
-        Ok(())
-    }
-
-    /// After an operator's act everything that was known of what is held back is read again, once nothing is under way.
-    pub(super) fn reload_when_quiet(&mut self, now: Instant) -> Result<(), StorageError> {
-        if std::mem::take(&mut self.may_have_been_operated) {
-            self.reload |= self.parts.strategy.generation()? != self.generation;
-        }
-        if self.reload && self.lanes.running() == 0 && self.lanes.unacked() == 0 {
-            self.give_back()?;
-            self.load_holds(now)?;
-            (self.cursor, self.at_end, self.reload) = (i64::MIN, false, false);
-        }
-        Ok(())
+                Hold::Parked => HeldBy::Parked,
+                Hold::Delivered => {
+                    if !self.lanes.is_unsettled(entry) {
+                        self.unsettled.found(entry, now);
+                    }
+                    HeldBy::Delivered
+                }
+            };
+            HeldEntry { stream, entry, hold }
+        });
+        Ok(held.collect())
     }
 }
 

@@ -3,26 +3,24 @@
 
 use std::iter::once;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 
 use super::Message;
-use super::acker::{Group, until_done};
+use super::acker::{Group, Patience, until_done};
 use crate::outbox::OutboxStorageStrategy;
 
 /// Makes durable what is committed, and reports it, until there is no more. None stands for a piece of a group.
-pub(super) fn run(
-    strategy: &dyn OutboxStorageStrategy,
-    committed: &Receiver<Option<Group>>,
-    give_up: &Receiver<()>,
-    results: &Sender<Message>,
-) {
+pub(super) fn run(strategy: &dyn OutboxStorageStrategy, committed: &Receiver<Option<Group>>, patience: Patience<'_>) {
     for first in committed {
         // A sync is for what was committed before it began.
         let groups: Vec<Group> = once(first).chain(committed.try_iter()).flatten().collect();
-        let synced = until_done(|| strategy.sync(), give_up, results);
+        let mut synced = until_done(|| strategy.sync(), patience);
         for group in groups {
-            let result = if synced.is_ok() { Message::Committed(group) } else { Message::GaveUp };
-            if results.send(result).is_err() {
+            let result = match &mut synced {
+                Ok(()) => Message::Committed(group),
+                Err(ended) => std::mem::replace(ended, Message::GaveUp),
+            };
+            if patience.results.send(result).is_err() {
                 return;
             }
         }

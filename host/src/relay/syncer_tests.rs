@@ -14,7 +14,7 @@ fn reported(failing_syncs: usize, given_up: bool) -> (Vec<Message>, usize) {
     let (give_up, all_given_up) = crossbeam_channel::bounded(0);
     let give_up = Some(give_up).filter(|_| !given_up);
     let (results, told) = crossbeam_channel::unbounded();
-    run(&outbox, &to_sync, &all_given_up, &results);
+    run(&outbox, &to_sync, Patience { give_up: &all_given_up, in_pass: false, results: &results });
     drop(give_up);
     (told.try_iter().collect(), outbox.syncs.load(Ordering::Relaxed))
 }

@@ -85,7 +85,7 @@ impl Session<'_> {
             self.gates.hasten(leg, Instant::now());
         }
         // What a canary's attempts used up is given back once none of them is under way.
-        self.reload |= !kept.withdrawn.is_empty();
+        self.give_back |= !kept.withdrawn.is_empty();
         self.withdrawn.extend(kept.withdrawn);
     }
 

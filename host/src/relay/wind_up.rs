@@ -37,7 +37,7 @@ impl Session<'_> {
     fn commit_the_rest(&mut self, links: &Links, stopping: &Stopping, until: Instant, level: StopLevel) {
         self.wait(links, stopping, until, level, |session| {
             session.commit_what_is_settled(links, Instant::now());
-            session.orders_out == 0 && session.group.settled.is_empty()
+            session.broken || (session.orders_out == 0 && session.group.settled.is_empty())
         });
     }
 

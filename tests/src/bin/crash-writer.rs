@@ -20,6 +20,15 @@ const STREAMS: usize = 20;
 const TRANSACTION_MAX: usize = 40;
 const FILLER_MAX: usize = 400;
 const PAUSE_MAX_MS: u64 = 12;
+/// One transaction of so many rebuilds the table, which counts from the start again then.
+const REBUILDS: u8 = 50;
+/// As an object-relational mapper changes a table: a new one, a copy, and the new name.
+const REBUILD: &str = "
+    INSERT INTO new__outbox SELECT * FROM outbox;
+    DROP TABLE outbox;
+    ALTER TABLE new__outbox RENAME TO outbox;
+    DELETE FROM sqlite_sequence WHERE name = 'outbox';
+    COMMIT";
 /// One transaction of so many is rolled back.
 const ROLLED_BACK: u8 = 8;
 
@@ -45,7 +54,11 @@ fn main() -> Result<()> {
         ENDING.store(true, Ordering::SeqCst);
     });
     let mut writer = Writer {
-        db: Connection::open(&options.db)?,
+        db: {
+            let db = Connection::open(&options.db)?;
+            db.busy_timeout(Duration::from_secs(30))?;
+            db
+        },
         journal: Journal::open(&options.journal)?,
         rng: Rng::with_seed(options.seed),
         sequences: [0; STREAMS],
@@ -55,7 +68,10 @@ fn main() -> Result<()> {
         .execute_batch("CREATE TABLE IF NOT EXISTS changes (id TEXT PRIMARY KEY, stream TEXT, sequence INTEGER)")?;
     while !ENDING.load(Ordering::SeqCst) {
         if writer.backlog()? < options.backlog {
-            writer.transact()?;
+            match writer.rng.u8(..REBUILDS) {
+                0 => writer.rebuild()?,
+                _ => writer.transact()?,
+            }
         }
         thread::sleep(Duration::from_millis(writer.rng.u64(..PAUSE_MAX_MS)));
     }
@@ -73,6 +89,14 @@ struct Writer {
 impl Writer {
     fn backlog(&self) -> Result<i64> {
         Ok(self.db.query_row("SELECT count(*) FROM outbox", [], |row| row.get(0))?)
+    }
+
+    fn rebuild(&mut self) -> Result<()> {
+        self.db.execute_batch("BEGIN IMMEDIATE")?;
+        let sql = "SELECT sql FROM sqlite_schema WHERE name = 'outbox'";
+        let table: String = self.db.query_row(sql, [], |row| row.get(0))?;
+        let new = table.replacen("\"outbox\"", "outbox", 1).replacen("outbox", "new__outbox", 1);
+        Ok(self.db.execute_batch(&format!("{new}; {REBUILD}"))?)
     }
 
     /// The application's data and its events are in one transaction: both are committed, or neither is.

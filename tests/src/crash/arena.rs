@@ -85,6 +85,29 @@ impl Arena {
         transaction.commit().unwrap();
     }
 
+    /// Appends an event of a stream of its own that waits for its retry for longer than any test: a stream is held all the
+    /// while.
+    pub fn hold_a_stream(&self) {
+        let held = "INSERT INTO outbox (stream_id, name, data) VALUES ('held', 'thing.changed', '{}');
+                    INSERT INTO outbox_waiting (position, uuid, tenant_id, stream_id, attempts, host_deaths, failed_at_ms,
+                                                retry_at_ms, reason)
+                    SELECT position, uuid, tenant_id, stream_id, 1, 0, unixepoch() * 1000, unixepoch() * 1000 + 86400000,
+                           'held by the test'
+                    FROM outbox WHERE stream_id = 'held';";
+        self.db.execute_batch(held).unwrap();
+    }
+
+    /// Removes it by hand.
+    pub fn let_the_stream_go(&self) {
+        self.db.busy_timeout(PATIENCE).unwrap();
+        self.db
+            .execute_batch(
+                "DELETE FROM outbox WHERE stream_id = 'held';
+                                 DELETE FROM outbox_waiting WHERE stream_id = 'held'",
+            )
+            .unwrap();
+    }
+
     /// Gives the `index`th event in the outbox another name.
     pub fn rename_one(&mut self, name: &str, index: usize) -> Entry {
         let query = "UPDATE outbox SET name = ?1 WHERE position = (SELECT position FROM outbox LIMIT 1 OFFSET ?2)

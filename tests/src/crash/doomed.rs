@@ -1,5 +1,6 @@
 //! A storage and a publisher that pass everything on, and pass the named points on the way.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use outbox_host::outbox::{
@@ -25,8 +26,13 @@ impl<S: OutboxStorageStrategy> OutboxStorageStrategy for DoomedOutbox<S> {
         Ok(Box::new(DoomedLease { inner: self.inner.lease()?, doom: self.doom.clone() }))
     }
 
-    fn entries(&self, after: i64, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError> {
-        let page = self.inner.entries(after, bounds, wanted)?;
+    fn entries(
+        &self,
+        range: RangeInclusive<i64>,
+        bounds: PageBounds,
+        wanted: Wanted<'_>,
+    ) -> Result<Page, StorageError> {
+        let page = self.inner.entries(range, bounds, wanted)?;
         if !page.entries.is_empty() {
             self.doom.pass(Point::Claimed);
         }
@@ -41,11 +47,11 @@ impl<S: OutboxStorageStrategy> OutboxStorageStrategy for DoomedOutbox<S> {
         self.inner.settle_max()
     }
 
-    fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
+    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
         self.doom.pass(Point::BeforeCommit);
-        self.inner.settle(settled)?;
+        let found = self.inner.settle(settled)?;
         self.doom.pass(Point::Committed);
-        Ok(())
+        Ok(found)
     }
 
     fn sync(&self) -> Result<(), StorageError> {

@@ -74,8 +74,8 @@ pub fn check_life(life: &[Seen]) {
     for seen in life {
         assert!(delivered.insert(seen.uuid), "delivered twice by one relay: {seen:?}");
         if let Some(before) = last.insert(&seen.stream, seen) {
-            let in_order = before.sequence < seen.sequence && before.position < seen.position;
-            assert!(in_order, "out of order: {before:?} came before {seen:?}");
+            // Its position says nothing of that: tables are rebuilt, and count from the start again.
+            assert!(before.sequence < seen.sequence, "out of order: {before:?} came before {seen:?}");
         }
     }
 }

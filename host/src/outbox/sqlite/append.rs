@@ -1,12 +1,13 @@
 //! Appending events, in the application's own transaction or in one of the outbox's.
 
+use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior, params};
+use uuid::Uuid;
 
 use crate::outbox::StorageError;
 use crate::recorded::NewEvent;
 use crate::serde::{JsonSerde, Serde, StoredData, StoredValue};
 
-/// Where a parameter is NULL the table's default applies.
 const INSERT: &str = "
     INSERT INTO outbox (tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type,
                         context, data)
@@ -92,10 +93,10 @@ fn insert(connection: &Connection, event: &NewEvent, data: &StoredData) -> rusql
         event.stream_id.id,
         event.stream_id.name,
         event.stream_id.category,
-        event.uuid.map(|uuid| uuid.to_string()),
+        event.uuid.unwrap_or_else(Uuid::new_v4).to_string(),
         event.name,
         event.version.map(|version| i64::try_from(version).unwrap_or(i64::MAX)),
-        event.created_at.map(|at| at.to_string()),
+        event.created_at.unwrap_or_else(Timestamp::now).to_string(),
         data.content_type,
         event.stored_context(),
         value,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{beside, permissions};
+use super::{beside, identity, permissions};
 use crate::outbox::StorageError;
 
 /// How many pages the WAL grows by before a commit moves them into the database. More than SQLite's 1,000, since a
@@ -97,6 +97,7 @@ fn open_with(
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         // As SQLite has it unless a program asks: an application's foreign key on the outbox is the application's to keep.
         connection.pragma_update(None, "foreign_keys", "OFF")?;
+        identity::add_functions(&connection)?;
         // The first read of the file: tells whether it is a database at all.
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         Ok(connection)
@@ -148,7 +149,29 @@ pub(super) fn error(
             let denial = denial.map_or_else(String::new, |denial| format!(": {denial}"));
             StorageError::Other { doing, cause: format!("{}{denial}", without_statement(error)).into() }
         }
+        Some(ErrorCode::DatabaseCorrupt) => {
+            StorageError::Damaged { doing, path: path.clone(), cause: Box::new(without_statement(error)) }
+        }
+        _ if is_refusal(&error) => StorageError::Refused { doing, cause: Box::new(without_statement(error)) },
         _ => StorageError::Other { doing, cause: Box::new(without_statement(error)) },
+    }
+}
+
+/// Whether SQLite will say the same when it is asked again. A table or a column that is missing may be on its way: tools
+/// that change tables remove them and make them again.
+fn is_refusal(error: &rusqlite::Error) -> bool {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::Unknown) => {
+            let reason = error.to_string();
+            !["no such table", "no such column", "has no column"].iter().any(|passing| reason.contains(passing))
+        }
+        Some(
+            ErrorCode::ConstraintViolation
+            | ErrorCode::TypeMismatch
+            | ErrorCode::TooBig
+            | ErrorCode::AuthorizationForStatementDenied,
+        ) => true,
+        _ => false,
     }
 }
 

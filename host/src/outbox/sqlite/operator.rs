@@ -8,21 +8,22 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::value::{self, MEASURED_ROW, bounded, measured};
-use super::{SqliteOutbox, names, page, schema};
+use super::{SqliteOutbox, dead_columns, names, page, schema};
 use crate::outbox::StorageError;
 use crate::outbox::operator::{
     Act, AttemptRecord, AuditRecord, DeadLetter, End, LISTED_BYTES_MAX, Operator, Pruned, Retention, Selection,
+    ambiguous,
 };
 use crate::row::{Column, Field, RawEntry, Row as Columns};
 
 /// One, as long as a publisher could be given it.
 static DEAD_LETTER: LazyLock<String> =
-    LazyLock::new(|| format!("{} WHERE position = ?1", select_dead_letters(Column::bytes_max)));
-/// One of many, with as little of its data as is listed.
-static DEAD_LETTER_LISTED: LazyLock<String> =
-    LazyLock::new(|| format!("{} WHERE position = ?1", select_dead_letters(listed_bytes_max)));
+    LazyLock::new(|| format!("{} WHERE id = ?1", select_dead_letters(Column::bytes_max)));
+/// Those at a position, which may have been given again, with as little of their data as is listed.
+static DEAD_LETTERS_AT: LazyLock<String> =
+    LazyLock::new(|| format!("{} WHERE position = ?1 ORDER BY id", select_dead_letters(listed_bytes_max)));
 static DEAD_LETTERS: LazyLock<String> =
-    LazyLock::new(|| format!("{} WHERE position >= ?1 ORDER BY position", select_dead_letters(listed_bytes_max)));
+    LazyLock::new(|| format!("{} WHERE position >= ?1 ORDER BY position, id", select_dead_letters(listed_bytes_max)));
 
 /// What dead letters are compared by is read as it is.
 fn listed_bytes_max(column: Column) -> usize {
@@ -33,7 +34,7 @@ fn select_dead_letters(bytes_max: impl Fn(Column) -> usize) -> String {
     let (columns, outcome, reason) = (measured(&Column::ALL, bytes_max), bounded("outcome"), bounded("reason"));
     let delivered_to = bounded("delivered_to");
     format!(
-        "SELECT {columns}, attempts, {outcome}, {reason}, died_at_ms, parks_stream IS TRUE, {delivered_to}, position
+        "SELECT {columns}, attempts, {outcome}, {reason}, died_at_ms, parks_stream IS TRUE, {delivered_to}, position, id
          FROM outbox_dead_letters"
     )
 }
@@ -41,34 +42,38 @@ fn select_dead_letters(bytes_max: impl Fn(Column) -> usize) -> String {
 static ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
     let [outcome, reason, digest, stderr, publisher] =
         ["outcome", "reason", "digest", "stderr", "publisher"].map(bounded);
+    let uuid = measured(&[Column::Uuid], Column::bytes_max);
     format!(
-        "SELECT attempt, at_ms, {outcome}, {reason}, {digest}, {stderr}, given_back IS TRUE, {publisher}
+        "SELECT attempt, at_ms, {outcome}, {reason}, {digest}, {stderr}, given_back IS TRUE, {publisher}, {uuid}
          FROM outbox_attempts WHERE position = ?1 ORDER BY id"
     )
 });
 
-/// An entry that has since been put back by hand stays as it is, and its dead letter too.
-const PUT_BACK: &str = "
-    INSERT INTO outbox (position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at,
-                        content_type, context, data)
-    SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
-           data
-    FROM outbox_dead_letters WHERE position = ?1
-    ON CONFLICT (position) DO NOTHING";
+/// Whose the place of a dead letter is by now.
+const NOBODYS: i64 = 0;
+const ITS_OWN: i64 = 1;
+const PLACE: &str = "
+    SELECT coalesce(max(1 + (outbox.uuid IS NOT dead.uuid)), 0)
+    FROM outbox_dead_letters AS dead JOIN outbox ON outbox.position = dead.position WHERE dead.id = ?1";
 /// It is due at once, and what is on record of its attempts stays with it.
 const WAIT_FOR_NOTHING: &str = "
-    INSERT INTO outbox_waiting (position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms, reason,
-                                delivered_to)
-    SELECT position, tenant_id, stream_id, 0, 0, ?2, ?2, 'retried by hand', delivered_to
-    FROM outbox_dead_letters WHERE position = ?1
-    ON CONFLICT (position) DO NOTHING";
-const REMOVE_DEAD_LETTER: &str = "DELETE FROM outbox_dead_letters WHERE position = ?1";
-const FORGET_ATTEMPTS: &str = "DELETE FROM outbox_attempts WHERE position = ?1";
+    INSERT OR REPLACE INTO outbox_waiting (position, uuid, tenant_id, stream_id, attempts, host_deaths, failed_at_ms,
+                                           retry_at_ms, reason, delivered_to)
+    SELECT ?3, uuid, tenant_id, stream_id, 0, 0, ?2, ?2, 'retried by hand', delivered_to
+    FROM outbox_dead_letters WHERE id = ?1";
+const MOVE_ATTEMPTS: &str = "
+    UPDATE outbox_attempts SET position = ?2 WHERE id IN (
+      SELECT made.id FROM outbox_attempts AS made
+      JOIN outbox_dead_letters AS dead ON made.position = dead.position AND made.uuid IS dead.uuid WHERE dead.id = ?1)";
+const FORGET_ATTEMPTS: &str = "
+    DELETE FROM outbox_attempts WHERE id IN (
+      SELECT made.id FROM outbox_attempts AS made
+      JOIN outbox_dead_letters AS dead ON made.position = dead.position AND made.uuid IS dead.uuid WHERE dead.id = ?1)";
 
 const AUDIT_DEAD_LETTER: &str = "
     INSERT INTO outbox_audit (at_ms, who, act, position, uuid, detail) VALUES (?2, ?3, ?4, ?1, ?5, ?6)";
 static UUID: LazyLock<String> = LazyLock::new(|| {
-    format!("SELECT {} FROM outbox_dead_letters WHERE position = ?1", measured(&[Column::Uuid], Column::bytes_max))
+    format!("SELECT {} FROM outbox_dead_letters WHERE id = ?1", measured(&[Column::Uuid], Column::bytes_max))
 });
 const AUDIT_PRUNE: &str = "INSERT INTO outbox_audit (at_ms, who, act, detail) VALUES (?1, ?2, 'prune', ?3)";
 static AUDIT: LazyLock<String> = LazyLock::new(|| {
@@ -81,12 +86,8 @@ impl Operator for SqliteOutbox {
         dead_letters(&self.reader(), selection, limit).map_err(self.error("read the dead letters"))
     }
 
-    fn dead_letter(&self, position: i64) -> Result<Option<DeadLetter>, StorageError> {
-        let read = self.reader().prepare_cached(&DEAD_LETTER).and_then(|mut statement| {
-            let whole = |row: &Row<'_>| Ok(DeadLetter::new(position, &value::measured_row(row, 0)?, end(row)?));
-            statement.query_row([position], whole).optional()
-        });
-        read.map_err(self.error("read a dead letter"))
+    fn dead_letter(&self, selection: &Selection) -> Result<Option<DeadLetter>, StorageError> {
+        dead_letter(&self.reader(), selection).map_err(self.error("read a dead letter"))
     }
 
     fn dead_entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError> {
@@ -99,29 +100,20 @@ impl Operator for SqliteOutbox {
 
     fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
         let retried = act(&mut self.writer(), |transaction| {
-            let mut retried = Vec::new();
-            for position in selected_positions(transaction, selection)? {
-                if transaction.prepare_cached(PUT_BACK)?.execute([position])? == 1 {
-                    audit(transaction, position, "retry", "", by)?;
-                    transaction.prepare_cached(WAIT_FOR_NOTHING)?.execute([position, by.at.as_millisecond()])?;
-                    transaction.prepare_cached(REMOVE_DEAD_LETTER)?.execute([position])?;
-                    retried.push(position);
-                }
-            }
-            Ok(retried)
+            let selected = selected_ids(transaction, selection)?;
+            selected.into_iter().filter_map(|dead| retry(transaction, dead, by).transpose()).collect()
         });
         retried.map_err(self.error("retry dead letters"))
     }
 
-    fn discard_dead_letters(&self, positions: &[i64], by: &Act) -> Result<Vec<i64>, StorageError> {
+    fn discard_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
         let discarded = act(&mut self.writer(), |transaction| {
             let mut discarded = Vec::new();
-            for position in positions {
-                audit(transaction, *position, "discard", "", by)?;
-                if transaction.prepare_cached(REMOVE_DEAD_LETTER)?.execute([position])? == 1 {
-                    transaction.prepare_cached(FORGET_ATTEMPTS)?.execute([position])?;
-                    discarded.push(*position);
-                }
+            for dead in selected_ids(transaction, selection)? {
+                audit(transaction, dead, "discard", "", by)?;
+                transaction.prepare_cached(FORGET_ATTEMPTS)?.execute([dead.id])?;
+                dead_columns::remove(transaction, dead.id)?;
+                discarded.push(dead.position);
             }
             Ok(discarded)
         });
@@ -129,8 +121,17 @@ impl Operator for SqliteOutbox {
     }
 
     fn mend_dead_letter(&self, position: i64, changes: &[(Column, Field<'_>)], by: &Act) -> Result<bool, StorageError> {
-        let mended = act(&mut self.writer(), |transaction| mend(transaction, position, changes, by));
-        mended.map_err(self.error("edit a dead letter"))
+        let mended = act(&mut self.writer(), |transaction| {
+            let selected = selected_ids(transaction, &Selection::Positions(vec![position]))?;
+            if let [dead] = selected.as_slice() {
+                mend(transaction, *dead, changes, by)?;
+            }
+            Ok(selected.len())
+        });
+        match mended.map_err(self.error("edit a dead letter"))? {
+            found @ (0 | 1) => Ok(found == 1),
+            found => Err(ambiguous(found, position)),
+        }
     }
 
     fn audit(&self, limit: usize) -> Result<Vec<AuditRecord>, StorageError> {
@@ -159,43 +160,70 @@ fn act<T>(
     Ok(done)
 }
 
-/// Nothing is put on record of a dead letter that is not there.
-fn audit(transaction: &Transaction<'_>, position: i64, act: &str, detail: &str, by: &Act) -> rusqlite::Result<()> {
+/// A dead letter, and the position of the entry that it was.
+#[derive(Debug, Clone, Copy)]
+struct DeadId {
+    id: i64,
+    position: i64,
+}
+
+fn audit(transaction: &Transaction<'_>, dead: DeadId, act: &str, detail: &str, by: &Act) -> rusqlite::Result<()> {
     let shown = |row: &Row<'_>| {
         let [uuid] = value::measured_fields(row, 0)?;
         Ok(Columns { uuid, ..Columns::default() }.shown(Column::Uuid))
     };
-    let Some(uuid) = transaction.prepare_cached(&UUID)?.query_row([position], shown).optional()? else {
-        return Ok(());
-    };
-    let record = params![position, by.at.as_millisecond(), by.who, act, uuid, detail];
+    let uuid = transaction.prepare_cached(&UUID)?.query_row([dead.id], shown)?;
+    let record = params![dead.position, by.at.as_millisecond(), by.who, act, uuid, detail];
     transaction.prepare_cached(AUDIT_DEAD_LETTER)?.execute(record).map(|_| ())
+}
+
+/// Puts one back. Returns its position, or None where somebody has put it back by hand.
+fn retry(transaction: &Transaction<'_>, dead: DeadId, by: &Act) -> rusqlite::Result<Option<i64>> {
+    let DeadId { id, position } = dead;
+    let place: i64 = transaction.prepare_cached(PLACE)?.query_row([id], |row| row.get(0))?;
+    if place == ITS_OWN {
+        return Ok(None);
+    }
+    let put_back = dead_columns::put_back(transaction, id, (place == NOBODYS).then_some(position))?;
+    let moved = format!("another entry has its place: it is at position {put_back} now, behind all others");
+    audit(transaction, dead, "retry", if put_back == position { "" } else { &moved }, by)?;
+    transaction.prepare_cached(WAIT_FOR_NOTHING)?.execute(params![id, by.at.as_millisecond(), put_back])?;
+    if put_back != position {
+        transaction.prepare_cached(MOVE_ATTEMPTS)?.execute([id, put_back])?;
+    }
+    dead_columns::remove(transaction, id)?;
+    Ok(Some(put_back))
 }
 
 fn mend(
     transaction: &Transaction<'_>,
-    position: i64,
+    dead: DeadId,
     changes: &[(Column, Field<'_>)],
     by: &Act,
-) -> rusqlite::Result<bool> {
-    let mut is_there = false;
+) -> rusqlite::Result<()> {
     for (column, new) in changes {
         // The old value is put on record: an edit must not lose what the application wrote.
         let name = column.name();
         let sql = measured(&[*column], Column::bytes_max);
-        let sql = format!("SELECT {sql} FROM outbox_dead_letters WHERE position = ?1");
-        let old = |row: &Row<'_>| {
+        let sql = format!("SELECT {sql} FROM outbox_dead_letters WHERE id = ?1");
+        let old = transaction.query_row(&sql, [dead.id], |row| {
             let [old] = value::measured_fields(row, 0)?;
             Ok((old != *new).then(|| old.shown().unwrap_or_default()))
-        };
-        let Some(old) = transaction.query_row(&sql, [position], old).optional()? else { return Ok(false) };
+        })?;
         if let Some(old) = old {
-            audit(transaction, position, "edit", &format!("{name} was: {old}"), by)?;
+            audit(transaction, dead, "edit", &format!("{name} was: {old}"), by)?;
         }
-        let update = format!("UPDATE outbox_dead_letters SET {name} = ?2 WHERE position = ?1");
-        is_there = transaction.execute(&update, params![position, ToSqlOutput::Borrowed(stored(new))])? == 1;
+        if *column == Column::Uuid {
+            // What is on record of its attempts stays with it.
+            let of_attempts = "UPDATE outbox_attempts SET uuid = ?2 WHERE position = ?3
+                               AND uuid IS (SELECT uuid FROM outbox_dead_letters WHERE id = ?1)";
+            let new = ToSqlOutput::Borrowed(stored(new));
+            transaction.execute(of_attempts, params![dead.id, new, dead.position])?;
+        }
+        let update = format!("UPDATE outbox_dead_letters SET {name} = ?2 WHERE id = ?1");
+        transaction.execute(&update, params![dead.id, ToSqlOutput::Borrowed(stored(new))])?;
     }
-    Ok(is_there)
+    Ok(())
 }
 
 fn stored<'f>(field: &'f Field<'_>) -> ValueRef<'f> {
@@ -210,11 +238,18 @@ fn stored<'f>(field: &'f Field<'_>) -> ValueRef<'f> {
 }
 
 fn dead_letters(connection: &Connection, selection: &Selection, limit: usize) -> rusqlite::Result<Vec<DeadLetter>> {
-    selected(connection, selection, limit, DeadLetter::listed)
+    selected(connection, selection, limit, |dead, row, end| DeadLetter::listed(dead.position, row, end))
 }
 
-fn selected_positions(transaction: &Transaction<'_>, selection: &Selection) -> rusqlite::Result<Vec<i64>> {
-    selected(transaction, selection, usize::MAX, |position, _, _| position)
+/// The first that is selected, whole.
+fn dead_letter(connection: &Connection, selection: &Selection) -> rusqlite::Result<Option<DeadLetter>> {
+    let Some(dead) = selected(connection, selection, 1, |dead, _, _| dead)?.pop() else { return Ok(None) };
+    let whole = |row: &Row<'_>| Ok(DeadLetter::new(dead.position, &value::measured_row(row, 0)?, end(row)?));
+    connection.prepare_cached(&DEAD_LETTER)?.query_row([dead.id], whole).optional()
+}
+
+fn selected_ids(transaction: &Transaction<'_>, selection: &Selection) -> rusqlite::Result<Vec<DeadId>> {
+    selected(transaction, selection, usize::MAX, |dead, _, _| dead)
 }
 
 /// What becomes of each dead letter that is selected, at most `limit`, in position order. They are compared here and not in
@@ -223,7 +258,7 @@ fn selected<T>(
     connection: &Connection,
     selection: &Selection,
     limit: usize,
-    becomes: impl Fn(i64, Columns<'_>, End) -> T,
+    becomes: impl Fn(DeadId, Columns<'_>, End) -> T,
 ) -> rusqlite::Result<Vec<T>> {
     let mut found = Vec::new();
     let mut take = |sql: &str, position: i64, is_selected: &dyn Fn(i64, &Columns<'_>, &End) -> bool| {
@@ -232,9 +267,10 @@ fn selected<T>(
         while found.len() < limit
             && let Some(row) = rows.next()?
         {
-            let (position, columns, end) = (row.get(MEASURED_ROW + 6)?, value::measured_row(row, 0)?, end(row)?);
-            if is_selected(position, &columns, &end) {
-                found.push(becomes(position, columns, end));
+            let dead = DeadId { id: row.get(MEASURED_ROW + 7)?, position: value::number(row, MEASURED_ROW + 6)? };
+            let (columns, end) = (value::measured_row(row, 0)?, end(row)?);
+            if is_selected(dead.position, &columns, &end) {
+                found.push(becomes(dead, columns, end));
             }
         }
         Ok::<(), rusqlite::Error>(())
@@ -242,7 +278,11 @@ fn selected<T>(
     match selection {
         Selection::Positions(positions) => {
             let positions: BTreeSet<i64> = positions.iter().copied().collect();
-            positions.into_iter().try_for_each(|position| take(&DEAD_LETTER_LISTED, position, &|_, _, _| true))?;
+            positions.into_iter().try_for_each(|position| take(&DEAD_LETTERS_AT, position, &|_, _, _| true))?;
+        }
+        Selection::Uuids(uuids) => {
+            let is_one = |row: &Columns<'_>| row.shown(Column::Uuid).is_some_and(|uuid| uuids.contains(&uuid));
+            take(&DEAD_LETTERS, i64::MIN, &|_, row, _| is_one(row))?;
         }
         Selection::Matching(filter) => {
             let first = filter.after.map_or(Some(i64::MIN), |after| after.checked_add(1));
@@ -269,7 +309,9 @@ fn end(row: &Row<'_>) -> rusqlite::Result<End> {
 fn attempts(connection: &Connection, position: i64) -> rusqlite::Result<Vec<AttemptRecord>> {
     let mut statement = connection.prepare_cached(&ATTEMPTS)?;
     let rows = statement.query_map([position], |row| {
+        let [uuid] = value::measured_fields(row, 8)?;
         Ok(AttemptRecord {
+            uuid: Columns { uuid, ..Columns::default() }.shown(Column::Uuid).unwrap_or_default(),
             attempt: value::count(row, 0)?,
             at: value::time(row, 1)?,
             outcome: value::text(row, 2)?,
@@ -301,8 +343,8 @@ fn audit_records(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<
 /// What is old: parked streams' dead letters stay, since pruning one would set its stream free behind an operator's
 /// back; the attempts of a dead letter go with it, and those of an entry that is still there by their own age.
 const OLD_DEAD_LETTERS: &str = "FROM outbox_dead_letters WHERE died_at_ms < ?1 AND NOT parks_stream";
-const OLD_ATTEMPTS: &str =
-    "FROM outbox_attempts WHERE at_ms < ?1 AND position NOT IN (SELECT position FROM outbox_dead_letters)";
+const OLD_ATTEMPTS: &str = "FROM outbox_attempts AS made WHERE at_ms < ?1 AND NOT EXISTS (
+       SELECT 1 FROM outbox_dead_letters AS dead WHERE dead.position = made.position AND dead.uuid IS made.uuid)";
 const OLD_AUDIT: &str = "FROM outbox_audit WHERE at_ms < ?1";
 
 /// The time before which a record is old; none where it never is.
@@ -329,20 +371,20 @@ fn prune(connection: &mut Connection, retention: &Retention, by: &Act, limit: us
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut pruned = Pruned::default();
     if let Some(before) = cutoff(retention.dead_letters, by.at) {
-        for position in old_ones(&transaction, "position", OLD_DEAD_LETTERS, before, limit)? {
-            transaction.prepare_cached(REMOVE_DEAD_LETTER)?.execute([position])?;
-            transaction.prepare_cached(FORGET_ATTEMPTS)?.execute([position])?;
+        for id in old_ones(&transaction, OLD_DEAD_LETTERS, before, limit)? {
+            transaction.prepare_cached(FORGET_ATTEMPTS)?.execute([id])?;
+            dead_columns::remove(&transaction, id)?;
             pruned.dead_letters += 1;
         }
     }
     if let Some(before) = cutoff(retention.attempts, by.at) {
-        for id in old_ones(&transaction, "id", OLD_ATTEMPTS, before, limit)? {
+        for id in old_ones(&transaction, OLD_ATTEMPTS, before, limit)? {
             pruned.attempts +=
                 transaction.prepare_cached("DELETE FROM outbox_attempts WHERE id = ?1")?.execute([id])? as u64;
         }
     }
     if let Some(before) = cutoff(retention.audit, by.at) {
-        for id in old_ones(&transaction, "id", OLD_AUDIT, before, limit)? {
+        for id in old_ones(&transaction, OLD_AUDIT, before, limit)? {
             pruned.audit += transaction.prepare_cached("DELETE FROM outbox_audit WHERE id = ?1")?.execute([id])? as u64;
         }
     }
@@ -354,14 +396,8 @@ fn prune(connection: &mut Connection, retention: &Retention, by: &Act, limit: us
     Ok(pruned)
 }
 
-fn old_ones(
-    transaction: &Transaction<'_>,
-    column: &str,
-    old: &str,
-    before: i64,
-    limit: usize,
-) -> rusqlite::Result<Vec<i64>> {
-    let sql = format!("SELECT {column} {old} LIMIT ?2");
+fn old_ones(transaction: &Transaction<'_>, old: &str, before: i64, limit: usize) -> rusqlite::Result<Vec<i64>> {
+    let sql = format!("SELECT id {old} LIMIT ?2");
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     transaction.prepare_cached(&sql)?.query_map([before, limit], |row| row.get(0))?.collect()
 }

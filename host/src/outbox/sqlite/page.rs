@@ -1,5 +1,6 @@
 //! Reading entries, and what holds them back.
 
+use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
 use rusqlite::limits::Limit;
@@ -10,35 +11,50 @@ use super::value::{self, measured};
 use crate::column::TEXT_BYTES_MAX;
 use crate::entry::StreamKey;
 use crate::outbox::{Held, Hold, Page, PageBounds, Wanted};
-use crate::row::{Column, Field, RawEntry, Row};
+use crate::row::{Column, EntryId, Field, RawEntry, Row};
 use crate::settlement::History;
 
 /// What tells the stream comes first, and `data` last.
 const ENTRIES: &str = "
     SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
            data
-    FROM outbox WHERE position >= ?1 ORDER BY position LIMIT ?2";
+    FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT ?3";
+
+/// Where it has the uuid.
+const UUID: usize = 5;
 
 /// The next entry, of which only so much is read as it takes to know whether it is wanted.
 static NEXT_KEY: LazyLock<String> = LazyLock::new(|| {
-    format!("SELECT position, {} FROM outbox WHERE position >= ?1 ORDER BY position LIMIT 1", measured_key())
+    format!(
+        "SELECT position, {}, {} FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT 1",
+        measured_key(),
+        measured_uuid()
+    )
 });
 static ENTRY: LazyLock<String> =
     LazyLock::new(|| format!("SELECT {} FROM outbox WHERE position = ?1", measured_whole()));
-static DEAD_ENTRY: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT {} FROM outbox_dead_letters WHERE position = ?1", measured_whole()));
+static DEAD_ENTRY: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT {} FROM outbox_dead_letters WHERE position = ?1 ORDER BY id LIMIT 1", measured_whole())
+});
 
-/// An entry that somebody deleted by hand waits for nothing.
+/// An entry that somebody deleted by hand waits for nothing, and another one that has its position by now has no part in it.
 static WAITING: LazyLock<String> = LazyLock::new(|| {
     format!(
-        "SELECT position, {}, attempts, host_deaths, failed_at_ms, retry_at_ms, {}
-         FROM outbox_waiting WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.position = outbox_waiting.position)",
+        "SELECT position, {}, attempts, host_deaths, failed_at_ms, retry_at_ms, {}, undeletable IS TRUE, {}
+         FROM outbox_waiting WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.position = outbox_waiting.position
+                                                                 AND outbox.uuid IS outbox_waiting.uuid)",
         measured_key(),
-        value::bounded("delivered_to")
+        value::bounded("delivered_to"),
+        measured_uuid()
     )
 });
-static PARKED: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT position, {} FROM outbox_dead_letters WHERE parks_stream", measured_key()));
+static PARKED: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT position, {}, {} FROM outbox_dead_letters WHERE parks_stream", measured_key(), measured_uuid())
+});
+
+fn measured_uuid() -> String {
+    measured(&[Column::Uuid], Column::bytes_max)
+}
 
 /// What tells an entry's stream.
 pub(super) fn measured_key() -> String {
@@ -51,7 +67,7 @@ fn measured_whole() -> String {
 
 pub(super) fn read(
     connection: &Connection,
-    after: i64,
+    range: RangeInclusive<i64>,
     bounds: PageBounds,
     wanted: Wanted<'_>,
 ) -> rusqlite::Result<Page> {
@@ -59,18 +75,14 @@ pub(super) fn read(
     // itself refuses what is large, before it reads it; such a row is then measured, and read alone.
     let _bound = LengthBound::new(connection, TEXT_BYTES_MAX)?;
     let page = Page { entries: Vec::with_capacity(bounds.read_max.min(1_024)), ..Page::default() };
-    let mut reading = Reading { connection, bounds, wanted, page, next: first(after), looked_at: 0, bytes: 0 };
+    let (next, last) = (Some(*range.start()).filter(|_| !range.is_empty()), *range.end());
+    let mut reading = Reading { connection, bounds, wanted, page, next, last, looked_at: 0, bytes: 0 };
     loop {
         match reading.small_rows() {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => reading.large_row()?,
             read => return read.map(|()| reading.page),
         }
     }
-}
-
-/// The first position that is behind `after`; the least there is stands for the beginning, and is one itself.
-fn first(after: i64) -> Option<i64> {
-    if after == i64::MIN { Some(after) } else { after.checked_add(1) }
 }
 
 struct Reading<'a> {
@@ -80,6 +92,8 @@ struct Reading<'a> {
     page: Page,
     /// Where to read on; none behind the last position that there can be.
     next: Option<i64>,
+    /// The last position to look at.
+    last: i64,
     looked_at: usize,
     bytes: usize,
 }
@@ -93,14 +107,15 @@ impl Reading<'_> {
             return Ok(());
         };
         let rest = i64::try_from(self.bounds.looked_at_max.saturating_sub(self.looked_at)).unwrap_or(i64::MAX);
-        let mut rows = statement.query([next, rest])?;
+        let mut rows = statement.query([next, self.last, rest])?;
         while self.has_room() {
             let Some(row) = rows.next()? else {
                 self.page.end = self.looked_at < self.bounds.looked_at_max;
                 break;
             };
             let position = row.get(0)?;
-            if self.looks_at(position, &value::field(row.get_ref(1)?), &value::field(row.get_ref(2)?)) {
+            let [tenant, stream, uuid] = [1, 2, UUID].map(|column| row.get_ref(column));
+            if self.looks_at(position, &value::field(tenant?), &value::field(stream?), &value::field(uuid?)) {
                 self.read(RawEntry::new(position, &small_row(row)?));
             }
         }
@@ -111,10 +126,10 @@ impl Reading<'_> {
     fn large_row(&mut self) -> rusqlite::Result<()> {
         let _bound = LengthBound::new(self.connection, usize::MAX)?;
         let mut next_key = self.connection.prepare_cached(&NEXT_KEY)?;
-        let mut rows = next_key.query([self.next])?;
+        let mut rows = next_key.query((self.next, self.last))?;
         let Some(row) = rows.next()? else { return Ok(()) };
-        let (position, [tenant, stream]) = (row.get(0)?, value::measured_fields(row, 1)?);
-        if self.looks_at(position, &tenant, &stream) {
+        let (position, [tenant, stream, uuid]) = (row.get(0)?, value::measured_fields(row, 1)?);
+        if self.looks_at(position, &tenant, &stream, &uuid) {
             let entry = entry(self.connection, &ENTRY, position)?;
             entry.into_iter().for_each(|entry| self.read(entry));
         }
@@ -125,11 +140,11 @@ impl Reading<'_> {
         self.page.entries.len() < self.bounds.read_max && self.bytes < self.bounds.bytes_max
     }
 
-    fn looks_at(&mut self, position: i64, tenant: &Field<'_>, stream: &Field<'_>) -> bool {
+    fn looks_at(&mut self, position: i64, tenant: &Field<'_>, stream: &Field<'_>, uuid: &Field<'_>) -> bool {
         self.looked_at += 1;
         self.page.last = Some(position);
         self.next = position.checked_add(1);
-        (self.wanted)(position, StreamKey::of_entry(position, tenant, stream))
+        (self.wanted)(EntryId::of(position, uuid), StreamKey::of_entry(position, tenant, stream))
     }
 
     fn read(&mut self, entry: RawEntry) {
@@ -182,18 +197,24 @@ pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<Held>> {
     let mut rows = waiting.query([])?;
     while let Some(row) = rows.next()? {
         let history = History { attempts: value::count(row, 5)?, host_deaths: value::count(row, 6)? };
-        let hold = Hold::Waiting { failed_at: value::time(row, 7)?, retry_at: value::time(row, 8)?, history };
+        let hold = match row.get(10)? {
+            true => Hold::Delivered,
+            false => Hold::Waiting { failed_at: value::time(row, 7)?, retry_at: value::time(row, 8)?, history },
+        };
         let delivered_to = names::from_json(value::field(row.get_ref(9)?).text());
-        let ([tenant, stream], position) = (value::measured_fields(row, 1)?, row.get(0)?);
-        held.push(Held { stream: StreamKey::of_entry(position, &tenant, &stream), position, hold, delivered_to });
+        let ([tenant, stream], [uuid]) = (value::measured_fields(row, 1)?, value::measured_fields(row, 11)?);
+        let entry = EntryId::of(row.get(0)?, &uuid);
+        let stream = StreamKey::of_entry(entry.position, &tenant, &stream);
+        held.push(Held { stream, entry, hold, delivered_to });
     }
     let mut parked = connection.prepare_cached(&PARKED)?;
     let mut rows = parked.query([])?;
     while let Some(row) = rows.next()? {
-        let [tenant, stream] = value::measured_fields(row, 1)?;
+        let [tenant, stream, uuid] = value::measured_fields(row, 1)?;
         // A dead letter whose stream cannot be told parks none.
         if let Some(stream) = StreamKey::told(&tenant, &stream) {
-            held.push(Held { stream, position: row.get(0)?, hold: Hold::Parked, delivered_to: Vec::new() });
+            let entry = EntryId::of(value::number(row, 0)?, &uuid);
+            held.push(Held { stream, entry, hold: Hold::Parked, delivered_to: Vec::new() });
         }
     }
     Ok(held)

@@ -56,10 +56,10 @@ const GIVE_ATTEMPTS_BACK: &str = "
     UPDATE outbox_waiting
     SET attempts = max(0, attempts - made.number), host_deaths = max(0, host_deaths - made.deaths),
         retry_at_ms = failed_at_ms
-    FROM (SELECT position, count(*) AS number, sum(outcome = 'host-died') AS deaths FROM outbox_attempts
+    FROM (SELECT position, uuid, count(*) AS number, sum(outcome = 'host-died') AS deaths FROM outbox_attempts
           WHERE digest = ?2 AND coalesce(publisher, ?1) = ?1 AND outcome <> 'unavailable' AND NOT given_back
-          GROUP BY position) AS made
-    WHERE outbox_waiting.position = made.position";
+          GROUP BY position, uuid) AS made
+    WHERE outbox_waiting.position = made.position AND outbox_waiting.uuid IS made.uuid";
 const MARK_GIVEN_BACK: &str = "
     UPDATE outbox_attempts SET given_back = 1
     WHERE digest = ?2 AND coalesce(publisher, ?1) = ?1 AND outcome <> 'unavailable'

@@ -5,41 +5,27 @@ use std::time::Duration;
 
 use rusqlite::{Connection, MAIN_DB, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{beside, connection, value};
+use super::{beside, connection, table, value};
 use crate::outbox::StorageError;
 
 /// The version of the tables that this program works with.
-pub const SCHEMA_VERSION: i64 = 2;
+pub const SCHEMA_VERSION: i64 = 3;
 
 /// The table that applications append to. It is made where there is none: somebody may have dropped it.
 const OUTBOX: &str = include_str!("outbox.sql");
 
 /// What makes version n of version n - 1, from n = 1 on.
-const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema2.sql")];
-
-/// What an entry needs; a table that has these may serve as the outbox, whoever made it.
-const COLUMNS: [&str; 12] = [
-    "position",
-    "tenant_id",
-    "stream_id",
-    "stream_name",
-    "category",
-    "uuid",
-    "name",
-    "version",
-    "created_at",
-    "content_type",
-    "context",
-    "data",
-];
+const STEPS: [&str; 3] = [include_str!("schema.sql"), include_str!("schema2.sql"), include_str!("schema3.sql")];
 
 /// What [`SqliteOutbox::init`](super::SqliteOutbox::init) did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Initialised {
     /// The version that was there before; 0 for none.
     pub before: i64,
     /// The version that is there now.
     pub now: i64,
+    /// What about the table `outbox` may hinder the relay, and what to do about it: a sentence each.
+    pub warnings: Vec<String>,
 }
 
 pub(super) fn init(path: &Path, busy_patience: Duration) -> Result<Initialised, StorageError> {
@@ -61,7 +47,7 @@ fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) ->
     let failed = connection::error("make the outbox's tables", path.to_owned(), busy_patience);
     let found = version(connection).map_err(&failed)?;
     check_not_newer(found, path)?;
-    check_foreign(connection, path, &failed)?;
+    table::check(connection, path, &failed)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
     // Once more, now that nobody else can write.
     let before = version(&transaction).map_err(&failed)?;
@@ -76,7 +62,8 @@ fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) ->
     transaction.commit().map_err(&failed)?;
     // Kept in the file: every program that opens it from now on uses the WAL. It comes last, since no rollback undoes it.
     connection.pragma_update(None, "journal_mode", "WAL").map_err(&failed)?;
-    Ok(Initialised { before, now: SCHEMA_VERSION })
+    let warnings = table::warnings(connection).map_err(&failed)?;
+    Ok(Initialised { before, now: SCHEMA_VERSION, warnings })
 }
 
 /// Whether this program can work with the outbox in this database.
@@ -84,7 +71,7 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StorageE
     let failed = connection::error("read the outbox's version", path.to_owned(), Duration::ZERO);
     let found = version(connection).map_err(&failed)?;
     check_not_newer(found, path)?;
-    let has_table = check_foreign(connection, path, &failed)?;
+    let has_table = table::check(connection, path, &failed)?;
     match found {
         SCHEMA_VERSION if has_table => check_wal(connection, path, &failed),
         0 | SCHEMA_VERSION => Err(StorageError::NotInitialised(path.to_owned())),
@@ -102,6 +89,12 @@ pub(super) fn generation(connection: &Connection, key: &str) -> rusqlite::Result
     let sql = "SELECT value FROM outbox_meta WHERE key = ?1";
     let generation = connection.prepare_cached(sql)?.query_row([key], |row| value::number(row, 0)).optional()?;
     Ok(generation.unwrap_or(0).cast_unsigned())
+}
+
+/// Differs after each act of an operator, and after the database was restored or its tables changed, which SQLite counts.
+pub(super) fn state(connection: &Connection) -> rusqlite::Result<u64> {
+    let changes: i64 = connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
+    Ok(generation(connection, GENERATION)? ^ changes.cast_unsigned().rotate_left(32))
 }
 
 /// It differs from what it was, whatever that was.
@@ -137,36 +130,6 @@ fn check_not_newer(found: i64, path: &Path) -> Result<(), StorageError> {
         return Err(StorageError::Newer { path: path.to_owned(), found, supported: SCHEMA_VERSION });
     }
     Ok(())
-}
-
-/// A table `outbox` that is there already has to be one that can be worked with; says whether there is one.
-fn check_foreign(
-    connection: &Connection,
-    path: &Path,
-    failed: &dyn Fn(rusqlite::Error) -> StorageError,
-) -> Result<bool, StorageError> {
-    let columns = columns(connection).map_err(failed)?;
-    if columns.is_empty() {
-        return Ok(false);
-    }
-    let foreign = |reason: String| StorageError::ForeignTable { path: path.to_owned(), reason };
-    for expected in COLUMNS {
-        if !columns.iter().any(|(name, _)| name == expected) {
-            return Err(foreign(format!("it has no column `{expected}`")));
-        }
-    }
-    if !columns.iter().any(|(name, is_rowid)| name == "position" && *is_rowid) {
-        return Err(foreign("`position` is not its INTEGER PRIMARY KEY".into()));
-    }
-    Ok(true)
-}
-
-/// The columns of the table `outbox`, and whether each is its integer primary key.
-fn columns(connection: &Connection) -> rusqlite::Result<Vec<(String, bool)>> {
-    let mut statement =
-        connection.prepare("SELECT name, pk = 1 AND upper(type) = 'INTEGER' FROM pragma_table_info('outbox')")?;
-    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    rows.collect()
 }
 
 /// Somebody may have set another journal mode since: without the WAL, readers and writers block each other. Who may only

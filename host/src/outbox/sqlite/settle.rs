@@ -3,28 +3,34 @@
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::names;
+use super::{dead_columns, identity, names};
 use crate::outbox::{Failed, Fate, Settled};
 use crate::publisher::{Attempt, Outcome};
+use crate::row::EntryId;
 
-const DELIVERED: &str = "DELETE FROM outbox WHERE position BETWEEN ?1 AND ?2";
-const NO_LONGER_WAITING: &str = "DELETE FROM outbox_waiting WHERE position = ?1";
-const FORGET_ATTEMPTS: &str = "DELETE FROM outbox_attempts WHERE position = ?1";
+/// Deletes a run of entries: `?3` has their uuids' hashes. A row that has one of their positions, and is another entry, stays.
+const DELIVERED: &str = "DELETE FROM outbox WHERE position BETWEEN ?1 AND ?2 AND outbox_is(uuid, position - ?1, ?3)";
+const STILL_THERE: &str =
+    "SELECT position FROM outbox WHERE position BETWEEN ?1 AND ?2 AND outbox_is(uuid, position - ?1, ?3) LIMIT 1";
+const NO_LONGER_WAITING: &str = "DELETE FROM outbox_waiting WHERE position = ?1 AND outbox_is(uuid, 0, ?2)";
+const FORGET_ATTEMPTS: &str = "DELETE FROM outbox_attempts WHERE position = ?1 AND outbox_is(uuid, 0, ?2)";
+const IS_THERE: &str = "SELECT 1 FROM outbox WHERE position = ?1 AND outbox_is(uuid, 0, ?2)";
 
 const RECORD_ATTEMPT: &str = "
-    INSERT INTO outbox_attempts (position, attempt, at_ms, outcome, reason, digest, stderr, publisher)
-    SELECT position, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM outbox WHERE position = ?1";
+    INSERT INTO outbox_attempts (position, uuid, attempt, at_ms, outcome, reason, digest, stderr, publisher)
+    SELECT position, uuid, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM outbox WHERE position = ?1";
 
 const WAIT: &str = "
-    INSERT INTO outbox_waiting (position, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms, reason,
-                                delivered_to)
-    SELECT position, tenant_id, stream_id, ?2, ?3, ?4, ?5, ?6, ?7 FROM outbox WHERE position = ?1
-    ON CONFLICT (position) DO UPDATE SET attempts = excluded.attempts, host_deaths = excluded.host_deaths,
-                                         failed_at_ms = excluded.failed_at_ms,
+    INSERT INTO outbox_waiting (position, uuid, tenant_id, stream_id, attempts, host_deaths, failed_at_ms, retry_at_ms,
+                                reason, delivered_to, undeletable)
+    SELECT position, uuid, tenant_id, stream_id, ?2, ?3, ?4, ?5, ?6, ?7, ?8 FROM outbox WHERE position = ?1
+    ON CONFLICT (position) DO UPDATE SET uuid = excluded.uuid, tenant_id = excluded.tenant_id,
+                                         stream_id = excluded.stream_id, attempts = excluded.attempts,
+                                         host_deaths = excluded.host_deaths, failed_at_ms = excluded.failed_at_ms,
                                          retry_at_ms = excluded.retry_at_ms, reason = excluded.reason,
-                                         delivered_to = excluded.delivered_to";
+                                         delivered_to = excluded.delivered_to, undeletable = excluded.undeletable";
 
 const BURY: &str = "
     INSERT INTO outbox_dead_letters (position, tenant_id, stream_id, stream_name, category, uuid, name, version,
@@ -34,37 +40,80 @@ const BURY: &str = "
            data, ?2, ?3, ?4, ?5, ?6, ?7
     FROM outbox WHERE position = ?1";
 
-/// Settles all of them, and returns how long the write lock was held.
-pub(super) fn settle(connection: &mut Connection, settled: &[Settled]) -> rusqlite::Result<Duration> {
+/// Settles all of them, and returns how long the write lock was held, and how many of the entries were there.
+pub(super) fn settle(connection: &mut Connection, settled: &[Settled]) -> rusqlite::Result<(Duration, usize)> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let held_since = Instant::now();
-    let mut delivered: Vec<i64> = Vec::with_capacity(settled.len());
+    let mut delivered: Vec<EntryId> = Vec::with_capacity(settled.len());
+    let mut found = 0;
     for entry in settled {
         match entry {
-            Settled::Delivered { position, tried_before } => {
-                delivered.push(*position);
+            Settled::Delivered { entry, tried_before } => {
+                delivered.push(*entry);
                 if *tried_before {
-                    transaction.prepare_cached(NO_LONGER_WAITING)?.execute([position])?;
-                    transaction.prepare_cached(FORGET_ATTEMPTS)?.execute([position])?;
+                    forget(&transaction, *entry)?;
                 }
             }
-            Settled::Failed(failed) => settle_failed(&transaction, failed)?,
+            Settled::Failed(failed) => found += settle_failed(&transaction, failed)?,
+            Settled::Undeletable { entry, at, reason } => found += keep(&transaction, *entry, *at, reason)?,
+            Settled::Vanished { entry } => {
+                forget(&transaction, *entry)?;
+                found += 1;
+            }
         }
     }
     delivered.sort_unstable();
-    let mut delete = transaction.prepare_cached(DELIVERED)?;
-    for run in delivered.chunk_by(|a, b| *b <= a.saturating_add(1)) {
-        if let (Some(first), Some(last)) = (run.first(), run.last()) {
-            delete.execute([first, last])?;
-        }
+    for run in delivered.chunk_by(|a, b| a.position.checked_add(1) == Some(b.position)) {
+        found += delete(&transaction, run)?;
     }
-    drop(delete);
     transaction.commit()?;
-    Ok(held_since.elapsed())
+    Ok((held_since.elapsed(), found))
 }
 
-fn settle_failed(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Result<()> {
-    let (position, attempts, outcome) = (failed.position, failed.history.attempts, failed.attempt.outcome.name());
+/// Deletes entries whose positions follow one another, and returns how many were there.
+fn delete(transaction: &Transaction<'_>, run: &[EntryId]) -> rusqlite::Result<usize> {
+    let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(0) };
+    let which = params![first.position, last.position, identity::hashes(run)];
+    let deleted = transaction.prepare_cached(DELIVERED)?.execute(which)?;
+    if deleted < run.len() {
+        let kept: Option<i64> =
+            transaction.prepare_cached(STILL_THERE)?.query_row(which, |row| row.get(0)).optional()?;
+        if let Some(position) = kept {
+            return Err(refused(format!("a trigger on the table outbox keeps the entry at position {position}")));
+        }
+    }
+    Ok(deleted)
+}
+
+fn refused(reason: String) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER), Some(reason))
+}
+
+/// What is on record of an entry's attempts goes.
+fn forget(transaction: &Transaction<'_>, entry: EntryId) -> rusqlite::Result<()> {
+    let which = params![entry.position, identity::hashes(&[entry])];
+    transaction.prepare_cached(NO_LONGER_WAITING)?.execute(which)?;
+    transaction.prepare_cached(FORGET_ATTEMPTS)?.execute(which).map(|_| ())
+}
+
+fn is_there(transaction: &Transaction<'_>, entry: EntryId) -> rusqlite::Result<bool> {
+    let which = params![entry.position, identity::hashes(&[entry])];
+    transaction.prepare_cached(IS_THERE)?.exists(which)
+}
+
+/// An entry that was delivered, and cannot be removed, stays, and is known as such.
+fn keep(transaction: &Transaction<'_>, entry: EntryId, at: Timestamp, reason: &str) -> rusqlite::Result<usize> {
+    let at_ms = at.as_millisecond();
+    let wait = params![entry.position, 0, 0, at_ms, at_ms, reason, None::<String>, true];
+    if is_there(transaction, entry)? { transaction.prepare_cached(WAIT)?.execute(wait) } else { Ok(0) }
+}
+
+fn settle_failed(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Result<usize> {
+    let (entry, attempts, outcome) = (failed.entry, failed.history.attempts, failed.attempt.outcome.name());
+    let position = entry.position;
+    if !is_there(transaction, entry)? {
+        return Ok(0);
+    }
     let reason = failed.attempt.outcome.reason();
     let at_ms = failed.at.as_millisecond();
     for Attempt { outcome, publisher, digest, stderr, .. } in std::iter::once(&failed.attempt).chain(&failed.others) {
@@ -81,17 +130,18 @@ fn settle_failed(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Re
     match failed.fate {
         Fate::Retry { at } => {
             let (deaths, retry_at_ms) = (failed.history.host_deaths, up_to_a_millisecond(at));
-            let wait = params![position, attempts, deaths, at_ms, retry_at_ms, reason, delivered_to];
-            transaction.prepare_cached(WAIT)?.execute(wait)?;
+            let wait = params![position, attempts, deaths, at_ms, retry_at_ms, reason, delivered_to, false];
+            transaction.prepare_cached(WAIT)?.execute(wait)
         }
         Fate::DeadLetter { park } => {
+            let which = params![position, identity::hashes(&[entry])];
             let bury = params![position, attempts, outcome, reason, at_ms, park, delivered_to];
             transaction.prepare_cached(BURY)?.execute(bury)?;
-            transaction.prepare_cached(DELIVERED)?.execute([position, position])?;
-            transaction.prepare_cached(NO_LONGER_WAITING)?.execute([position])?;
+            dead_columns::keep(transaction, position, transaction.last_insert_rowid())?;
+            transaction.prepare_cached(NO_LONGER_WAITING)?.execute(which)?;
+            delete(transaction, &[entry])
         }
     }
-    Ok(())
 }
 
 /// Never earlier than it was said to be.

@@ -44,15 +44,15 @@ impl Settler {
         self.turns.settle_max()
     }
 
-    /// Settles all of them. `has_written` says whether another connection of this outbox may have committed something
-    /// since the last time.
-    pub(super) fn settle(&mut self, settled: &[Settled], has_written: bool) -> Result<(), StorageError> {
+    /// Settles all of them, and returns how many were there. `has_written` says whether another connection of this outbox
+    /// may have committed something since the last time.
+    pub(super) fn settle(&mut self, settled: &[Settled], has_written: bool) -> Result<usize, StorageError> {
         std::thread::sleep(self.turns.pause(&self.connection, has_written));
         let failed = connection::error("settle entries of the outbox", self.path.clone(), self.busy_patience);
-        let held = settle::settle(&mut self.connection, settled);
-        let held = held.inspect_err(|error| self.doubt.note(error)).map_err(failed)?;
+        let settled = settle::settle(&mut self.connection, settled);
+        let (held, found) = settled.inspect_err(|error| self.doubt.note(error)).map_err(failed)?;
         self.turns.taken(held);
         self.checkpoints.committed(&self.connection, self.turns.is_other_present());
-        Ok(())
+        Ok(found)
     }
 }

@@ -27,7 +27,11 @@ static PARKING_DEAD_LETTER: LazyLock<String> = LazyLock::new(|| {
 /// What is on record of entries that somebody deleted by hand is not counted.
 const COUNT_WAITING: &str = "
     SELECT count(*) FROM outbox_waiting
-    WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.position = outbox_waiting.position)";
+    WHERE (undeletable IS TRUE) = ?1 AND EXISTS (SELECT 1 FROM outbox WHERE outbox.position = outbox_waiting.position
+                                                               AND outbox.uuid IS outbox_waiting.uuid)";
+static UNDELETABLE_REASON: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT {} FROM outbox_waiting WHERE undeletable ORDER BY position LIMIT 1", value::bounded("reason"))
+});
 
 pub(super) fn read(connection: &mut Connection) -> rusqlite::Result<Status> {
     let transaction = connection.transaction()?;
@@ -38,10 +42,17 @@ pub(super) fn read(connection: &mut Connection) -> rusqlite::Result<Status> {
         let [created_at] = value::measured_fields(row, 0)?;
         Ok(shown_time(&created_at))
     });
+    let waiting = |undeletable: bool| {
+        transaction.query_row(COUNT_WAITING, [undeletable], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+    };
+    let undeletable = waiting(true)?;
+    let reason = transaction.query_row(&UNDELETABLE_REASON, [], |row| value::text(row, 0)).optional()?;
     Ok(Status {
-        pending: count(&transaction, "SELECT count(*) FROM outbox")?,
+        pending: count(&transaction, "SELECT count(*) FROM outbox")?.saturating_sub(undeletable),
         oldest_created_at: oldest.optional()?.flatten(),
-        waiting: count(&transaction, COUNT_WAITING)?,
+        waiting: waiting(false)?,
+        undeletable,
+        undeletable_reason: reason.filter(|_| undeletable > 0),
         dead_letters: count(&transaction, "SELECT count(*) FROM outbox_dead_letters")?,
         last_position: last_position(&transaction)?,
         blocked_streams_total,

@@ -1,0 +1,140 @@
+//! The second look. The reader goes through the outbox in position order, but entries can appear below its cursor: a
+//! backup that is restored, a table that is rebuilt and counts from the start again, a position that is given by hand. So
+//! after each change the positions below the cursor are looked through too, a slice at a time, beside the reader; and from
+//! time to time without a change: the relay's watchdog.
+
+use std::time::{Duration, Instant};
+
+/// The shortest time from the begin of one look to that of the next.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Of the time that passes between two slices a look may take one part in so many.
+const SHARE: u32 = 4;
+/// How often the watchdog looks; seldomer where a look takes long: it may take one part in so many of all time.
+const WATCHDOG_PAUSE: Duration = Duration::from_secs(1);
+const WATCHDOG_SHARE: u32 = 100;
+
+/// Where the second look is, and when it goes on.
+#[derive(Debug)]
+pub(super) struct Sweep {
+    /// Where to look next. None while no look is under way.
+    at: Option<i64>,
+    /// Something has changed since the last look began.
+    asked: bool,
+    /// The time that the look under way, or the last one, began, and what it took so far.
+    began: Instant,
+    took: Duration,
+    /// The highest position that it has seen.
+    highest: Option<i64>,
+    not_before: Instant,
+    watchdog_at: Instant,
+}
+
+/// What a slice has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looked {
+    /// There is more to look through.
+    More,
+    /// All is looked through; this was the highest position in it.
+    Through { highest: Option<i64> },
+}
+
+impl Sweep {
+    pub(super) fn new(now: Instant) -> Self {
+        let (at, asked, took, highest) = (None, false, Duration::ZERO, None);
+        Self { at, asked, began: now, took, highest, not_before: now, watchdog_at: now + WATCHDOG_PAUSE }
+    }
+
+    /// Something has changed.
+    pub(super) fn ask(&mut self) {
+        self.asked = true;
+    }
+
+    /// Whether the watchdog's time has come.
+    pub(super) fn is_watchdog_due(&self, now: Instant) -> bool {
+        now >= self.watchdog_at
+    }
+
+    /// From where on to look now, if it is time to.
+    pub(super) fn next(&mut self, now: Instant) -> Option<i64> {
+        if now < self.not_before {
+            return None;
+        }
+        if self.at.is_none() && (self.asked || self.is_watchdog_due(now)) {
+            (self.at, self.asked, self.began) = (Some(i64::MIN), false, now);
+            (self.took, self.highest) = (Duration::ZERO, None);
+        }
+        self.at
+    }
+
+    /// A slice was looked through, in this time, up to the position `last`; `is_end` says that there was nothing behind it.
+    pub(super) fn looked(&mut self, last: Option<i64>, is_end: bool, took: Duration, now: Instant) -> Looked {
+        self.took += took;
+        self.highest = self.highest.max(last);
+        self.not_before = now + took * (SHARE - 1);
+        self.at = last.and_then(|last| last.checked_add(1)).filter(|_| !is_end);
+        if self.at.is_some() {
+            return Looked::More;
+        }
+        self.not_before = self.not_before.max(self.began + PAUSE);
+        self.watchdog_at = now + WATCHDOG_PAUSE.max(self.took * WATCHDOG_SHARE);
+        Looked::Through { highest: self.highest }
+    }
+
+    /// When there is something to look through.
+    pub(super) fn wake_at(&self) -> Instant {
+        if self.asked || self.at.is_some() { self.not_before } else { self.watchdog_at.max(self.not_before) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_change_is_looked_after_at_once_and_then_not_for_a_while() {
+        let now = Instant::now();
+        let mut sweep = Sweep::new(now);
+        assert_eq!(sweep.next(now), None);
+        sweep.ask();
+        assert_eq!((sweep.wake_at(), sweep.next(now)), (now, Some(i64::MIN)));
+        assert_eq!(sweep.looked(Some(7), true, MS, now), Looked::Through { highest: Some(7) });
+        sweep.ask();
+        assert_eq!((sweep.wake_at(), sweep.next(now)), (now + PAUSE, None));
+        assert_eq!(sweep.next(now + PAUSE), Some(i64::MIN));
+    }
+
+    #[test]
+    fn a_long_look_goes_slice_by_slice_and_leaves_time_for_others() {
+        let now = Instant::now();
+        let mut sweep = Sweep::new(now);
+        sweep.ask();
+        sweep.next(now);
+        assert_eq!(sweep.looked(Some(4_096), false, 10 * MS, now), Looked::More);
+        assert_eq!(sweep.next(now + 29 * MS), None);
+        assert_eq!(sweep.next(now + 30 * MS), Some(4_097));
+        assert_eq!(sweep.looked(None, true, MS, now + 30 * MS), Looked::Through { highest: Some(4_096) });
+    }
+
+    #[test]
+    fn the_watchdog_looks_without_being_asked_and_not_often() {
+        let now = Instant::now();
+        let mut sweep = Sweep::new(now);
+        let later = now + WATCHDOG_PAUSE;
+        assert!(sweep.is_watchdog_due(later));
+        assert_eq!(sweep.next(later), Some(i64::MIN));
+        sweep.looked(None, true, 100 * MS, later);
+        assert!(!sweep.is_watchdog_due(later + 9 * WATCHDOG_PAUSE));
+        assert_eq!(sweep.wake_at(), later + 10 * WATCHDOG_PAUSE);
+    }
+
+    #[test]
+    fn the_last_position_of_all_ends_it() {
+        let now = Instant::now();
+        let mut sweep = Sweep::new(now);
+        sweep.ask();
+        sweep.next(now);
+        assert_eq!(sweep.looked(Some(i64::MAX), false, MS, now), Looked::Through { highest: Some(i64::MAX) });
+    }
+}

@@ -1,0 +1,112 @@
+//! A storage one part of which panics: what no code foresees.
+
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use outbox_host::outbox::{
+    Held, Lease, Operator, OutboxStorageStrategy, Page, PageBounds, Registry, Settled, Status, StorageError, Wanted,
+    Watch,
+};
+use outbox_host::{NewEvent, StoredData};
+
+/// Which part of it panics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The acker's.
+    Settle,
+    /// The syncer's.
+    Sync,
+    /// The watch's.
+    Watch,
+    /// That of the thread which follows the versions of publishers.
+    Registry,
+}
+
+/// A storage that passes everything on, and panics once.
+pub struct Panicking<S> {
+    /// The storage.
+    pub inner: S,
+    /// The part that panics.
+    pub part: Part,
+    /// Whether it has.
+    pub has_panicked: AtomicBool,
+}
+
+impl<S> Panicking<S> {
+    fn pass(&self, part: Part) {
+        if self.part == part && !self.has_panicked.swap(true, Ordering::SeqCst) {
+            panic!("nobody foresaw this");
+        }
+    }
+}
+
+impl<S: OutboxStorageStrategy> OutboxStorageStrategy for Panicking<S> {
+    fn append(&self, events: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError> {
+        self.inner.append(events)
+    }
+
+    fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
+        self.inner.lease()
+    }
+
+    fn entries(
+        &self,
+        range: RangeInclusive<i64>,
+        bounds: PageBounds,
+        wanted: Wanted<'_>,
+    ) -> Result<Page, StorageError> {
+        self.inner.entries(range, bounds, wanted)
+    }
+
+    fn held(&self) -> Result<Vec<Held>, StorageError> {
+        self.inner.held()
+    }
+
+    fn settle_max(&self) -> usize {
+        self.inner.settle_max()
+    }
+
+    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
+        self.pass(Part::Settle);
+        self.inner.settle(settled)
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.pass(Part::Sync);
+        self.inner.sync()
+    }
+
+    fn status(&self) -> Result<Status, StorageError> {
+        self.inner.status()
+    }
+
+    fn generation(&self) -> Result<u64, StorageError> {
+        self.inner.generation()
+    }
+
+    fn watch(&self) -> Result<Box<dyn Watch>, StorageError> {
+        let panics = self.part == Part::Watch && !self.has_panicked.swap(true, Ordering::SeqCst);
+        if panics { Ok(Box::new(PanickingWatch)) } else { self.inner.watch() }
+    }
+
+    fn operator(&self) -> &dyn Operator {
+        self.inner.operator()
+    }
+
+    /// Called by the thread that keeps the publishers up, each time that something has changed.
+    fn registry(&self) -> &dyn Registry {
+        if std::thread::current().name() == Some("outbox-upkeep") {
+            self.pass(Part::Registry);
+        }
+        self.inner.registry()
+    }
+}
+
+struct PanickingWatch;
+
+impl Watch for PanickingWatch {
+    fn wait(&mut self, _: Duration) -> bool {
+        panic!("nobody foresaw this")
+    }
+}

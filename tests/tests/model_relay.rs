@@ -1,0 +1,220 @@
+//! A relay at work while programs do to its outbox whatever programs do: rows at any position, tables that are rebuilt and
+//! count from the start again, backups that are restored, entries that are deleted by hand, triggers that refuse, streams
+//! that are parked or whose call does not end. Random histories of these; in the end each event that is still there was
+//! delivered, nothing is left, and the relay says that it is well.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
+use outbox_host::outbox::{Act, RelayCondition, Selection};
+use outbox_host::{
+    Attempt, Backoff, BoxFuture, JsonSerde, OnDeadLetter, Outbox, OutboxStorageStrategy, Outcome, Policy, PublishError,
+    Publisher, Recorded, RelayOptions,
+};
+use outbox_tests::outboxes::{Kept, Sqlite};
+use outbox_tests::relaying::{PATIENCE, relaying, until};
+use proptest::prelude::*;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+/// `parked` is parked by its first entry, the call of `hangs` does not end until the end, `fails` fails at first.
+const STREAMS: [&str; 6] = ["parked", "hangs", "fails", "a", "b", "c"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append(Vec<usize>),
+    /// A row at a position that is free, far below all others or in a gap.
+    InsertAt(i64, usize),
+    /// As an object-relational mapper does it; with the sequence set back.
+    Rebuild,
+    Backup,
+    Restore,
+    /// Rows of this stream are deleted by hand, and another takes the place of the first.
+    Replace(usize),
+    Refuse(bool),
+    Retry,
+    /// The relay has time to do something.
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let stream = 0..STREAMS.len();
+    prop_oneof![
+        6 => prop::collection::vec(stream.clone(), 1..6).prop_map(Step::Append),
+        3 => (1..40_i64, stream.clone()).prop_map(|(position, stream)| Step::InsertAt(position, stream)),
+        2 => Just(Step::Rebuild),
+        1 => Just(Step::Backup),
+        1 => Just(Step::Restore),
+        2 => stream.prop_map(Step::Replace),
+        2 => any::<bool>().prop_map(Step::Refuse),
+        1 => Just(Step::Retry),
+        4 => (0..30_u64).prop_map(Step::Wait),
+    ]
+}
+
+struct World {
+    kept: Sqlite,
+    application: Connection,
+    backup: Option<(Connection, BTreeSet<Uuid>)>,
+    /// Whatever has to be delivered in the end.
+    expected: BTreeSet<Uuid>,
+}
+
+fn act() -> Act {
+    Act { who: "model".into(), at: jiff::Timestamp::now() }
+}
+
+impl World {
+    fn new() -> Self {
+        let kept = Sqlite::new();
+        let application = kept.connection();
+        application.busy_timeout(PATIENCE).unwrap();
+        Self { kept, application, backup: None, expected: BTreeSet::new() }
+    }
+
+    fn insert(&mut self, position: Option<i64>, stream: usize) {
+        let uuid = Uuid::new_v4();
+        let sql = "INSERT INTO outbox (position, stream_id, uuid, name, data) VALUES (?1, ?2, ?3, 'e', '{}')
+                   ON CONFLICT (position) DO NOTHING";
+        if self.application.execute(sql, params![position, STREAMS[stream], uuid.to_string()]).unwrap() == 1 {
+            self.expected.insert(uuid);
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        match step {
+            Step::Append(streams) => streams.iter().for_each(|stream| self.insert(None, *stream)),
+            Step::InsertAt(position, stream) => self.insert(Some(*position), *stream),
+            Step::Rebuild => self.rebuild(),
+            Step::Backup => {
+                let mut backup = Connection::open_in_memory().unwrap();
+                copy(&self.application, &mut backup);
+                let expected = uuids(&backup);
+                self.backup = Some((backup, expected));
+            }
+            Step::Restore => {
+                if let Some((backup, expected)) = self.backup.take() {
+                    copy(&backup, &mut self.application);
+                    // What was committed since, and is in no backup, is gone with the restore.
+                    self.expected = expected;
+                }
+            }
+            Step::Replace(stream) => self.replace(*stream),
+            Step::Refuse(refuse) => self.refuse(*refuse),
+            Step::Retry => {
+                self.kept.open().operator().retry_dead_letters(&Selection::all(), &act()).unwrap();
+            }
+            Step::Wait(ms) => std::thread::sleep(Duration::from_millis(*ms)),
+        }
+    }
+
+    fn rebuild(&self) {
+        self.refuse(false);
+        let sql = "SELECT sql FROM sqlite_schema WHERE name = 'outbox'";
+        let table: String = self.application.query_row(sql, [], |row| row.get(0)).unwrap();
+        let new = table.replacen("\"outbox\"", "outbox", 1).replacen("outbox", "new__outbox", 1);
+        let rebuild = format!(
+            "BEGIN IMMEDIATE; {new}; INSERT INTO new__outbox SELECT * FROM outbox; DROP TABLE outbox;
+             ALTER TABLE new__outbox RENAME TO outbox; DELETE FROM sqlite_sequence WHERE name = 'outbox'; COMMIT"
+        );
+        self.application.execute_batch(&rebuild).unwrap();
+    }
+
+    fn replace(&mut self, stream: usize) {
+        self.refuse(false);
+        self.application.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut deleted: Vec<(i64, String)> = Vec::new();
+        {
+            let mut delete =
+                self.application.prepare("DELETE FROM outbox WHERE stream_id = ?1 RETURNING position, uuid").unwrap();
+            let rows = delete.query_map([STREAMS[stream]], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            deleted.extend(rows.map(Result::unwrap));
+        }
+        for (position, uuid) in deleted {
+            self.expected.remove(&uuid.parse().unwrap());
+            self.insert(Some(position), 3);
+        }
+        self.application.execute_batch("COMMIT").unwrap();
+    }
+
+    fn refuse(&self, refuse: bool) {
+        let sql = "CREATE TRIGGER IF NOT EXISTS refuse BEFORE DELETE ON outbox WHEN OLD.stream_id = 'b'
+                   BEGIN SELECT RAISE(ABORT, 'not this one'); END";
+        self.application.execute_batch(if refuse { sql } else { "DROP TRIGGER IF EXISTS refuse" }).unwrap();
+    }
+}
+
+fn copy(from: &Connection, to: &mut Connection) {
+    let backup = rusqlite::backup::Backup::new(from, to).unwrap();
+    backup.run_to_completion(1_000, Duration::from_millis(1), None).unwrap();
+}
+
+fn uuids(connection: &Connection) -> BTreeSet<Uuid> {
+    let sql = "SELECT uuid FROM outbox UNION SELECT uuid FROM outbox_dead_letters";
+    let mut statement = connection.prepare(sql).unwrap();
+    let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    rows.map(|uuid| uuid.unwrap().parse().unwrap()).collect()
+}
+
+struct Destination<'a> {
+    delivered: &'a Mutex<BTreeSet<Uuid>>,
+    over: &'a AtomicBool,
+    /// Closed when the calls that hang may end.
+    released: Semaphore,
+}
+
+impl Publisher for Destination<'_> {
+    fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
+        Box::pin(async move {
+            match event.stream_id.id.as_str() {
+                "parked" if !self.over.load(Ordering::SeqCst) => {
+                    return Outcome::from(Err(PublishError::rejected("not yet"))).into();
+                }
+                "fails" if event.attempt < 3 => return Outcome::from(Err(PublishError::retryable("not yet"))).into(),
+                "hangs" => _ = self.released.acquire().await,
+                _ => {}
+            }
+            self.delivered.lock().unwrap().insert(event.wrapped_event.uuid);
+            Outcome::Delivered.into()
+        })
+    }
+}
+
+fn go_through(steps: &[Step]) {
+    let mut world = World::new();
+    let (delivered, over) = (Mutex::new(BTreeSet::new()), AtomicBool::new(false));
+    let publisher = Destination { delivered: &delivered, over: &over, released: Semaphore::new(0) };
+    let backoff = Backoff { initial: Duration::from_millis(5), max: Duration::from_millis(10) };
+    let policy = Policy { backoff, ..Policy::default() };
+    let options = RelayOptions { policy, on_dead_letter: OnDeadLetter::Park, ..RelayOptions::default() };
+    let outbox = Outbox::new(world.kept.open(), JsonSerde).with_options(options);
+    relaying(&outbox, &publisher, |_| {
+        steps.iter().for_each(|step| world.take(step));
+        world.refuse(false);
+        over.store(true, Ordering::SeqCst);
+        publisher.released.close();
+        until("each is delivered that is still there", || {
+            world.kept.open().operator().retry_dead_letters(&Selection::all(), &act()).unwrap();
+            let missing = world.expected.difference(&delivered.lock().unwrap()).count();
+            missing == 0
+        });
+        until("nothing is left, and all is well", || {
+            world.kept.open().operator().retry_dead_letters(&Selection::all(), &act()).unwrap();
+            let status = world.kept.open().status().unwrap();
+            let is_well = status.relay.is_some_and(|relay| relay.state == RelayCondition::Running);
+            is_well && (status.pending, status.undeletable, status.dead_letters) == (0, 0, 0)
+        });
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_programs_do_each_event_is_delivered(steps in prop::collection::vec(step(), 1..30)) {
+        go_through(&steps);
+    }
+}
