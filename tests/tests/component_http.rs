@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -210,6 +211,30 @@ async fn a_request_is_tried_on_one_more_connection_and_only_where_nothing_was_an
     assert_eq!(publish(&publisher).await.outcome, Outcome::Delivered);
     assert_eq!(publish(&publisher).await.outcome.name(), "retry");
     assert_eq!(accepted.load(Ordering::SeqCst), 1);
+}
+
+/// A guest with a garbage collector lets a response go when it likes: more of them than there may be connections, and
+/// each is still only one request on the same connection. Where the language's toolchain is missing there is none.
+#[tokio::test]
+async fn a_garbage_collector_holds_no_connections() {
+    const ANSWERS: [&[u8]; 2] = [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"];
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests/javascript-starlingmonkey-webhook.wasm");
+    if !built.exists() {
+        return;
+    }
+    let (url, accepted) = serve_each(move |stream, _| {
+        let (mut reader, mut answers) = (BufReader::new(&stream), ANSWERS.iter().cycle());
+        while request_body(&mut reader).is_some() {
+            let _ = (&stream).write_all(answers.next().unwrap());
+        }
+    });
+    let limits = Limits { resources: 10_000, ..Limits::default() };
+    let publisher = ComponentPublisher::load(&built, Settings { limits, ..settings(&url, &[&url]) }).unwrap();
+    for event in 0..300 {
+        assert_eq!(publish(&publisher).await.outcome, Outcome::Delivered, "event {event}");
+    }
+    let accepted = accepted.load(Ordering::SeqCst);
+    assert!(accepted <= 10, "{accepted} connections");
 }
 
 const TOO_LARGE: &[u8] = b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 9\r\n\r\ntoo large";

@@ -6,7 +6,7 @@ use std::thread;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use outbox_host::publisher::component::{HttpGrant, Settings, TcpGrant};
+use outbox_host::publisher::component::{HttpGrant, HttpsProxy, Settings, TcpGrant};
 use outbox_host::{DEFAULT_LIMIT, JsonSerde, Outbox, OutboxStorageStrategy, Report, SqliteOutbox, Stop, stop};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -78,7 +78,10 @@ impl Running {
         let mut settings = publisher.settings();
         settings.grants.secrets = publisher.secrets()?;
         settings.grants.check_secrets()?;
-        settings.authorities = publisher.authorities()?;
+        settings.net.authorities = publisher.authorities()?;
+        if settings.grants.allow_http.iter().any(HttpGrant::is_https) {
+            settings.net.proxy = HttpsProxy::of_environment()?;
+        }
         settings.cache = self.cache.clone().or(settings.cache).or_else(user_cache).filter(|_| !self.no_cache);
         Ok(settings)
     }

@@ -54,6 +54,7 @@ mod limits;
 mod load;
 mod outgoing;
 mod output;
+mod proxy;
 mod resolver;
 mod secrets;
 mod settings;
@@ -68,9 +69,10 @@ pub use self::http_tap::{HttpAnswer, HttpTap, SeenRequest};
 pub use self::inspect::{GrantHint, Inspection, inspect};
 pub use self::load::LoadError;
 pub use self::output::{GuestLine, GuestStream, OutputSink};
+pub use self::proxy::{HttpsProxy, InvalidProxy};
 pub use self::resolver::Resolver;
 pub use self::secrets::{HeaderSecret, InvalidSecret};
-pub use self::settings::{Isolation, Limits, Settings};
+pub use self::settings::{Isolation, Limits, Net, Settings};
 
 /// The most events that a component is handed with one call, where it takes several.
 const BATCH_MAX: usize = 100;
@@ -140,7 +142,7 @@ impl ComponentPublisher {
             redactor,
             grants: Arc::new(settings.grants.clone()),
             limits: Arc::new(settings.limits.clone().bounded()),
-            client: Arc::new(HttpClient::new(settings.resolver.clone(), settings.authorities.clone())),
+            client: Arc::new(HttpClient::new(&settings.net)),
             settings,
             program,
             idle: Mutex::default(),

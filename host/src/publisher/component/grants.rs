@@ -127,6 +127,11 @@ enum HostPattern {
 }
 
 impl HttpGrant {
+    /// Whether it grants HTTPS.
+    pub fn is_https(&self) -> bool {
+        self.scheme == Scheme::Https
+    }
+
     /// Whether all that `other` grants is granted by this one.
     fn covers(&self, other: &Self) -> bool {
         self.scheme == other.scheme

@@ -187,9 +187,9 @@ impl WasiHttpHooks for Gate {
                         call.note_address(&publisher, &what, class);
                         Err(Error::HttpRequestDenied)
                     }
-                    Err(SendError::Full(why)) => {
+                    Err(SendError::Noted(error, why)) => {
                         call.note(&publisher, format!("{what}: {why}"));
-                        Err(Error::ConnectionLimitReached)
+                        Err(error)
                     }
                     Err(SendError::Http(error)) => {
                         let note = limit_reached(&error);

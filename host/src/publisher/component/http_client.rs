@@ -17,7 +17,6 @@ use tokio::time::timeout;
 use wasmtime_wasi_http::{Error, RequestOptions};
 
 use super::address::AddressClass;
-use super::authorities::Authorities;
 use super::descriptors::{Descriptor, Descriptors, Share};
 use super::destination::{Destination, Host};
 use super::grants::AddressRule;
@@ -26,7 +25,8 @@ use super::http_body::ResponseBody;
 use super::http_connect::Connector;
 use super::http_pool::{AbortOnDrop, Connection, Home, OPEN_MAX, OPEN_TO_ONE_MAX, Pool, Times, Turn};
 use super::http_resend::{KeptBytes, SentBody, Source};
-use super::resolver::{LOOKUPS_MAX, Lookups, Resolver};
+use super::resolver::{LOOKUPS_MAX, Lookups};
+use super::settings::Net;
 
 /// The HTTP client of one publisher. Its thread is started by the first request and ends with the client.
 pub(super) struct HttpClient {
@@ -48,24 +48,26 @@ pub(super) struct Exchange {
 pub(super) enum SendError {
     /// The destination's name resolves to addresses of this class only, which were not granted.
     Denied(AddressClass),
-    /// There are as many connections as there may be, and none became free in time.
-    Full(String),
+    /// What the guest is told, and what the operator is told.
+    Noted(Error, String),
     /// What the guest is told.
     Http(Error),
 }
 
 impl SendError {
     fn no_turn() -> Self {
-        Self::Full(format!(
+        let why = format!(
             "{OPEN_TO_ONE_MAX} requests to it are under way, and there may be no more connections to one destination"
-        ))
+        );
+        Self::Noted(Error::ConnectionLimitReached, why)
     }
 
     pub(super) fn no_descriptor() -> Self {
-        Self::Full(format!(
+        let why = format!(
             "there may be no more connections: a publisher may have {OPEN_MAX} open at once, and no more than the process \
              has file descriptors left (ulimit -n)"
-        ))
+        );
+        Self::Noted(Error::ConnectionLimitReached, why)
     }
 }
 
@@ -99,14 +101,15 @@ impl Timeouts {
 }
 
 impl HttpClient {
-    pub(super) fn new(resolver: Resolver, authorities: Authorities) -> Self {
-        Self::with(resolver, authorities, Descriptors::of_process(), Times::default())
+    pub(super) fn new(net: &Net) -> Self {
+        Self::with(net, Descriptors::of_process(), Times::default())
     }
 
-    fn with(resolver: Resolver, authorities: Authorities, process: Arc<Descriptors>, times: Times) -> Self {
+    fn with(net: &Net, process: Arc<Descriptors>, times: Times) -> Self {
         let share = Share::new(process, OPEN_MAX);
+        let Net { authorities, proxy, resolver } = net.clone();
         let (pool, lookups) = (Pool::new(share.clone(), times), Lookups::new(resolver, share.clone()));
-        let connector = Arc::new(Connector { pool, lookups, authorities });
+        let connector = Arc::new(Connector { pool, lookups, authorities, proxy });
         Self { io: Mutex::default(), share, connector, kept: Arc::default() }
     }
 

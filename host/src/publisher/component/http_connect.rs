@@ -23,6 +23,7 @@ use super::grants::AddressRule;
 use super::http_client::SendError;
 use super::http_pool::{AbortOnDrop, Connection, Pool};
 use super::http_wire::{BytesRead, Wire};
+use super::proxy::HttpsProxy;
 use super::resolver::Lookups;
 
 /// The most bytes of a response before its body, and of what is read ahead of it.
@@ -39,10 +40,12 @@ pub(super) struct Connector {
     pub(super) pool: Arc<Pool>,
     pub(super) lookups: Arc<Lookups>,
     pub(super) authorities: Authorities,
+    pub(super) proxy: HttpsProxy,
 }
 
 impl Connector {
-    /// A connection to an address that the destination may have, and to no other: the name is not resolved again.
+    /// A connection to an address that the destination may have, and to no other: the name is not resolved again. Where
+    /// there is a proxy it is the one to look the name up.
     pub(super) async fn connect(
         &self,
         destination: &Destination,
@@ -50,10 +53,14 @@ impl Connector {
         time: Duration,
     ) -> Result<Connection, SendError> {
         let deadline = Instant::now() + time;
-        let addresses = timeout_at(deadline, self.resolve(&destination.host, rule));
+        let (host, port, rule) = match self.proxy.of(destination) {
+            Some(proxy) => (&proxy.host, proxy.port, AddressRule::Any),
+            None => (&destination.host, destination.port, rule),
+        };
+        let addresses = timeout_at(deadline, self.resolve(host, rule));
         let addresses = addresses.await.map_err(|_| Error::DnsTimeout)??;
         let descriptor = timeout_at(deadline, self.pool.descriptor()).await.map_err(|_| SendError::no_descriptor())?;
-        let addresses = interleaved(&addresses).map(|ip| SocketAddr::new(ip, destination.port)).take(TRIED_MAX);
+        let addresses = interleaved(&addresses).map(|ip| SocketAddr::new(ip, port)).take(TRIED_MAX);
         let connected = timeout_at(deadline, self.open(destination, addresses.collect(), descriptor, time));
         connected.await.map_err(|_| Error::ConnectionTimeout)?
     }
@@ -87,8 +94,11 @@ impl Connector {
     ) -> Result<Connection, SendError> {
         let tries = u32::try_from(addresses.len()).unwrap_or(u32::MAX).saturating_add(1);
         let head_start = (time / tries).clamp(HEAD_START_MIN, HEAD_START);
-        let (stream, descriptor) = self.first(addresses, descriptor, head_start).await.map_err(Error::Connect)?;
+        let (mut stream, descriptor) = self.first(addresses, descriptor, head_start).await.map_err(Error::Connect)?;
         stream.set_nodelay(true).map_err(Error::Connect)?;
+        if let Some(proxy) = self.proxy.of(destination) {
+            proxy.tunnel(&mut stream, destination).await?;
+        }
         match destination.scheme {
             Scheme::Http => handshake(stream, descriptor).await,
             Scheme::Https => {

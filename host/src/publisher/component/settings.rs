@@ -8,6 +8,7 @@ use super::authorities::Authorities;
 use super::grants::Grants;
 use super::http_tap::HttpTap;
 use super::output::OutputSink;
+use super::proxy::HttpsProxy;
 use super::resolver::Resolver;
 
 /// How a component is run. The default grants nothing, limits everything, and sends the guest's output to `tracing`.
@@ -24,12 +25,22 @@ pub struct Settings {
     pub cache: Option<PathBuf>,
     /// Where the lines go that the guest writes to its standard output and standard error.
     pub output: OutputSink,
-    /// The certificate authorities that its TLS connections trust.
-    pub authorities: Authorities,
-    /// How names become addresses.
-    pub resolver: Resolver,
+    /// How it gets to where it may.
+    pub net: Net,
     /// What sees the guest's HTTP requests; nothing, unless somebody tests it.
     pub http_tap: Option<Arc<HttpTap>>,
+}
+
+/// How a publisher gets to where it may. The default trusts the system's certificate authorities, asks the system for
+/// addresses, and needs no proxy.
+#[derive(Debug, Clone, Default)]
+pub struct Net {
+    /// The certificate authorities that its TLS connections trust.
+    pub authorities: Authorities,
+    /// The proxy that its HTTPS requests go through.
+    pub proxy: HttpsProxy,
+    /// How names become addresses.
+    pub resolver: Resolver,
 }
 
 /// How long an instance lives.

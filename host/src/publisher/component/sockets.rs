@@ -115,7 +115,7 @@ impl SocketGate {
                 self.call.note_address(&self.publisher, &format!("TCP {host}"), class);
                 Err(ErrorCode::AccessDenied)
             }
-            Err(SendError::Full(_)) => Err(ErrorCode::TemporaryResolverFailure),
+            Err(SendError::Noted(..)) => Err(ErrorCode::TemporaryResolverFailure),
             Err(SendError::Http(error)) => {
                 tracing::debug!(target: "outbox::guest", publisher = &*self.publisher, "looking up {host}: {error}");
                 Err(ErrorCode::NameUnresolvable)

@@ -7,6 +7,7 @@ use std::thread;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 
+use super::super::resolver::Resolver;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -54,7 +55,7 @@ fn answer_each(stream: &TcpStream) {
 
 fn client(resolver: Resolver, times: Times) -> HttpClient {
     let process = Arc::new(Descriptors::new(1_000));
-    HttpClient::with(resolver, Authorities::default(), process, times)
+    HttpClient::with(&Net { resolver, ..Net::default() }, process, times)
 }
 
 fn request(uri: &str, time: Duration) -> Exchange {
@@ -73,7 +74,7 @@ async fn get(client: &HttpClient, uri: &str, time: Duration) -> Result<String, S
             Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
         }
         Err(SendError::Http(error)) => Err(format!("{error:?}")),
-        Err(SendError::Full(why)) => Err(why),
+        Err(SendError::Noted(_, why)) => Err(why),
         Err(SendError::Denied(class)) => Err(class.to_string()),
     }
 }
@@ -192,7 +193,7 @@ async fn one_publisher_leaves_descriptors_for_another() {
     let (hanging_uri, answering_uri) = (at(&hanging), at(&answering));
     serve(answering, mpsc::channel().0);
     let process = Arc::new(Descriptors::new(20));
-    let client = || HttpClient::with(always(&[]), Authorities::default(), process.clone(), Times::default());
+    let client = || HttpClient::with(&Net::default(), process.clone(), Times::default());
     let greedy: Vec<HttpClient> = (0..3).map(|_| client()).collect();
     let short = Duration::from_millis(700);
     let asked = greedy.iter().flat_map(|client| (0..30).map(|_| get(client, &hanging_uri, short)));
