@@ -8,12 +8,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use outbox_host::publisher::component::{ComponentPublisher, Grants, Isolation, Settings};
+use outbox_host::publisher::component::{ComponentPublisher, Grants, Isolation, Limits, Settings};
 use outbox_host::{Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
+use outbox_tests::answering::Answering;
+use outbox_tests::outboxes::large_json;
 use outbox_tests::sink::Sink;
 use outbox_tests::workplace::eventually;
 use uuid::Uuid;
 
+/// The most data that a publisher is given: see docs/table.md.
+const DATA_MIB_MAX: usize = 32;
 const BEGIN: &str = "<!-- languages: made by `make languages` -->\n";
 const END: &str = "<!-- /languages -->\n";
 
@@ -31,8 +35,8 @@ const LANGUAGES: &[(&str, &str, &str)] = &[
 fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut table = String::from(
-        "| language | toolchain | component | compile, once | instantiate, first event | an event | memory an instance |\n\
-         |---|---|---|---|---|---|---|\n",
+        "| language | toolchain | component | compile, once | instantiate, first event | an event | memory an instance | largest data |\n\
+         |---|---|---|---|---|---|---|---|\n",
     );
     for (name, language, toolchain) in LANGUAGES {
         let skipped = guests().join(format!("{name}.skipped"));
@@ -41,7 +45,8 @@ fn main() -> Result<()> {
             continue;
         }
         let row = runtime.block_on(measure(name))?;
-        writeln!(table, "| [{language}](examples/{name}) | {toolchain} | {row} |")?;
+        let largest = runtime.block_on(largest(name))?;
+        writeln!(table, "| [{language}](examples/{name}) | {toolchain} | {row} | {largest} MiB |")?;
     }
     match std::env::args().nth(1) {
         None => print!("{table}"),
@@ -120,6 +125,27 @@ async fn memory(file: &Path, settings: Settings) -> Result<usize> {
     futures_util::future::join_all(calls).await;
     eventually("they all started", || publisher.instances_started() as usize > INSTANCES);
     Ok(resident_bytes().saturating_sub(before) / INSTANCES)
+}
+
+/// The most data of one event that it can post within the memory that it has unless more is set, in whole MiB.
+async fn largest(name: &str) -> Result<usize> {
+    let server = Answering::start();
+    server.answer(204, &[], "");
+    let (mut posted, mut failed) = (0_usize, DATA_MIB_MAX + 1);
+    while failed - posted > 1 {
+        let mib = (posted + failed).div_ceil(2);
+        let mut grants = Grants { allow_http: vec![server.url().parse().unwrap()], ..Grants::default() };
+        grants.env.insert("WEBHOOK_URL".into(), server.url());
+        let limits = Limits { call_time: Duration::from_secs(600), ..Limits::default() };
+        let cache = Some(guests().join("../cache/outbox"));
+        let settings = Settings { grants, limits, isolation: Isolation::PerEvent, cache, ..Settings::default() };
+        let publisher = ComponentPublisher::load(&outbox_tests::guest(name), settings)?;
+        let mut event = event();
+        event.wrapped_event.name = "large".into();
+        event.wrapped_event.data = Payload::Json(large_json(mib << 20));
+        if publisher.publish(&event).await.outcome == Outcome::Delivered { posted = mib } else { failed = mib }
+    }
+    Ok(posted)
 }
 
 fn resident_bytes() -> usize {

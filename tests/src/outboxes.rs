@@ -196,3 +196,10 @@ pub fn recorded(data: impl Into<String>) -> Recorded {
         attempt: 1,
     }
 }
+
+/// JSON of this many bytes, whatever a language makes of it: one character is far from the others, so that a string of
+/// characters of one size takes the larger one for all of them.
+pub fn large_json(bytes: usize) -> String {
+    let (head, tail) = ("\"€", "\"");
+    format!("{head}{}{tail}", "x".repeat(bytes - head.len() - tail.len()))
+}

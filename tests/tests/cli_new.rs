@@ -33,6 +33,25 @@ languages! {
     typescript: "--lang ts" is "typescript-webhook";
 }
 
+/// The settings that it begins with are settings, and are for what `build.sh` makes.
+#[test]
+fn a_projects_settings_are_read_as_they_are() {
+    for arguments in ["--lang rust", "--lang c", "--lang go", "--lang python", "--lang js", "--lang ts"] {
+        let place = Workplace::new();
+        place.outbox(&format!("publisher new shop-hook {arguments}")).ok();
+        let run = "run --db app.db --config shop-hook/outbox.toml";
+        assert!(place.outbox(run).refused().contains("shop-hook/build/shop-hook.wasm"), "{arguments}");
+        fs::create_dir(place.path("shop-hook/build")).unwrap();
+        fs::copy(place.path("guests/rust-webhook.wasm"), place.path("shop-hook/build/shop-hook.wasm")).unwrap();
+        place.outbox(run).ok();
+    }
+    let place = Workplace::empty();
+    for (name, arguments) in [("a", "--lang ts"), ("b", "--lang js --engine starlingmonkey")] {
+        place.outbox(&format!("publisher new {name} {arguments}")).ok();
+        assert!(fs::read_to_string(place.path(name).join("outbox.toml")).unwrap().contains("\nrecycle_after = 100\n"));
+    }
+}
+
 fn a_project_is_made_built_tested_and_tried(arguments: &str, example: &str) {
     let place = Workplace::empty();
     let said = place.outbox(&format!("publisher new shop-hook {arguments}")).ok();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use outbox_host::publisher::component::{ComponentPublisher, Grants, Isolation, Limits, Settings};
 use outbox_host::{Outcome, Payload, Publisher};
 use outbox_tests::answering::Answering;
-use outbox_tests::outboxes::recorded as event;
+use outbox_tests::outboxes::{large_json, recorded as event};
 use outbox_tests::sink::{Delivery, Sink};
 use outbox_tests::workplace::{Signal, Workplace, eventually};
 use serde_json::{Value, json};
@@ -54,11 +54,26 @@ impl Language {
         self.load_with(with_url(&format!("{}/hook?token=secret", sink.url()), &[&sink.url()]))
     }
 
+    /// What `outbox.toml` in its folder sets, which a project begins with.
+    fn memory_mib(&self) -> usize {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(self.name).join("outbox.toml");
+        let settings = std::fs::read_to_string(file).unwrap();
+        let line = settings.lines().find_map(|line| line.strip_prefix("memory_mib = "));
+        line.map_or(128, |rest| rest.split_whitespace().next().unwrap().parse().unwrap())
+    }
+
+    /// Several may be compiled at the same time, on few cores.
+    fn limits(&self) -> Limits {
+        Limits { compile_time: Duration::from_secs(300), ..Limits::default() }
+    }
+
     fn load_with(&self, grants: Grants) -> ComponentPublisher {
+        self.load_within(grants, self.limits())
+    }
+
+    fn load_within(&self, grants: Grants, limits: Limits) -> ComponentPublisher {
         let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/cache/outbox");
         let isolation = Isolation::Reuse { recycle_after: u32::MAX };
-        // Several may be compiled at the same time, on few cores.
-        let limits = Limits { compile_time: Duration::from_secs(300), ..Limits::default() };
         let settings = Settings { grants, isolation, limits, cache: Some(cache), ..Settings::default() };
         ComponentPublisher::load(&outbox_tests::guest(self.name), settings).unwrap()
     }
@@ -104,6 +119,11 @@ macro_rules! languages {
             #[tokio::test]
             async fn what_is_missing_is_waited_for() {
                 if LANGUAGE.is_built() { super::what_is_missing(&LANGUAGE).await; }
+            }
+
+            #[tokio::test]
+            async fn the_largest_data_passes_with_the_projects_settings() {
+                if LANGUAGE.is_built() { super::the_largest_data(&LANGUAGE).await; }
             }
 
             #[tokio::test]
@@ -568,6 +588,37 @@ async fn lives_long(language: &Language) {
         assert_eq!(outcome, Outcome::Delivered, "call {call}");
     }
     assert_eq!(publisher.instances_started(), 1);
+}
+
+/// The most data that a publisher is given: see docs/table.md.
+const DATA_BYTES_MAX: usize = 32 << 20;
+/// Too little for it in any language, and in some.
+const LITTLE_MIB: [usize; 2] = [40, 100];
+
+/// As much data as there may be is posted with what the project's `outbox.toml` sets; with less memory the reason says what to
+/// set.
+async fn the_largest_data(language: &Language) {
+    let server = Answering::start();
+    server.answer(204, &[], "");
+    let mut event = event("");
+    event.wrapped_event.data = Payload::Json(large_json(DATA_BYTES_MAX));
+    let publish = async |memory_mib: usize| {
+        // On a machine that does other things as well.
+        let limits =
+            Limits { memory_bytes: memory_mib << 20, call_time: Duration::from_secs(600), ..language.limits() };
+        let publisher = language.load_within(with_url(&format!("{}/hook", server.url()), &[&server.url()]), limits);
+        // What the first one left behind is no less of it.
+        publisher.publish(&event).await;
+        publisher.publish(&event).await.outcome
+    };
+    assert_eq!(publish(language.memory_mib()).await, Outcome::Delivered);
+    for mib in LITTLE_MIB {
+        // A language with exceptions may catch its own.
+        let failed = publish(mib).await;
+        let said = format!("(limit: memory_mib) — to give it more: [publisher.limits] memory_mib = {}", 2 * mib);
+        let passes = mib == LITTLE_MIB[1] && failed == Outcome::Delivered;
+        assert!(passes || failed.reason().contains(&said), "{failed:?}");
+    }
 }
 
 // --- a swap between languages -----------------------------------------------------------------------------------------

@@ -28,8 +28,8 @@ export function toCloudEvent(event, source, extensions = {}) {
     ...extensions,
     ...traceOf(wrappedEvent.context),
   });
-  const data = tag === "json" ? `"data":${val}` : `"data_base64":"${base64(val.bytes)}"`;
-  return `${attributes.slice(0, -1)},${data}}`;
+  const head = attributes.slice(0, -1);
+  return tag === "json" ? `${head},"data":${val}}` : `${head},"data_base64":"${base64(val.bytes)}"}`;
 }
 
 function base64(bytes) {

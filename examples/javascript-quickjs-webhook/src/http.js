@@ -4,6 +4,8 @@ import { handle } from "wasi:http/outgoing-handler@0.2.12";
 import { Fields, IncomingBody, OutgoingBody, OutgoingRequest, RequestOptions } from "wasi:http/types@0.2.12";
 
 const TIMEOUT_NS = 10_000_000_000;
+/** So much of a text is encoded at once. */
+const PIECE_CHARACTERS = 16_384;
 /** Of a stream, so much can be written at once. */
 const CHUNK_BYTES = 4096;
 /** Of a response's body, so much goes into an error's reason ... */
@@ -20,12 +22,13 @@ const UNSENT = [
 /** Posts `body`, a text, and waits for the whole response. */
 export function post(destination, headers, body) {
   try {
-    const bytes = encode(body);
-    const request = newRequest(destination, headers, bytes.length);
+    const pieces = encode(body);
+    const length = pieces.reduce((sum, piece) => sum + piece.length, 0);
+    const request = newRequest(destination, headers, length);
     const outgoing = request.body();
     const future = handle(request, options());
     // A server may answer, and hang up, before it has read everything: its answer counts, not the broken pipe.
-    const broken = write(outgoing, bytes);
+    const broken = write(outgoing, pieces);
     future.subscribe().block();
     const answer = future.get()?.val;
     if (answer?.tag === "err") throw answer.val;
@@ -38,7 +41,7 @@ export function post(destination, headers, body) {
 
 function newRequest(destination, headers, length) {
   const fields = Object.entries({ ...headers, "content-length": String(length) });
-  const request = new OutgoingRequest(Fields.fromList(fields.map(([name, value]) => [name, encode(value)])));
+  const request = new OutgoingRequest(Fields.fromList(fields.map(([name, value]) => [name, bytesOf(value)])));
   request.setMethod({ tag: "post" });
   request.setScheme({ tag: destination.https ? "HTTPS" : "HTTP" });
   request.setAuthority(destination.authority);
@@ -55,11 +58,13 @@ function options() {
 }
 
 /** Writes and finishes a body; answers with the error where it broke off. */
-function write(outgoing, bytes) {
+function write(outgoing, pieces) {
   try {
     const stream = outgoing.write();
-    for (let start = 0; start < bytes.length; start += CHUNK_BYTES) {
-      stream.blockingWriteAndFlush(bytes.slice(start, start + CHUNK_BYTES));
+    for (const bytes of pieces) {
+      for (let start = 0; start < bytes.length; start += CHUNK_BYTES) {
+        stream.blockingWriteAndFlush(bytes.slice(start, start + CHUNK_BYTES));
+      }
     }
     stream[Symbol.dispose](); // a body is finished only when nothing can write to it any more
     OutgoingBody.finish(outgoing, null);
@@ -114,9 +119,21 @@ function toError(destination, cause) {
 
 // QuickJS has no TextEncoder.
 
+/** A text in UTF-8, in pieces: it takes as much memory as it has bytes, and little more. */
 function encode(text) {
-  const binary = unescape(encodeURIComponent(text));
-  return Uint8Array.from(binary, (character) => character.charCodeAt(0));
+  const pieces = [];
+  for (let start = 0; start < text.length; ) {
+    let end = Math.min(start + PIECE_CHARACTERS, text.length);
+    // The halves of a character that has two stay together.
+    if (end < text.length && (text.charCodeAt(end - 1) & 0xfc00) === 0xd800) end -= 1;
+    pieces.push(bytesOf(text.slice(start, end)));
+    start = end;
+  }
+  return pieces;
+}
+
+function bytesOf(text) {
+  return Uint8Array.fromBase64(btoa(unescape(encodeURIComponent(text))));
 }
 
 function decode(bytes) {

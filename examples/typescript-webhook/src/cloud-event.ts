@@ -29,8 +29,8 @@ export function toCloudEvent(event: Recorded, source: string, extensions: Record
     ...extensions,
     ...traceOf(wrappedEvent.context),
   });
-  const member = data.tag === "json" ? `"data":${data.val}` : `"data_base64":"${base64(data.val.bytes)}"`;
-  return `${attributes.slice(0, -1)},${member}}`;
+  const head = attributes.slice(0, -1);
+  return data.tag === "json" ? `${head},"data":${data.val}}` : `${head},"data_base64":"${base64(data.val.bytes)}"}`;
 }
 
 function base64(bytes: Uint8Array): string {

@@ -60,7 +60,8 @@ impl New {
              ./build.sh    # makes build/{name}.wasm\n    \
              ./test.sh     # the unit tests\n    \
              outbox publisher test build/{name}.wasm --event try/events.ndjson --stub-http try/answers.toml \\\n      \
-             --allow-http https://hooks.example.com --env WEBHOOK_URL=https://hooks.example.com/orders",
+             --allow-http https://hooks.example.com --env WEBHOOK_URL=https://hooks.example.com/orders\n\n\
+             outbox.toml has the settings that suit it: outbox relay --db FILE --config outbox.toml",
             files.len()
         ))
     }

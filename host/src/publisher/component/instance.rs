@@ -63,14 +63,14 @@ impl Instance {
             Ok(started) => started,
             Err(error) => {
                 let outcome = failure::outcome(&error, store.data_mut().limiter.take_refused(), limits);
-                return Err(refused(&store, format!("the publisher cannot start: {}", outcome.reason())));
+                return Err(refused(&mut store, format!("the publisher cannot start: {}", outcome.reason())));
             }
         };
         if let Err(reason) = configured {
             let reason = bounded(store.data().redactor.redacted(reason), limits.reason_chars);
-            return Err(refused(&store, format!("the publisher's configure failed: {reason}")));
+            return Err(refused(&mut store, format!("the publisher's configure failed: {reason}")));
         }
-        end_call(&store);
+        end_call(&mut store);
         let (publisher, batch) = instance;
         Ok(Self { store, engine, publisher, batch, runtime, call_time: limits.call_time, events_left: events_max })
     }
@@ -102,16 +102,16 @@ impl Instance {
     }
 
     /// Ends a call that got its answer: the instance may serve another one unless it has had its share.
-    pub(super) fn answered(self) -> (Notes, Option<Self>) {
+    pub(super) fn answered(mut self) -> (Notes, Option<Self>) {
         self.store.data().give_back_sockets();
-        let notes = end_call(&self.store);
+        let notes = end_call(&mut self.store);
         (notes, (self.events_left > 0).then_some(self))
     }
 
     /// Ends a call that got none, and the instance with it.
     pub(super) fn failed(mut self, error: &wasmtime::Error, limits: &Limits) -> (Outcome, Notes) {
         let outcome = failure::outcome(error, self.store.data_mut().limiter.take_refused(), limits);
-        let notes = end_call(&self.store);
+        let notes = end_call(&mut self.store);
         (failure::with_last_words(outcome, &notes.stderr), notes)
     }
 }
@@ -149,7 +149,7 @@ async fn instantiate(program: &Program, store: &mut Store<State>) -> wasmtime::R
     Ok(((publisher, batch), configured))
 }
 
-fn refused(store: &Store<State>, reason: String) -> (Outcome, Notes) {
+fn refused(store: &mut Store<State>, reason: String) -> (Outcome, Notes) {
     (Outcome::Unavailable { reason, after: None }, end_call(store))
 }
 
@@ -165,9 +165,11 @@ fn begin_call(store: &mut Store<State>, engine: &TickingEngine, limit: Duration,
     CallTime { limit, deadline }
 }
 
-fn end_call(store: &Store<State>) -> Notes {
-    let state = store.data();
-    let (stderr, denied) = (state.capture.end_call(), state.gate.take_notes());
+fn end_call(store: &mut Store<State>) -> Notes {
+    let state = store.data_mut();
+    let (stderr, mut denied) = (state.capture.end_call(), state.gate.take_notes());
+    // One that has exceptions may have caught its own, and says no more than that it ran out of memory.
+    denied.extend(state.limiter.take_refused());
     Notes { stderr, denied, memory_bytes: state.limiter.memory_bytes() }
 }
 

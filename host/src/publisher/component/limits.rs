@@ -6,6 +6,7 @@ use super::settings::Limits;
 
 /// The most tables of one instance. They share one budget of elements; this bounds what an empty one costs.
 const TABLES_MAX: usize = 100;
+const MIB: usize = 1024 * 1024;
 /// The most memories of one instance. They share one budget of bytes; this bounds the address space that they reserve.
 const MEMORIES_MAX: usize = 20;
 
@@ -70,6 +71,15 @@ impl Budget {
     }
 }
 
+/// What it says is also what to set: mostly twice as much is enough, and what is too little says so again.
+fn too_much_memory(max: usize) -> String {
+    let twice = max.div_ceil(MIB).saturating_mul(2).max(1);
+    format!(
+        "the guest asked for more than its {max} bytes of memory (limit: memory_mib) — to give it more: \
+         [publisher.limits] memory_mib = {twice}"
+    )
+}
+
 impl ResourceLimiter for Limiter {
     fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
@@ -77,8 +87,7 @@ impl ResourceLimiter for Limiter {
         }
         let allowed = self.memory.grow(current, desired);
         if !allowed {
-            let max = self.memory.max;
-            self.refused = Some(format!("the guest asked for more than its {max} bytes of memory (limit: memory_mib)"));
+            self.refused = Some(too_much_memory(self.memory.max));
         }
         Ok(allowed)
     }
@@ -129,7 +138,8 @@ mod tests {
         let mut limiter = Limiter::new(&limits);
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(!limiter.memory_growing(0, 60, None).unwrap());
-        assert!(limiter.take_refused().unwrap().contains("100 bytes of memory"));
+        let refused = limiter.take_refused().unwrap();
+        assert!(refused.contains("100 bytes of memory") && refused.ends_with("memory_mib = 2"), "{refused}");
         assert!(limiter.take_refused().is_none());
         assert!(limiter.memory_growing(60, 100, None).unwrap());
     }
