@@ -1,36 +1,33 @@
-//! Which entry a row is: SQL functions that compare the hash of its uuid.
+//! Which entry a row is: an SQL function that compares the hash of its uuid.
 
 use rusqlite::Connection;
 use rusqlite::functions::{Context, FunctionFlags};
-use rusqlite::types::ValueRef;
 
 use super::value;
 use crate::row::{Column, EntryId, Field};
 
-/// Adds `outbox_is(uuid, index, hashes)` to a connection: whether `uuid` is that of the entry number `index`, from 0, of
-/// those whose [`hashes`] are given.
+/// Adds `outbox_is(uuid, length, index, hashes)` to a connection: whether `uuid`, which is NULL where it is too long to be
+/// read, is that of the entry number `index`, from 0, of those whose [`hashes`] are given.
 pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
-    connection.create_scalar_function("outbox_is", 3, flags, |context| is(context))
+    connection.create_scalar_function("outbox_is", 4, flags, |context| is(context))
+}
+
+/// The condition that a row is the entry number `index` of those whose hashes are the parameter `hashes`.
+pub(super) fn condition(index: &str, hashes: &str) -> String {
+    format!("outbox_is({}, {index}, {hashes})", value::measured(&[Column::Uuid], Column::bytes_max))
 }
 
 fn is(context: &Context<'_>) -> rusqlite::Result<bool> {
-    let entry = EntryId::of(0, &measured(context.get_raw(0)));
-    let index: i64 = context.get(1)?;
-    let hashes = context.get_raw(2).as_blob()?;
+    let uuid = match (value::field(context.get_raw(0)), context.get(1)?) {
+        (Field::Null, Some(length)) => Field::TooLong(i64::unsigned_abs(length)),
+        (uuid, _) => uuid,
+    };
+    let index: i64 = context.get(2)?;
+    let hashes = context.get_raw(3).as_blob()?;
     let begin = usize::try_from(index).ok().and_then(|index| index.checked_mul(size_of::<u64>()));
     let expected = begin.and_then(|begin| hashes.get(begin..)).and_then(|rest| rest.first_chunk());
-    Ok(expected == Some(&entry.uuid_hash.to_le_bytes()))
-}
-
-/// As a uuid is read: of one that is too long only its length is known.
-fn measured(value: ValueRef<'_>) -> Field<'_> {
-    match value {
-        ValueRef::Text(bytes) | ValueRef::Blob(bytes) if bytes.len() > Column::Uuid.bytes_max() => {
-            Field::TooLong(bytes.len() as u64)
-        }
-        value => value::field(value),
-    }
+    Ok(expected == Some(&EntryId::of(0, &uuid).uuid_hash.to_le_bytes()))
 }
 
 /// The hashes of the uuids of entries, as `outbox_is` takes them.

@@ -1,5 +1,6 @@
 //! Settling entries: each change of an entry's state is one guarded statement.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -11,12 +12,20 @@ use crate::publisher::{Attempt, Outcome};
 use crate::row::EntryId;
 
 /// Deletes a run of entries: `?3` has their uuids' hashes. A row that has one of their positions, and is another entry, stays.
-const DELIVERED: &str = "DELETE FROM outbox WHERE position BETWEEN ?1 AND ?2 AND outbox_is(uuid, position - ?1, ?3)";
-const STILL_THERE: &str =
-    "SELECT position FROM outbox WHERE position BETWEEN ?1 AND ?2 AND outbox_is(uuid, position - ?1, ?3) LIMIT 1";
-const NO_LONGER_WAITING: &str = "DELETE FROM outbox_waiting WHERE position = ?1 AND outbox_is(uuid, 0, ?2)";
-const FORGET_ATTEMPTS: &str = "DELETE FROM outbox_attempts WHERE position = ?1 AND outbox_is(uuid, 0, ?2)";
-const IS_THERE: &str = "SELECT 1 FROM outbox WHERE position = ?1 AND outbox_is(uuid, 0, ?2)";
+static DELIVERED: LazyLock<String> = LazyLock::new(|| format!("DELETE FROM outbox WHERE {}", in_run()));
+static STILL_THERE: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT position FROM outbox WHERE {} LIMIT 1", in_run()));
+static NO_LONGER_WAITING: LazyLock<String> = LazyLock::new(|| format!("DELETE FROM outbox_waiting WHERE {}", is_it()));
+static FORGET_ATTEMPTS: LazyLock<String> = LazyLock::new(|| format!("DELETE FROM outbox_attempts WHERE {}", is_it()));
+static IS_THERE: LazyLock<String> = LazyLock::new(|| format!("SELECT 1 FROM outbox WHERE {}", is_it()));
+
+fn in_run() -> String {
+    format!("position BETWEEN ?1 AND ?2 AND {}", identity::condition("position - ?1", "?3"))
+}
+
+fn is_it() -> String {
+    format!("position = ?1 AND {}", identity::condition("0", "?2"))
+}
 
 const RECORD_ATTEMPT: &str = "
     INSERT INTO outbox_attempts (position, uuid, attempt, at_ms, outcome, reason, digest, stderr, publisher)
@@ -74,10 +83,10 @@ pub(super) fn settle(connection: &mut Connection, settled: &[Settled]) -> rusqli
 fn delete(transaction: &Transaction<'_>, run: &[EntryId]) -> rusqlite::Result<usize> {
     let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(0) };
     let which = params![first.position, last.position, identity::hashes(run)];
-    let deleted = transaction.prepare_cached(DELIVERED)?.execute(which)?;
+    let deleted = transaction.prepare_cached(&DELIVERED)?.execute(which)?;
     if deleted < run.len() {
         let kept: Option<i64> =
-            transaction.prepare_cached(STILL_THERE)?.query_row(which, |row| row.get(0)).optional()?;
+            transaction.prepare_cached(&STILL_THERE)?.query_row(which, |row| row.get(0)).optional()?;
         if let Some(position) = kept {
             return Err(refused(format!("a trigger on the table outbox keeps the entry at position {position}")));
         }
@@ -92,13 +101,13 @@ fn refused(reason: String) -> rusqlite::Error {
 /// What is on record of an entry's attempts goes.
 fn forget(transaction: &Transaction<'_>, entry: EntryId) -> rusqlite::Result<()> {
     let which = params![entry.position, identity::hashes(&[entry])];
-    transaction.prepare_cached(NO_LONGER_WAITING)?.execute(which)?;
-    transaction.prepare_cached(FORGET_ATTEMPTS)?.execute(which).map(|_| ())
+    transaction.prepare_cached(&NO_LONGER_WAITING)?.execute(which)?;
+    transaction.prepare_cached(&FORGET_ATTEMPTS)?.execute(which).map(|_| ())
 }
 
 fn is_there(transaction: &Transaction<'_>, entry: EntryId) -> rusqlite::Result<bool> {
     let which = params![entry.position, identity::hashes(&[entry])];
-    transaction.prepare_cached(IS_THERE)?.exists(which)
+    transaction.prepare_cached(&IS_THERE)?.exists(which)
 }
 
 /// An entry that was delivered, and cannot be removed, stays, and is known as such.
@@ -138,7 +147,7 @@ fn settle_failed(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Re
             let bury = params![position, attempts, outcome, reason, at_ms, park, delivered_to];
             transaction.prepare_cached(BURY)?.execute(bury)?;
             dead_columns::keep(transaction, position, transaction.last_insert_rowid())?;
-            transaction.prepare_cached(NO_LONGER_WAITING)?.execute(which)?;
+            transaction.prepare_cached(&NO_LONGER_WAITING)?.execute(which)?;
             delete(transaction, &[entry])
         }
     }
