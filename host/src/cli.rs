@@ -1,17 +1,19 @@
 //! The commands. Each prints what it did to standard output, in words or with `--json` for machines; logs and errors go
 //! to standard error, and any error ends with exit code 1.
 
-use std::io::Write;
+use std::backtrace::BacktraceStatus;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use outbox_host::SqliteOutbox;
+use outbox_host::publisher::component::compile_for_another;
+use outbox_host::text::shown;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::Config;
+use crate::config::{COMPILE, Config};
 
 mod append;
 mod bench;
@@ -22,6 +24,9 @@ mod publish;
 mod publisher;
 mod status;
 mod table;
+mod terminal;
+
+use self::terminal::{LogWriter, print, print_json, say, say_lines};
 
 /// An outbox relay whose publishers are sandboxed WebAssembly components.
 #[derive(Parser)]
@@ -56,6 +61,9 @@ enum Command {
     Prune(prune::Prune),
     /// Measure what this machine reaches, each figure beside its baseline.
     Bench(bench::Bench),
+    /// Compile a component for the process that started this one.
+    #[command(name = COMPILE, hide = true)]
+    Compile { memory_bytes: usize, seconds: u64 },
 }
 
 /// Which outbox.
@@ -112,15 +120,22 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let _ = error.print();
             // Help that was asked for is no error.
-            return if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            if !error.use_stderr() {
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+            say(error.render());
+            return ExitCode::FAILURE;
         }
     };
+    if let Command::Compile { memory_bytes, seconds } = cli.command {
+        return compile_for_another(memory_bytes, seconds);
+    }
     match log(cli.log_json, matches!(cli.command, Command::Relay(_))).and_then(|()| run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", text(&error));
+            say_lines(&format!("error: {}", text(&error)));
             ExitCode::FAILURE
         }
     }
@@ -137,13 +152,18 @@ fn run(command: Command) -> Result<()> {
         Command::Publisher(command) => command.run(),
         Command::Prune(command) => command.run(),
         Command::Bench(command) => command.run(),
+        // `main` has done it, and never comes here.
+        Command::Compile { .. } => Ok(()),
     }
 }
 
 /// The error with its causes, each once.
 fn text(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain() {
+        // What is wrong with settings is shown below their line, with a caret; the lines are the program's own.
+        let lines_are_ours = cause.is::<toml::de::Error>();
+        let cause = if lines_are_ours { cause.to_string() } else { shown(cause).to_string() };
         if !text.contains(&cause) {
             let separator = if text.is_empty() { "" } else { ": " };
             text = format!("{text}{separator}{cause}");
@@ -156,54 +176,25 @@ fn text(error: &anyhow::Error) -> String {
 fn log(json: bool, with_time: bool) -> Result<()> {
     let directives = std::env::var("OUTBOX_LOG").unwrap_or_else(|_| "info".into());
     let filter = EnvFilter::try_new(&directives).with_context(|| format!("OUTBOX_LOG is `{directives}`"))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || LogWriter { json });
     match (json, with_time) {
         (true, _) => log.json().init(),
         (false, true) => log.with_ansi(false).init(),
         (false, false) => log.with_ansi(false).without_time().init(),
     }
+    // What a stranger's bytes made panic says so in the log, where its words are harmless.
+    std::panic::set_hook(Box::new(|panic| {
+        let trace = std::backtrace::Backtrace::capture();
+        let trace = if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
+        tracing::error!("{}", shown(format_args!("{panic}{trace}")));
+    }));
     Ok(())
-}
-
-/// Prints a line. Applications and publishers have a say in it: what could steer the terminal is replaced.
-fn print(text: impl std::fmt::Display) -> Result<()> {
-    write_out(&text.to_string().replace(steers_terminal, "\u{FFFD}"))
-}
-
-/// Prints a JSON document, in which what could steer the terminal is escaped: it can only stand in a text.
-fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let json = serde_json::to_string_pretty(value)?;
-    let mut escaped = String::with_capacity(json.len());
-    for c in json.chars() {
-        match steers_terminal(c) {
-            true => escaped.push_str(&format!("\\u{:04x}", u32::from(c))),
-            false => escaped.push(c),
-        }
-    }
-    write_out(&escaped)
-}
-
-fn steers_terminal(c: char) -> bool {
-    c.is_control() && c != '\n' && c != '\t'
-}
-
-/// Somebody who closes the pipe early has seen enough.
-fn write_out(text: &str) -> Result<()> {
-    match writeln!(std::io::stdout(), "{text}") {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        printed => Ok(printed?),
-    }
 }
 
 /// A time without what is below a second, which nobody reads.
 fn second(at: jiff::Timestamp) -> jiff::Timestamp {
     // The last one that there is cannot be rounded.
     at.round(jiff::Unit::Second).unwrap_or(at)
-}
-
-/// A text with its lines set in, but for the first: none of them looks like a line of ours.
-fn set_in(text: &str) -> String {
-    text.replace('\n', "\n    ")
 }
 
 /// Who acts, for the audit table.

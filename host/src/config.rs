@@ -9,7 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use outbox_host::outbox::Retention;
-use outbox_host::publisher::component::{Authorities, Grants, HeaderSecret, HttpGrant, Isolation, Settings, TcpGrant};
+use outbox_host::publisher::component::{
+    Authorities, Compiler, Grants, HeaderSecret, HttpGrant, Isolation, Settings, TcpGrant,
+};
 use outbox_host::{Backoff, CanaryRules, OnDeadLetter, Ordering, Policy, RelayOptions, files};
 use serde::{Deserialize, Deserializer, de};
 
@@ -239,9 +241,18 @@ impl PublisherConfig {
                 IsolationConfig::PerEvent => Isolation::PerEvent,
             },
             cache: self.cache.clone(),
+            compiler: compiler(),
             ..Settings::default()
         }
     }
+}
+
+/// What this program calls itself where it is to compile, and nothing else.
+pub const COMPILE: &str = "compile-component";
+
+/// A publisher is compiled by this program in a process of its own.
+pub fn compiler() -> Compiler {
+    Compiler::Process { program: "/proc/self/exe".into(), arguments: vec![COMPILE.into()] }
 }
 
 impl Config {

@@ -5,6 +5,8 @@
 //! publisher that is a WebAssembly component; a closure is one too. An application appends within its own transaction
 //! with [`outbox::append`].
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod backoff;
 mod canary;
 mod column;
@@ -21,6 +23,7 @@ mod row;
 mod runner;
 mod serde;
 mod settlement;
+pub mod text;
 
 pub use backoff::Backoff;
 pub use canary::{CanaryRules, Verdict, judge};

@@ -1,5 +1,7 @@
 //! The command line of the outbox: see `outbox --help`.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 mod cli;

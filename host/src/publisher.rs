@@ -241,11 +241,6 @@ impl Outcome {
     }
 }
 
-/// A reason as it is logged: a publisher has a say in it, and none of its lines looks like an entry of its own.
-pub(crate) fn one_entry(reason: &str) -> String {
-    reason.replace('\n', "\n    ")
-}
-
 /// Why a native publisher did not publish an event: the same three answers that a component can give.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {

@@ -35,6 +35,7 @@ use self::log::{Line, Log};
 use self::stop::StopLevel;
 use self::sweep::{Looked, Sweep};
 use self::unsettled::{Unsettled, is_done_with};
+use crate::text::shown;
 
 mod acker;
 mod caller;
@@ -142,7 +143,7 @@ pub(crate) fn relay(parts: Parts<'_>, stopping: &Stopping) -> Result<Report, Sto
             Ok(()) => {}
             Err(error) if error.is_leased() => {
                 if !std::mem::replace(&mut standing_by, true) {
-                    tracing::info!("standing by: {error}");
+                    tracing::info!("standing by: {}", shown(&error));
                 }
                 stopping.wait(STANDBY_PAUSE);
             }
@@ -677,7 +678,7 @@ impl<'a> Session<'a> {
             }
             Ok(_) => PRUNE_PAUSE,
             Err(error) => {
-                tracing::warn!("cannot prune old records: {}", error);
+                tracing::warn!("cannot prune old records: {}", shown(&error));
                 PRUNE_PAUSE
             }
         };

@@ -21,6 +21,7 @@ pub mod panicking;
 pub mod publishers;
 pub mod relaying;
 pub mod sink;
+pub mod unfolding;
 pub mod users;
 pub mod versions;
 pub mod workplace;

@@ -83,11 +83,17 @@ fn a_reason_is_cut() {
 }
 
 #[test]
+fn what_compiling_takes_is_limited() {
+    let little = run(&json!({}), "--no-cache --limits compile_mib=8");
+    assert_says(&little.refused(), "was not compiled within 8388608 bytes of memory (limit: compile_mib)");
+    assert_says(&run(&json!({}), "--no-cache --compile-time 1ms").refused(), "limit: compile_time");
+}
+
+#[test]
 fn what_a_call_may_hold_is_limited() {
     let sleep = json!({"do": "sleep", "ms": 1});
     assert_says(&run_with_file(&sleep, "limits.resources = 1", "").ok(), "limit-exceeded: the guest holds more");
-    assert_says(&run_with_file(&sleep, "limits.instances = 1", "").ok(), "unavailable: the publisher cannot start: ");
-    assert_says(&run_with_file(&sleep, "limits.instances = 1", "").ok(), "limit: instances");
+    assert_says(&run_with_file(&sleep, "limits.instances = 1", "").refused(), "limit: instances");
     assert_says(&run_with_file(&sleep, "limits.table_elements = 1", "").ok(), "limit: table_elements");
     assert_says(&run_with_file(&sleep, "limits.hostcall_bytes = 1", "").ok(), "limit: hostcall_bytes");
 }

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use self::bed::Bed;
 use self::figures::Measured;
 use self::other::Part;
-use super::{print, print_json};
+use super::{print, print_json, say};
 
 mod append;
 mod backlog;
@@ -144,7 +144,7 @@ impl Options {
         Ok(quick
             .filter(|scenario| match scenario.missing(self) {
                 Some(flag) => {
-                    eprintln!("{} is left out: it needs {flag}", scenario.name());
+                    say(format_args!("{} is left out: it needs {flag}", scenario.name()));
                     false
                 }
                 None => true,

@@ -10,7 +10,7 @@ use outbox_host::{Column, Field, JsonSerde, Payload, RawEntry, Row, Serde, Sqlit
 use serde::Serialize;
 
 use super::table::cell;
-use super::{Database, act, print, print_json, set_in};
+use super::{Database, act, print, print_json};
 use crate::config::Time;
 
 /// The most bytes of a file with new data: more than an event may have, which is told with the event.
@@ -217,9 +217,7 @@ fn line(dead: &DeadLetter) -> String {
         [&dead.name, &dead.tenant_id, &dead.stream_id, &dead.outcome].map(|text| cell(text));
     let parks = if dead.parks_stream { ", its stream is parked" } else { "" };
     let reason = cell(dead.reason.lines().next().unwrap_or_default());
-    set_in(&format!(
-        "{position}  {name}  {tenant_id}/{stream_id}  {outcome} after {attempts} attempts{parks}: {reason}"
-    ))
+    format!("{position}  {name}  {tenant_id}/{stream_id}  {outcome} after {attempts} attempts{parks}: {reason}")
 }
 
 /// A dead letter with its attempts, as `show` prints it.
@@ -260,14 +258,14 @@ impl Show {
             ("content type", optional(&dead.content_type)),
             ("data", dead.data.clone()),
         ] {
-            print(format!("{title:<13} {}", set_in(&value)))?;
+            print(format!("{title:<13} {value}"))?;
         }
         for made in attempts_on_record {
             let AttemptRecord { attempt, at, outcome, reason, digest, stderr, given_back, publisher, .. } = made;
             let by = [publisher, digest].into_iter().flatten().collect::<Vec<_>>().join(" ");
             let by = if by.is_empty() { by } else { format!(" by {by}") };
             let given_back = if given_back { " (given back)" } else { "" };
-            print(format!("attempt {attempt}{given_back} at {at}{by}: {outcome}: {}", set_in(&reason)))?;
+            print(format!("attempt {attempt}{given_back} at {at}{by}: {outcome}: {reason}"))?;
             stderr.lines().try_for_each(|line| print(format!("    stderr: {line}")))?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::publisher::short;
 use super::table::cell;
-use super::{Database, print, print_json, second, set_in};
+use super::{Database, print, print_json, second};
 
 #[derive(Args)]
 pub struct ShowStatus {
@@ -84,11 +84,11 @@ fn print_relay(status: &Status) -> Result<()> {
     match &status.relay {
         None => print(match &status.relay_unknown {
             None => "relay           none is at work".to_owned(),
-            Some(reason) => format!("relay           it is not known whether one is at work: {}", set_in(reason)),
+            Some(reason) => format!("relay           it is not known whether one is at work: {reason}"),
         }),
         Some(relay) => {
             let (state, pid, since) = (relay.state.name(), relay.pid, second(relay.since));
-            let reason = if relay.reason.is_empty() { String::new() } else { format!(": {}", set_in(&relay.reason)) };
+            let reason = if relay.reason.is_empty() { String::new() } else { format!(": {}", relay.reason) };
             print(format!("relay           {state} (process {pid}) since {since}{reason}"))
         }
     }
@@ -107,7 +107,7 @@ fn print_blocked(status: &Status) -> Result<()> {
         let (tenant, id) = (cell(&stream.tenant_id), cell(&stream.stream_id));
         let (position, attempts) = (stream.position, stream.attempts);
         let reason = cell(stream.reason.lines().next().unwrap_or_default());
-        print(set_in(&format!("  {tenant}/{id} {what} {position} ({attempts} attempts): {reason}")))?;
+        print(format!("  {tenant}/{id} {what} {position} ({attempts} attempts): {reason}"))?;
     }
     Ok(())
 }

@@ -29,9 +29,9 @@ pub fn cell(text: &str) -> String {
     text.chars().take(CELL_CHARS_MAX).chain(cut.then_some('…')).collect()
 }
 
-/// The first line of a text, without what would control a terminal.
+/// The first line of a text.
 pub fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().filter(|it| !it.is_control()).collect()
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

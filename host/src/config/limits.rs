@@ -15,6 +15,7 @@ const MIB: usize = 1024 * 1024;
 pub struct LimitsConfig {
     pub call_time: Option<Time>,
     pub compile_time: Option<Time>,
+    pub compile_mib: Option<usize>,
     pub memory_mib: Option<usize>,
     pub module_mib: Option<usize>,
     pub table_elements: Option<usize>,
@@ -48,6 +49,7 @@ impl LimitsConfig {
         Self {
             call_time: self.call_time.or(there.call_time),
             compile_time: self.compile_time.or(there.compile_time),
+            compile_mib: self.compile_mib.or(there.compile_mib),
             memory_mib: self.memory_mib.or(there.memory_mib),
             module_mib: self.module_mib.or(there.module_mib),
             table_elements: self.table_elements.or(there.table_elements),
@@ -71,6 +73,7 @@ impl LimitsConfig {
         Limits {
             call_time: self.call_time.map_or(defaults.call_time, |time| time.0),
             compile_time: self.compile_time.map_or(defaults.compile_time, |time| time.0),
+            compile_bytes: mib(self.compile_mib, defaults.compile_bytes),
             memory_bytes: mib(self.memory_mib, defaults.memory_bytes),
             module_bytes: mib(self.module_mib, defaults.module_bytes),
             table_elements: self.table_elements.unwrap_or(defaults.table_elements),
@@ -113,7 +116,7 @@ mod tests {
     }
 
     /// How many keys there are: a new one is to be documented too.
-    const KEYS: usize = 15;
+    const KEYS: usize = 16;
 
     #[test]
     fn the_documents_show_every_key_with_its_default() {

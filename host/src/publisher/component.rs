@@ -33,10 +33,14 @@ mod address;
 mod authorities;
 mod bindings;
 mod cache;
+mod code;
 mod compile_time;
+mod compiler;
+mod compiler_process;
 mod descriptors;
 mod destination;
 mod engine;
+mod expand;
 mod failure;
 mod grants;
 mod held;
@@ -58,12 +62,16 @@ mod proxy;
 mod resolver;
 mod secrets;
 mod settings;
+mod sketch;
 mod sockets;
 mod state;
 mod text;
 mod wit_text;
 
 pub use self::authorities::{Authorities, InvalidAuthorities};
+pub use self::compiler::Compiler;
+pub(super) use self::compiler::GivenUp;
+pub use self::compiler_process::compile_for_another;
 pub use self::grants::{Grants, HttpGrant, InvalidHttpGrant, InvalidTcpGrant, TcpGrant};
 pub use self::http_tap::{HttpAnswer, HttpTap, SeenRequest};
 pub use self::inspect::{GrantHint, Inspection, inspect};
@@ -107,7 +115,7 @@ impl ComponentPublisher {
     pub fn load(path: &Path, settings: Settings) -> Result<Self, LoadError> {
         let name = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
         let bytes = load::read(path, &path.to_string_lossy(), settings.limits.module_bytes)?;
-        let program = load::program(&path.to_string_lossy(), &bytes, &settings)?;
+        let program = load::program(&path.to_string_lossy(), &bytes, &settings, &GivenUp::default())?;
         Ok(Self::new(&name, program, settings))
     }
 
@@ -126,7 +134,17 @@ impl ComponentPublisher {
     ///
     /// As [`load`](Self::load); the message calls the publisher `name`.
     pub fn from_bytes(name: &str, bytes: &[u8], settings: Settings) -> Result<Self, LoadError> {
-        let program = load::program(name, bytes, &settings)?;
+        Self::from_bytes_unless(&GivenUp::default(), name, bytes, settings)
+    }
+
+    /// The same, and no longer than somebody waits for it.
+    pub(super) fn from_bytes_unless(
+        given_up: &GivenUp,
+        name: &str,
+        bytes: &[u8],
+        settings: Settings,
+    ) -> Result<Self, LoadError> {
+        let program = load::program(name, bytes, &settings, given_up)?;
         Ok(Self::new(name, program, settings))
     }
 

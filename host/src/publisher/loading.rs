@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
 
-use super::component::{ComponentPublisher, Settings};
+use super::component::{ComponentPublisher, GivenUp, Settings};
 
-/// A version that is being loaded.
+/// A version that is being loaded. When this is dropped nobody waits for it any more, and it is not compiled to its end.
 pub(super) struct Loading {
+    given_up: GivenUp,
     result: Option<Loaded>,
     coming: Receiver<Loaded>,
 }
@@ -19,14 +20,15 @@ impl Loading {
     /// A new one has to show that it can start, with its `configure`.
     pub(super) fn begin(name: &str, bytes: Vec<u8>, settings: Settings, is_new: bool) -> Self {
         let (done, coming) = sync_channel(1);
-        let name = name.to_owned();
+        let (name, given_up) = (name.to_owned(), GivenUp::default());
+        let unless = given_up.clone();
         let load = move || {
             // Nobody listens any more where another version was asked for meanwhile.
-            let _ = done.send(load(&name, &bytes, settings, is_new).map(Arc::new));
+            let _ = done.send(load(&unless, &name, &bytes, settings, is_new).map(Arc::new));
         };
         // Where there is no thread, its end of the channel is gone, which `result` tells.
         let _ = thread::Builder::new().name("outbox-load".into()).spawn(load);
-        Self { result: None, coming }
+        Self { given_up, result: None, coming }
     }
 
     /// The publisher, or why there is none; none while it is not known yet.
@@ -42,9 +44,22 @@ impl Loading {
     }
 }
 
+impl Drop for Loading {
+    fn drop(&mut self) {
+        self.given_up.give_up();
+    }
+}
+
 /// Compiles it; of a new one it starts an instance too, which the first event will have.
-fn load(name: &str, bytes: &[u8], settings: Settings, is_new: bool) -> Result<ComponentPublisher, String> {
-    let publisher = ComponentPublisher::from_bytes(name, bytes, settings).map_err(|error| error.to_string())?;
+fn load(
+    given_up: &GivenUp,
+    name: &str,
+    bytes: &[u8],
+    settings: Settings,
+    is_new: bool,
+) -> Result<ComponentPublisher, String> {
+    let publisher = ComponentPublisher::from_bytes_unless(given_up, name, bytes, settings);
+    let publisher = publisher.map_err(|error| error.to_string())?;
     if !is_new {
         return Ok(publisher);
     }

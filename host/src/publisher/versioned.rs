@@ -13,11 +13,12 @@ use jiff::Timestamp;
 
 use super::component::{ComponentPublisher, LoadError, Settings};
 use super::loading::Loading;
-use super::{Attempt, BoxFuture, Kept, Outcome, Publisher, Withdrawn, one_entry};
+use super::{Attempt, BoxFuture, Kept, Outcome, Publisher, Withdrawn};
 use crate::canary::{CanaryRules, Verdict, judge};
 use crate::entry::StreamKey;
 use crate::outbox::{CanaryShare, Counts, PublisherVersion, Registry, StorageError, VersionState};
 use crate::recorded::Recorded;
+use crate::text::shown;
 
 /// So many times the host may die while it activates a version, and no more.
 const ACTIVATIONS_MAX: u32 = 3;
@@ -390,7 +391,8 @@ impl VersionedPublisher {
                     publisher = &*self.name,
                     version = number,
                     digest = &*digest,
-                    "canary: {share} of the streams"
+                    "canary: {} of the streams",
+                    shown(share)
                 );
             }
             None => {
@@ -420,7 +422,7 @@ impl VersionedPublisher {
             publisher = &*self.name,
             version = number,
             "the version cannot be activated: {}",
-            one_entry(reason)
+            shown(reason)
         );
         if version.state == VersionState::Active {
             upkeep.broken = Some(number);
@@ -448,7 +450,7 @@ impl VersionedPublisher {
                     publisher = &*self.name,
                     version = number,
                     "the canary is withdrawn: {}",
-                    one_entry(&reason)
+                    shown(&reason)
                 );
                 registry.refused(&self.name, number, &reason).map(|_| ())
             }

@@ -11,9 +11,10 @@ use jiff::Timestamp;
 
 use super::component::{ComponentPublisher, LoadError, Settings};
 use super::loading::Loading;
-use super::{Attempt, BoxFuture, Kept, Publisher, one_entry};
+use super::{Attempt, BoxFuture, Kept, Publisher};
 use crate::outbox::{Registry, StorageError};
 use crate::recorded::Recorded;
+use crate::text::shown;
 
 /// How often to look at the file.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -124,7 +125,7 @@ impl WatchedPublisher {
             && watch.seen == watch.read
             && let Some(reason) = watch.failed.take()
         {
-            tracing::error!(publisher, "the file has changed, and the last one goes on: {}", one_entry(&reason));
+            tracing::error!(publisher, "the file has changed, and the last one goes on: {}", shown(&reason));
         }
         false
     }

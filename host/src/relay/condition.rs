@@ -7,7 +7,6 @@ use tracing::Level;
 use super::Session;
 use super::log::Line;
 use crate::outbox::{RelayCondition, StorageError};
-use crate::publisher::one_entry;
 
 impl Session<'_> {
     /// A publisher is unavailable.
@@ -46,7 +45,6 @@ impl Session<'_> {
                 (Level::INFO, format!("running again: no longer {}", self.condition.state.name()))
             }
             RelayCondition::Paused => {
-                let reason = one_entry(reason);
                 (Level::WARN, format!("the publisher is unavailable and is left alone: {reason}"))
             }
             RelayCondition::Degraded => (Level::ERROR, format!("{reason}; entries stay in the outbox, trying again")),

@@ -7,8 +7,9 @@ use tracing::Level;
 
 use super::Session;
 use super::report::Failure;
-use crate::publisher::{Attempt, one_entry};
+use crate::publisher::Attempt;
 use crate::repeats::{Repeated, Repeats};
+use crate::text::shown;
 
 /// The relay's log. What it holds back is said when it is dropped, at the latest.
 #[derive(Debug, Default)]
@@ -48,7 +49,7 @@ impl Line {
         };
         macro_rules! say {
             ($level:expr) => {
-                tracing::event!($level, position, attempt, publisher, outcome, then, again, "{text}")
+                tracing::event!($level, position, attempt, publisher, outcome, then, again, "{}", shown(&text))
             };
         }
         match level {
@@ -101,7 +102,7 @@ impl Session<'_> {
             publisher: publisher.clone(),
             outcome: Some(outcome),
             then: Some(then),
-            ..Line::new(level, one_entry(&reason))
+            ..Line::new(level, &*reason)
         };
         self.log.line(line, Instant::now());
         self.report.failed(Failure { position, attempt, publisher, outcome, reason, then });
@@ -109,7 +110,7 @@ impl Session<'_> {
 
     /// Of several publishers that failed, one decides; the others are told too.
     pub(super) fn note_other_failure(&mut self, position: i64, other: &Attempt) {
-        let line = Line::new(Level::WARN, one_entry(other.outcome.reason()));
+        let line = Line::new(Level::WARN, other.outcome.reason());
         let publisher = other.publisher.as_deref().map(Into::into);
         let outcome = Some(other.outcome.name());
         self.log.line(Line { position: Some(position), publisher, outcome, ..line }, Instant::now());

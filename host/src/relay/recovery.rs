@@ -11,6 +11,7 @@ use crate::publisher::{Attempt, Outcome};
 use crate::publishers::Legs;
 use crate::row::RawEntry;
 use crate::settlement::{Settlement, settle};
+use crate::text::shown;
 
 const ONE: PageBounds = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_at_max: 1 };
 
@@ -31,7 +32,10 @@ impl Session<'_> {
         self.lease.clear();
         self.load_holds(now)?;
         if entries.len() > 1 {
-            tracing::warn!("the last relay died with {} calls under way: trying their entries alone", entries.len());
+            tracing::warn!(
+                "the last relay died with {} calls under way: trying their entries alone",
+                shown(entries.len())
+            );
             entries.iter().for_each(|entry| self.lanes.suspect(entry.stream_key(), entry.id(), now));
         }
         Ok(())

@@ -11,6 +11,7 @@ use super::stop::{StopLevel, Stopping};
 use super::{LOOK_AGAIN, Message, Parts, Session};
 use crate::outbox::StorageError;
 use crate::publisher::Kept;
+use crate::text::shown;
 
 /// The shortest time between two looks.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -73,7 +74,7 @@ fn wait(changes: &Receiver<()>, again: Option<Duration>) -> bool {
 pub(super) fn end(parts: Parts<'_>) {
     for (_, publisher) in parts.publishers.iter() {
         if let Err(error) = publisher.leave(parts.strategy.registry()) {
-            tracing::warn!("cannot write down what the publisher's versions did: {error}");
+            tracing::warn!("cannot write down what the publisher's versions did: {}", shown(&error));
         }
     }
 }

@@ -7,6 +7,7 @@ use crossbeam_channel::{after, select};
 
 use super::stop::{StopLevel, Stopping};
 use super::{Links, Session};
+use crate::text::shown;
 
 /// The least time for the last commits.
 const COMMIT_GRACE_MIN: Duration = Duration::from_secs(2);
@@ -22,7 +23,7 @@ impl Session<'_> {
         }
         self.wait(links, stopping, until, StopLevel::Drain, |session| session.lanes.running() == 0);
         if self.lanes.running() > 0 {
-            tracing::warn!("{} calls did not end in time: cut off, and not counted", self.lanes.running());
+            tracing::warn!("{} calls did not end in time: cut off, and not counted", shown(self.lanes.running()));
         }
         links.give_up_calls.close();
         self.wait(links, stopping, Instant::now() + LAST_GRACE, StopLevel::Now, |session| session.lanes.running() == 0);
@@ -30,7 +31,10 @@ impl Session<'_> {
         self.commit_the_rest(links, stopping, Instant::now() + LAST_GRACE, StopLevel::Now);
         if self.lanes.unacked() > 0 {
             let unacked = self.lanes.unacked();
-            tracing::error!("{unacked} settled entries could not be committed: what was delivered will come again");
+            tracing::error!(
+                "{} settled entries could not be committed: what was delivered will come again",
+                shown(unacked)
+            );
         }
     }
 

@@ -10,6 +10,7 @@ use outbox_host::publisher::component::{ComponentPublisher, OutputSink, Settings
 use outbox_host::{JsonSerde, Outbox, Publisher, RelayOptions, SqliteOutbox};
 
 use super::Options;
+use crate::cli::say;
 
 /// Over how many streams the entries are spread, unless a scenario needs another number.
 pub const STREAMS: usize = 1_000;
@@ -51,7 +52,7 @@ impl Bed {
 
     /// An outbox with entries.
     pub fn filled(&self, entries: usize, bytes: usize, streams: usize) -> Result<Db> {
-        eprintln!("making {entries} entries of {bytes} bytes");
+        say(format_args!("making {entries} entries of {bytes} bytes"));
         let db = self.empty()?;
         let mut connection = Connection::open(&*db)?;
         let data = order(bytes);
@@ -120,7 +121,7 @@ pub fn order(bytes: usize) -> String {
 
 /// As shipped; what a guest prints is nothing to measure.
 pub fn settings() -> Settings {
-    Settings { output: OutputSink::new(|_| ()), ..Settings::default() }
+    Settings { output: OutputSink::new(|_| ()), compiler: crate::config::compiler(), ..Settings::default() }
 }
 
 /// Drains so many entries, and returns how many a second that was.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::cli::say;
 use anyhow::Result;
 use serde::{Serialize, Serializer};
 
@@ -62,7 +63,7 @@ pub type Side<'a> = &'a mut dyn FnMut() -> Result<f64>;
 pub fn in_turn<const N: usize>(what: &str, repeat: usize, mut sides: [Side<'_>; N]) -> Result<[Vec<f64>; N]> {
     let mut samples = [const { Vec::new() }; N];
     for turn in 0..repeat {
-        eprintln!("{what}: {} of {repeat}", turn + 1);
+        say(format_args!("{what}: {} of {repeat}", turn + 1));
         for (side, samples) in sides.iter_mut().zip(&mut samples) {
             samples.push(side()?);
         }

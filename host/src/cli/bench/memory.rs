@@ -12,6 +12,7 @@ use super::Options;
 use super::bed::{self, Bed, STREAMS};
 use super::figures::{Figure, Measured, in_turn};
 use super::other::{Other, Part};
+use crate::cli::print;
 
 const LARGE_ENTRIES: usize = 200;
 const MB: usize = 1_000_000;
@@ -65,7 +66,7 @@ fn cached(options: &Options) -> Settings {
 pub fn drain(options: &Options, db: &Path) -> Result<()> {
     let publisher = ComponentPublisher::load(&options.publisher, cached(options))?;
     bed::drain(db, &publisher, options.entries)?;
-    println!("{}", memory_kib("VmHWM")?);
+    print(memory_kib("VmHWM")?)?;
     Ok(())
 }
 
@@ -83,7 +84,7 @@ pub fn instances(options: &Options) -> Result<()> {
     ensure!(failed.is_none(), "a call failed: {failed:?}");
     let (after, started) = (memory_kib("VmRSS")?, publisher.instances_started());
     ensure!(started > INSTANCES as u64, "only {started} instances were needed: does the publisher of --waits wait?");
-    println!("{}", (after - before) / INSTANCES as f64);
+    print((after - before) / INSTANCES as f64)?;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use outbox_host::{
 
 use super::bed::{self, Bed, Db, STREAMS};
 use super::figures::{Figure, Measured, percentile};
+use crate::cli::say;
 
 /// Swaps for each repetition.
 const SWAPS: usize = 5;
@@ -66,7 +67,7 @@ struct Beside<'a> {
 
 pub fn measure(bed: &Bed) -> Result<Measured> {
     let swaps = u32::try_from(SWAPS * bed.repeat)?;
-    eprintln!("swap: {swaps} compiled, {swaps} from the cache, {swaps} under load");
+    say(format_args!("swap: {swaps} compiled, {swaps} from the cache, {swaps} under load"));
     let component = ComponentPublisher::read(&bed.publisher, &Limits::default())?;
     let (compiled, cached) = beside_a_relay(bed, &bed.empty()?, 0, &component, |beside| {
         beside.swap(0)?;
@@ -78,7 +79,7 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
     let (pauses, ordinary) = beside_a_relay(bed, &full, bed.entries, &component, |beside| {
         (0..=swaps).try_for_each(|number| beside.swap(number).map(|_| ()))?;
         if beside.under_way <= 1 {
-            eprintln!("swap: the load was over before the last swap: more --entries");
+            say(format_args!("swap: the load was over before the last swap: more --entries"));
         }
         Ok((mem::take(&mut beside.swaps_ms), mem::take(&mut beside.ordinary_ms)))
     })?;

@@ -15,6 +15,7 @@ use rustix::time::ClockId;
 use super::bed::Bed;
 use super::figures::{Figure, Measured, median, percentile};
 use super::other::{Other, Part, monotonic_ns, nanoseconds};
+use crate::cli::say;
 
 /// The time between two commits: longer than the relay needs to fall idle again.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -35,7 +36,7 @@ impl Publisher for Noting<'_> {
 }
 
 pub fn measure(bed: &Bed) -> Result<Measured> {
-    eprintln!("wake: waiting for {} commits of another process", bed.wakes);
+    say(format_args!("wake: waiting for {} commits of another process", bed.wakes));
     let (db, commits) = (bed.empty()?, bed.wakes);
     let component = bed.publisher()?;
     let publisher = Noting { publisher: &component, called: Mutex::default() };

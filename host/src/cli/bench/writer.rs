@@ -14,6 +14,7 @@ use outbox_host::outbox::sqlite::rusqlite::Connection;
 use super::bed::{self, Bed, STREAMS};
 use super::figures::{Figure, Measured, median, percentile};
 use super::other::{Other, Part, monotonic_ns};
+use crate::cli::say;
 
 const PERIOD: Duration = Duration::from_millis(1);
 
@@ -33,7 +34,7 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
     let publisher = bed.publisher()?;
     let mut turns = Vec::new();
     for turn in 0..bed.repeat {
-        eprintln!("writer: {} of {}", turn + 1, bed.repeat);
+        say(format_args!("writer: {} of {}", turn + 1, bed.repeat));
         turns.push(commits(bed, &bed.copy(&full)?, &publisher)?);
     }
     let of = |figure: fn(&Commits) -> f64| turns.iter().map(figure).collect::<Vec<_>>();

@@ -18,7 +18,7 @@ use outbox_host::{
 use serde::{Deserialize, Serialize};
 
 use super::super::publish::Running;
-use super::super::{Database, append, print, print_json, set_in};
+use super::super::{Database, append, print, print_json};
 use super::inspect::find;
 
 /// The most bytes of a file with events, or with answers to HTTP requests.
@@ -203,10 +203,10 @@ impl Test {
         for call in &tested.calls {
             let Call { position, name, outcome, reason, retry_after_ms, milliseconds, .. } = call;
             let after = retry_after_ms.map_or_else(String::new, |ms| format!(", not before {ms} ms have passed"));
-            let reason = if reason.is_empty() { String::new() } else { format!(": {}", set_in(reason)) };
+            let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
             print(format!("event {position}, {name:?}: {outcome} in {milliseconds:.2} ms{after}{reason}"))?;
             for SeenRequest { method, url, answer, body, .. } in &call.requests {
-                print(format!("    {method} {url} ({} bytes): {}", body.len(), set_in(answer)))?;
+                print(format!("    {method} {url} ({} bytes): {answer}", body.len()))?;
             }
             call.output.iter().try_for_each(|Line { stream, line }| print(format!("    {stream}: {line}")))?;
         }

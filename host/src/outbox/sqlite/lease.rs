@@ -11,6 +11,7 @@ use rustix::fs::OFlags;
 
 use super::beside;
 use crate::outbox::{Lease, RelayState, StorageError};
+use crate::text::shown;
 
 /// The room for a relay's state in the lock file.
 const STATE_BYTES: usize = 4_096;
@@ -121,7 +122,7 @@ impl Lease for FileLease {
         }
         let used = bytes.get(..(positions.len() + 1) * 8).unwrap_or(&bytes);
         if let Err(error) = self.calls.write_all_at(used, (slot * SLOT_BYTES) as u64) {
-            tracing::warn!("cannot note which calls are under way: {error}");
+            tracing::warn!("cannot note which calls are under way: {}", shown(error));
         }
     }
 
@@ -144,7 +145,7 @@ impl Lease for FileLease {
 
     fn clear(&self) {
         if let Err(error) = self.calls.set_len(0) {
-            tracing::warn!("cannot forget which calls were under way: {error}");
+            tracing::warn!("cannot forget which calls were under way: {}", shown(error));
         }
     }
 
@@ -157,7 +158,7 @@ impl Lease for FileLease {
         // In one write of always the same size, so that nobody reads half of it.
         text.extend(std::iter::repeat_n(' ', STATE_BYTES.saturating_sub(text.len())));
         if let Err(error) = self.lock.write_all_at(text.as_bytes(), 0) {
-            tracing::debug!("cannot show the relay's state: {error}");
+            tracing::debug!("cannot show the relay's state: {}", shown(error));
         }
     }
 

@@ -7,6 +7,7 @@ use rusqlite::{Connection, MAIN_DB, OptionalExtension, Transaction, TransactionB
 
 use super::{beside, connection, table, value};
 use crate::outbox::StorageError;
+use crate::text::shown;
 
 /// The version of the tables that this program works with.
 pub const SCHEMA_VERSION: i64 = 3;
@@ -143,6 +144,7 @@ fn check_wal(
     if mode.eq_ignore_ascii_case("wal") || connection.is_readonly(MAIN_DB).map_err(failed)? {
         return Ok(());
     }
-    tracing::warn!("{} has journal mode {mode}: setting it to WAL, which the outbox needs", path.display());
+    let path = shown(path.display());
+    tracing::warn!("{path} has journal mode {}: setting it to WAL, which the outbox needs", shown(mode));
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)
 }

@@ -65,6 +65,7 @@ impl crate::outbox::Watch for WalWatch {
 
 #[cfg(target_os = "linux")]
 mod notices {
+    use crate::text::shown;
     use std::mem::MaybeUninit;
     use std::os::fd::OwnedFd;
     use std::path::PathBuf;
@@ -84,7 +85,7 @@ mod notices {
         pub(super) fn new(path: PathBuf) -> Self {
             let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
             if let Err(error) = &inotify {
-                tracing::warn!("no notices of changed files here ({error}): looking for new entries instead");
+                tracing::warn!("no notices of changed files here ({}): looking for new entries instead", shown(error));
             }
             let mut notices = Self { path, inotify: inotify.ok(), watching: false };
             notices.watch();

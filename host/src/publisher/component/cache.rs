@@ -19,10 +19,13 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::hex;
+use crate::text::shown;
 
-/// What each file starts with: the form of the file, and its version.
-const MAGIC: &[u8; 16] = b"outbox cwasm 1\n\0";
+/// What each file starts with: the form of the file, and its version, which is also that of what is counted before a
+/// component is compiled.
+const MAGIC: &[u8; 16] = b"outbox cwasm 2\n\0";
 const DIGEST_BYTES: usize = 32;
+const HEAD_BYTES: usize = MAGIC.len() + DIGEST_BYTES;
 /// The longest file that is read: code is several times as long as the component it was compiled from.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 const ROOT: u32 = 0;
@@ -59,17 +62,17 @@ impl CodeCache {
         }
     }
 
-    /// Keeps a component. That it could not be kept is told, and costs no more than compiling it again.
-    pub(super) fn store(&self, engine: &Engine, digest: &[u8], component: &Component) {
-        let key = Key::new(engine, digest);
-        let stored = component.serialize().map_err(io::Error::other).and_then(|code| self.write(&key, &code));
+    /// Keeps what was compiled. That it could not be kept is told, and costs no more than compiling it again.
+    pub(super) fn store(&self, engine: &Engine, digest: &[u8], code: &[u8]) {
+        let stored = self.write(&Key::new(engine, digest), code);
         if let Err(error) = stored.and_then(|()| self.prune()) {
-            tracing::warn!("compiled code cannot be kept in {}: {error}", self.path.display());
+            tracing::warn!("compiled code cannot be kept in {}: {}", shown(self.path.display()), shown(error));
         }
     }
 
     fn ignore(&self, key: &Key, error: &dyn std::fmt::Display) {
-        tracing::warn!("{} is not used, and compiled anew: {error}", self.path.join(&key.file_name).display());
+        let file = self.path.join(&key.file_name);
+        tracing::warn!("{} is not used, and compiled anew: {}", shown(file.display()), shown(error));
     }
 
     /// The code of a file that is, all of it, what `write` wrote.
@@ -84,14 +87,16 @@ impl CodeCache {
         if metadata.len() > FILE_BYTES_MAX {
             return Err(io::Error::other("it is longer than any that was written"));
         }
-        let mut bytes = Vec::new();
-        file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+        let mut head = [0; HEAD_BYTES];
+        let mut file = file.take(FILE_BYTES_MAX);
         let damaged = || io::Error::other("it is not as it was written");
-        let (head, code) = bytes.split_at_checked(MAGIC.len() + DIGEST_BYTES).ok_or_else(damaged)?;
-        if head != key.head(code).as_slice() {
+        file.read_exact(&mut head).map_err(|_| damaged())?;
+        let mut code = Vec::new();
+        file.read_to_end(&mut code)?;
+        if head.as_slice() != key.head(&code).as_slice() {
             return Err(damaged());
         }
-        Ok(code.to_vec())
+        Ok(code)
     }
 
     /// Written beside its place and moved there, so that no reader sees a part of it.
@@ -153,11 +158,14 @@ fn check_owner(metadata: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-#[expect(unsafe_code, reason = "wasmtime cannot check machine code; `read` made sure that it is what `write` wrote")]
-fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes have to be what `Component::serialize` gave, for an engine like this one. They come from a file
-    // in a folder that only this user may write to, as only this user may to the file; sha256 says that they are, with
-    // the key of this engine, what `write` was given, and `store` gives it nothing but the result of `serialize`.
+/// Makes a component of code that the compiler has just given, or that `read` has.
+#[expect(unsafe_code, reason = "wasmtime cannot check machine code; both who call this know where it comes from")]
+pub(super) fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: the bytes have to be what `Engine::precompile_component` gave, for an engine like this one. Either
+    // `Compiler::compile` has just got them from it, in this process or, through a pipe that nobody else holds, from one
+    // that it started for that. Or they come from a file in a folder that only this user may write to, as only this user
+    // may to the file; sha256 says that they are, with the key of this engine, what `write` was given, and `store` gives
+    // it nothing but the result of `Compiler::compile`.
     unsafe { Component::deserialize(engine, code) }
 }
 

@@ -28,6 +28,13 @@ pub(super) enum EngineKind {
     Concurrent,
 }
 
+impl EngineKind {
+    /// A new engine of this kind, to compile for those that run.
+    pub(super) fn engine(self) -> wasmtime::Result<Engine> {
+        Engine::new(&config(self))
+    }
+}
+
 static PLAIN: Mutex<Weak<TickingEngine>> = Mutex::new(Weak::new());
 static CONCURRENT: Mutex<Weak<TickingEngine>> = Mutex::new(Weak::new());
 
@@ -43,7 +50,7 @@ impl TickingEngine {
             return Ok(engine);
         }
         let (computing, ticker) = (AtomicBool::new(false), OnceLock::new());
-        let engine = Arc::new(Self { engine: Engine::new(&config(kind))?, computing, ticker });
+        let engine = Arc::new(Self { engine: kind.engine()?, computing, ticker });
         start_ticking(&engine)?;
         *slot = Arc::downgrade(&engine);
         Ok(engine)

@@ -26,6 +26,7 @@ use super::secrets::Redactor;
 use super::settings::Limits;
 use super::sockets::SocketGate;
 use super::text::bounded;
+use crate::text::shown;
 
 /// How many denials of one call are reported; more say nothing new.
 const NOTES_MAX: usize = 3;
@@ -135,7 +136,7 @@ impl HttpCall {
         let note = bounded(self.redactor.redacted(note), NOTE_CHARS_MAX);
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         if notes.len() < NOTES_MAX && !notes.contains(&note) {
-            tracing::warn!(target: "outbox::guest", publisher, "{note}");
+            tracing::warn!(target: "outbox::guest", publisher, "{}", shown(&note));
             notes.push(note);
         }
     }
@@ -211,7 +212,7 @@ impl WasiHttpHooks for Gate {
     }
 
     fn p2_error_from_hyper(&mut self, error: &hyper::Error) -> ErrorCode {
-        tracing::debug!(target: "outbox::guest", publisher = &*self.publisher, "HTTP: {error}");
+        tracing::debug!(target: "outbox::guest", publisher = &*self.publisher, "HTTP: {}", shown(error));
         if error.is_incomplete_message() || error.is_closed() || error.is_canceled() {
             ErrorCode::ConnectionTerminated
         } else {
@@ -220,7 +221,7 @@ impl WasiHttpHooks for Gate {
     }
 
     fn p2_error_from_connect(&mut self, error: &io::Error) -> ErrorCode {
-        tracing::debug!(target: "outbox::guest", publisher = &*self.publisher, "connecting: {error}");
+        tracing::debug!(target: "outbox::guest", publisher = &*self.publisher, "connecting: {}", shown(error));
         match error.kind() {
             ErrorKind::ConnectionRefused => ErrorCode::ConnectionRefused,
             ErrorKind::TimedOut => ErrorCode::ConnectionTimeout,

@@ -1,6 +1,7 @@
 //! What a component says about itself: read from its sections, without compiling it or running any of it.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -9,10 +10,13 @@ use wasmparser::{Encoding, Parser, Payload, ProducersSectionReader};
 use super::bindings::{BATCH_PUBLISHER, LIFECYCLE};
 use super::load::{CONTRACT, CONTRACT_VERSION, LoadError, check_kind, invalid};
 use super::text::bounded;
+use crate::text::steers;
 
 /// The most characters of one name that are shown, and the most names of one kind.
 const NAME_CHARS_MAX: usize = 200;
 const NAMES_MAX: usize = 200;
+/// The most that are read of one kind.
+const READ_MAX: usize = 10_000;
 
 /// What a component says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,6 +68,12 @@ const HINTS: [GrantHint; 5] = [
 /// A [`LoadError`] where it is no component, or damaged.
 pub fn inspect(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
     check_kind(name, bytes)?;
+    // Whatever the bytes are, a fault of the parser must not end the host.
+    catch_unwind(AssertUnwindSafe(|| read(name, bytes)))
+        .unwrap_or_else(|_| Err(invalid(name, "the parser failed on it")))
+}
+
+fn read(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
     let (mut imports, mut exports, mut toolchain) = (Vec::new(), Vec::new(), BTreeSet::new());
     // How deep in nested modules and components the parser is.
     let mut depth = 0_usize;
@@ -72,16 +82,16 @@ pub fn inspect(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
             Payload::Version { encoding: Encoding::Module | Encoding::Component, .. } => depth += 1,
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 1 => {
-                for import in section {
-                    imports.push(shown(import.map_err(|error| invalid(name, error))?.name.name));
+                for import in section.into_iter().take(READ_MAX.saturating_sub(imports.len())) {
+                    imports.push(one_line(import.map_err(|error| invalid(name, error))?.name.name));
                 }
             }
             Payload::ComponentExportSection(section) if depth == 1 => {
-                for export in section {
-                    exports.push(shown(export.map_err(|error| invalid(name, error))?.name.name));
+                for export in section.into_iter().take(READ_MAX.saturating_sub(exports.len())) {
+                    exports.push(one_line(export.map_err(|error| invalid(name, error))?.name.name));
                 }
             }
-            Payload::CustomSection(section) if section.name() == "producers" => {
+            Payload::CustomSection(section) if section.name() == "producers" && toolchain.len() < READ_MAX => {
                 // A section for tools only: where it is damaged, it says less.
                 let reader = wasmparser::BinaryReader::new(section.data(), section.data_offset());
                 toolchain.extend(ProducersSectionReader::new(reader).map(producers).unwrap_or_default());
@@ -117,10 +127,10 @@ fn producers(section: ProducersSectionReader<'_>) -> Vec<String> {
         let values = field.values.into_iter().flatten().take(NAMES_MAX);
         values.map(move |value| format!("{}: {} {}", field.name, value.name, value.version))
     });
-    values.map(|text| shown(text.trim_end())).collect()
+    values.map(|text| one_line(text.trim_end())).collect()
 }
 
-/// A component may name things as it likes; a terminal is not to be written to by it.
-fn shown(text: &str) -> String {
-    bounded(text.chars().filter(|it| !it.is_control()).collect(), NAME_CHARS_MAX)
+/// A component may name things as it likes.
+fn one_line(text: &str) -> String {
+    bounded(text.chars().filter(|it| !steers(*it) && !it.is_control()).collect(), NAME_CHARS_MAX)
 }

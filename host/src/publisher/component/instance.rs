@@ -59,6 +59,8 @@ impl Instance {
         let engine = program.engine.clone();
         let time = begin_call(&mut store, &engine, limits.call_time, None);
         let started = within(time, runtime.as_ref(), pin!(instantiate(program, &mut store))).await;
+        // What the host itself does for an instance is done at once, and no epoch interrupts it.
+        let started = started.and_then(|started| Ok(time.check().map(|()| started)?));
         let (instance, configured) = match started {
             Ok(started) => started,
             Err(error) => {
@@ -192,6 +194,12 @@ fn on_tick(
 struct CallTime {
     limit: Duration,
     deadline: Instant,
+}
+
+impl CallTime {
+    fn check(self) -> Result<(), TimedOut> {
+        if Instant::now() < self.deadline { Ok(()) } else { Err(TimedOut { limit: self.limit }) }
+    }
 }
 
 /// Waits for `call` while its time lasts: the epoch stops a guest that computes, this one that waits.

@@ -10,9 +10,11 @@ use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentNamedList, InstancePre, Lift, Linker, Lower};
 
 use super::bindings::{self, BATCH_PUBLISHER, LIFECYCLE, PUBLISHER, types};
-use super::cache::CodeCache;
-use super::compile_time::{Unfinished, within};
+use super::cache::{CodeCache, deserialize};
+use super::code;
+use super::compiler::{Compiled, GivenUp};
 use super::engine::{EngineKind, TickingEngine};
+use super::expand;
 use super::outgoing;
 use super::settings::Settings;
 use super::sockets;
@@ -20,6 +22,7 @@ use super::state::State;
 use super::text::bounded;
 use super::wit_text;
 use crate::files;
+use crate::text::shown;
 
 /// Why a file cannot be loaded as a publisher.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,30 @@ pub enum LoadError {
         name: String,
         /// The limit.
         limit: Duration,
+    },
+    /// The process that compiled it needed more memory than [`Limits::compile_bytes`](super::Limits::compile_bytes).
+    #[error("the publisher {name} was not compiled within {bytes_max} bytes of memory (limit: compile_mib)")]
+    CompileMemory {
+        /// The publisher.
+        name: String,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// What it was compiled to is far larger than the component itself.
+    #[error("the publisher {name} was compiled to more than {bytes_max} bytes of code (limit: compiled code)")]
+    CodeTooLarge {
+        /// The publisher.
+        name: String,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// It unfolds, compiled or instantiated, to more than any publisher has to.
+    #[error("the publisher {name} unfolds to too much: {reason}")]
+    Expands {
+        /// The publisher.
+        name: String,
+        /// What there is too much of.
+        reason: String,
     },
     /// The component does not export the interface of a publisher.
     #[error("{name} is not a publisher: it does not export `{PUBLISHER}`; it exports {exports}")]
@@ -143,23 +170,30 @@ pub(super) fn read(path: &Path, name: &str, bytes_max: usize) -> Result<Vec<u8>,
 }
 
 /// Compiles `bytes`, or finds what was compiled from them before, and checks that they are a publisher. Compiling takes
-/// from milliseconds to seconds, on all processors.
-pub(super) fn program(name: &str, bytes: &[u8], settings: &Settings) -> Result<Program, LoadError> {
-    check_size(name, bytes, settings.limits.module_bytes)?;
+/// from milliseconds to seconds, on all processors. Nothing is compiled before it has been counted what it unfolds to.
+pub(super) fn program(name: &str, bytes: &[u8], settings: &Settings, given_up: &GivenUp) -> Result<Program, LoadError> {
+    let limits = settings.limits.clone().bounded();
+    check_size(name, bytes, limits.module_bytes)?;
     check_kind(name, bytes)?;
+    expand::check(name, bytes, &limits)?;
     let digest: [u8; 32] = Sha256::digest(bytes).into();
     let cache = settings.cache.as_deref().and_then(open_cache);
     let kept = cache.as_ref().and_then(|cache| cached(cache, &digest));
-    let from_cache = kept.is_some();
-    let (engine, component) = match kept {
-        Some(kept) => kept,
-        None => compile_within(name, bytes, settings.limits.compile_time)?,
+    let (engine, component, new) = match kept {
+        Some((engine, component)) => (engine, component, None),
+        None => {
+            code::check(name, bytes)?;
+            let compiled = settings.compiler.compile(name, bytes, &limits, given_up)?;
+            let (engine, component) = loaded(name, &compiled)?;
+            (engine, component, Some(compiled.code))
+        }
     };
+    let from_cache = new.is_none();
     let pre = link(name, &engine, &component)?;
     let checked = Checked { name, pre: &pre };
     let (publisher, batch, lifecycle) = (checked.publisher()?, checked.batch()?, checked.lifecycle()?);
-    if let Some(cache) = cache.filter(|_| !from_cache) {
-        cache.store(engine.engine(), &digest, &component);
+    if let (Some(cache), Some(code)) = (cache, new) {
+        cache.store(engine.engine(), &digest, &code);
     }
     Ok(Program { publisher, batch, lifecycle, digest, from_cache, pre, engine })
 }
@@ -169,7 +203,8 @@ fn open_cache(folder: &Path) -> Option<CodeCache> {
     let opened = CodeCache::open(folder);
     opened
         .inspect_err(|error| {
-            tracing::warn!("compiled code is not kept: the folder {} cannot be used: {error}", folder.display());
+            let folder = shown(folder.display());
+            tracing::warn!("compiled code is not kept: the folder {folder} cannot be used: {}", shown(error));
         })
         .ok()
 }
@@ -208,27 +243,12 @@ pub(super) fn invalid(name: &str, reason: impl ToString) -> LoadError {
     LoadError::Invalid { name: name.to_owned(), reason: bounded(reason.to_string(), REASON_CHARS_MAX) }
 }
 
-/// Whatever the bytes are, the compiler's faults must not end the host, nor its slowness hold it up.
-fn compile_within(name: &str, bytes: &[u8], limit: Duration) -> Result<(Arc<TickingEngine>, Component), LoadError> {
-    let (named, owned) = (name.to_owned(), bytes.to_vec());
-    within(limit, move || compile(&named, &owned)).unwrap_or_else(|unfinished| {
-        Err(match unfinished {
-            Unfinished::TimedOut => LoadError::CompileTime { name: name.to_owned(), limit },
-            Unfinished::Panicked => invalid(name, "the compiler failed on it"),
-            Unfinished::NoThreads => LoadError::Engine { reason: "no threads to compile on".into() },
-        })
-    })
-}
-
-/// Compiles with the quicker engine, or else with the one that knows the async built-ins.
-fn compile(name: &str, bytes: &[u8]) -> Result<(Arc<TickingEngine>, Component), LoadError> {
-    let with = |kind| -> Result<_, LoadError> {
-        let shared = TickingEngine::shared(kind);
-        let engine = shared.map_err(|error| LoadError::Engine { reason: format!("{error:#}") })?;
-        let component = Component::from_binary(engine.engine(), bytes);
-        component.map(|component| (engine, component)).map_err(|error| invalid(name, format!("{error:#}")))
-    };
-    with(EngineKind::Plain).or_else(|_| with(EngineKind::Concurrent))
+/// The component that was compiled, on an engine that runs it.
+fn loaded(name: &str, compiled: &Compiled) -> Result<(Arc<TickingEngine>, Component), LoadError> {
+    let failed = |error: wasmtime::Error| LoadError::Engine { reason: format!("{error:#}") };
+    let engine = TickingEngine::shared(compiled.kind).map_err(failed)?;
+    let component = deserialize(engine.engine(), &compiled.code);
+    Ok((engine, component.map_err(|error| invalid(name, format!("{error:#}")))?))
 }
 
 /// The packages that are linked; whatever they reach outside the sandbox is denied there until it is granted.

@@ -16,6 +16,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 use super::secrets::Redactor;
 use super::settings::Limits;
 use super::text::tail;
+use crate::text::{harmless, shown};
 
 /// The most that one write may bring: it is copied out of the guest before it is seen.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
@@ -37,8 +38,8 @@ pub struct GuestLine<'a> {
     pub event: Option<Uuid>,
     /// Where the guest wrote it to.
     pub stream: GuestStream,
-    /// The line without its end. What was no UTF-8, and control characters but the tab, are replaced by U+FFFD, so that
-    /// no guest can steer the terminal that shows it.
+    /// The line without its end. What was no UTF-8, and what would steer the terminal that shows it
+    /// ([`text::steers`](crate::text::steers)), is replaced by U+FFFD.
     pub line: &'a str,
 }
 
@@ -80,7 +81,7 @@ impl Default for OutputSink {
             let (publisher, stream, event) =
                 (line.publisher, line.stream.name(), line.event.map(tracing::field::display));
             let digest = line.digest.get(..DIGEST_CHARS).unwrap_or(line.digest);
-            tracing::info!(target: "outbox::guest", publisher, digest, event, stream, "{}", line.line);
+            tracing::info!(target: "outbox::guest", publisher, digest, event, stream, "{}", shown(line.line));
         })
     }
 }
@@ -326,7 +327,7 @@ impl Line {
 
     fn take(&mut self, redactor: &Redactor) -> String {
         let text = self.bytes.strip_suffix(b"\r").unwrap_or(&self.bytes);
-        let line = String::from_utf8_lossy(text).replace(|c: char| c.is_control() && c != '\t', "\u{FFFD}");
+        let line = harmless(&String::from_utf8_lossy(text)).into_owned();
         let whole = self.bytes_left_out == 0;
         let mut line = if whole { redactor.redacted(line) } else { redactor.redacted_beginning(line) };
         if !whole {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::authorities::Authorities;
+use super::compiler::Compiler;
 use super::grants::Grants;
 use super::http_tap::HttpTap;
 use super::output::OutputSink;
@@ -23,6 +24,8 @@ pub struct Settings {
     /// The folder in which compiled code is kept for the next start; none where it is compiled each time. It is made
     /// where it is missing, and not used where anybody but this user may write to it.
     pub cache: Option<PathBuf>,
+    /// Who compiles what is not in that folder.
+    pub compiler: Compiler,
     /// Where the lines go that the guest writes to its standard output and standard error.
     pub output: OutputSink,
     /// How it gets to where it may.
@@ -85,14 +88,17 @@ pub struct Limits {
     /// The longest time that one call may take, waiting included; at most a day. The start of an instance, with its
     /// `configure`, has as much time of its own.
     pub call_time: Duration,
-    /// The longest time that compiling the component may take. The compiler cannot be interrupted: what is given up
-    /// goes on on threads of its own until it is done, and nobody waits for it.
+    /// The longest time that compiling the component may take. Then it is refused, and a process of its own that compiles
+    /// it is killed; the compiler itself cannot be interrupted, and goes on in this process ([`Compiler`]).
     pub compile_time: Duration,
+    /// The most bytes of memory that a process of its own takes up while it compiles the component.
+    pub compile_bytes: usize,
     /// The most bytes that all of its memories together may have.
     pub memory_bytes: usize,
     /// The most elements that all of its tables together may have.
     pub table_elements: usize,
-    /// The most core instances that the component may be made of.
+    /// The most instances that the component may be made of, core instances and components within it, with each use of
+    /// what is used more than once.
     pub instances: usize,
     /// The most bytes that may cross from guest to host with one host call, or with one answer.
     pub hostcall_bytes: usize,
@@ -135,6 +141,7 @@ impl Default for Limits {
         Self {
             call_time: Duration::from_secs(30),
             compile_time: Duration::from_secs(60),
+            compile_bytes: 1_024 * MIB,
             memory_bytes: 128 * MIB,
             table_elements: 100_000,
             instances: 1_000,

@@ -22,6 +22,7 @@ use super::grants::{AddressRule, Grants};
 use super::http::HttpCall;
 use super::http_client::{HttpClient, SendError};
 use super::state::State;
+use crate::text::shown;
 
 /// How many addresses of looked up names are remembered for an instance; the oldest are forgotten.
 const RESOLVED_MAX: usize = 256;
@@ -117,7 +118,8 @@ impl SocketGate {
             }
             Err(SendError::Noted(..)) => Err(ErrorCode::TemporaryResolverFailure),
             Err(SendError::Http(error)) => {
-                tracing::debug!(target: "outbox::guest", publisher = &*self.publisher, "looking up {host}: {error}");
+                let publisher = &*self.publisher;
+                tracing::debug!(target: "outbox::guest", publisher, "looking up {}: {}", shown(host), shown(error));
                 Err(ErrorCode::NameUnresolvable)
             }
         }

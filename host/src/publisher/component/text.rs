@@ -1,10 +1,13 @@
 //! Text that came from a guest, cut to a length, and of no use to steer a terminal with.
 
-/// `text` cut to `chars_max` characters, with a mark where something was cut. Control characters but the tab and the
-/// line's end are replaced by U+FFFD.
+use std::borrow::Cow;
+
+use crate::text::harmless;
+
+/// `text` cut to `chars_max` characters, with a mark where something was cut, and [`harmless`].
 pub(super) fn bounded(text: String, chars_max: usize) -> String {
-    let steers = |c: char| c.is_control() && c != '\t' && c != '\n';
-    let mut text = if text.contains(steers) { text.replace(steers, "\u{FFFD}") } else { text };
+    let harmless = if let Cow::Owned(harmless) = harmless(&text) { Some(harmless) } else { None };
+    let mut text = harmless.unwrap_or(text);
     // A text of so few bytes cannot have more characters: the common case needs no count.
     if text.len() <= chars_max {
         return text;

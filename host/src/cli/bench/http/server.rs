@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use wasmtime_wasi_http::io::TokioIo;
 
 use super::super::bed;
+use crate::cli::print;
 
 /// The path whose requests are answered after a while.
 pub const WAITS: &str = "/waits";
@@ -22,7 +23,7 @@ const WAIT: Duration = Duration::from_millis(10);
 pub fn serve() -> Result<()> {
     let runtime = bed::runtime()?;
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
-    println!("{}", listener.local_addr()?);
+    print(listener.local_addr()?)?;
     let (open, closed) = tokio::sync::oneshot::channel::<Infallible>();
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());

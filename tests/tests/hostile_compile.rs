@@ -1,0 +1,247 @@
+//! Components that are a few kilobytes as they are written, and gigabytes as they are compiled or instantiated: each is
+//! refused, or done within its bounds, and neither the library nor the program takes up memory for it. They are made in
+//! `src/unfolding.rs`.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use outbox_host::outbox::{Act, Registry};
+use outbox_host::publisher::component::{Compiler, ComponentPublisher, Limits, LoadError, OutputSink, Settings};
+use outbox_host::{Outcome, Publisher, SqliteOutbox};
+use outbox_tests::outbox_program;
+use outbox_tests::outboxes::recorded;
+use outbox_tests::unfolding::{self, Hostile};
+use outbox_tests::workplace::{Logged, Workplace, eventually};
+
+const MIB: usize = 1 << 20;
+/// What a component that is refused may add to the memory of whoever looks at it.
+const REFUSAL_BYTES_MAX: usize = 192 * MIB;
+/// What the process that compiles may have beside the limit of its memory: the program's own pages.
+const PROGRAM_BYTES: usize = 64 * MIB;
+
+/// How the program compiles.
+fn in_a_process() -> Compiler {
+    Compiler::Process { program: outbox_program(), arguments: vec!["compile-component".into()] }
+}
+
+fn settings(compiler: Compiler, limits: Limits) -> Settings {
+    Settings { limits, compiler, output: OutputSink::new(|_| ()), ..Settings::default() }
+}
+
+fn refusal(bytes: &[u8], settings: Settings) -> LoadError {
+    ComponentPublisher::from_bytes("hostile", bytes, settings).unwrap_err()
+}
+
+/// A figure of a process's memory in bytes; none where it has ended.
+fn memory(pid: &str, name: &str) -> Option<usize> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_whitespace().nth(1)?.parse::<usize>().ok()? * 1024)
+}
+
+/// By the library, which has nothing but what it counts. One test, since the memory is the whole process's.
+#[test]
+fn what_unfolds_to_too_much_is_refused_before_it_is_compiled() {
+    let hostile = unfolding::refused();
+    let before = memory("self", "VmRSS").unwrap();
+    for Hostile { name, bytes, says } in &hostile {
+        let began = Instant::now();
+        let refusal = refusal(bytes, settings(Compiler::InThisProcess, Limits::default()));
+        assert!(matches!(refusal, LoadError::Expands { .. }), "{name}: {refusal}");
+        assert!(refusal.to_string().contains(says), "{name}: {refusal}");
+        let growth = memory("self", "VmHWM").unwrap().saturating_sub(before);
+        println!(
+            "{name}: {} KB, {:?}, {} MiB at the highest so far",
+            bytes.len() / 1_000,
+            began.elapsed(),
+            growth / MIB
+        );
+        assert!(growth < REFUSAL_BYTES_MAX, "{name}: {growth}");
+    }
+}
+
+/// What each real publisher has is far from what is too much: see also `languages.rs`, which loads those of each language.
+#[test]
+fn a_tenth_of_what_is_too_much_is_a_publisher() {
+    let module = unfolding::globals(50_000);
+    let publisher = ComponentPublisher::from_bytes(
+        "large",
+        &unfolding::instances(&module, 2),
+        settings(Compiler::InThisProcess, Limits::default()),
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(runtime.block_on(publisher.unwrap().publish(&recorded("{}"))).outcome, Outcome::Delivered);
+}
+
+#[test]
+fn a_process_that_compiles_is_held_to_its_memory_and_its_time() {
+    let hard = unfolding::hard_to_compile();
+    let watch = Watch::begin(std::process::id());
+    let compile_bytes = 128 * MIB;
+    let little = refusal(&hard, settings(in_a_process(), Limits { compile_bytes, ..Limits::default() }));
+    assert!(matches!(little, LoadError::CompileMemory { bytes_max, .. } if bytes_max == compile_bytes), "{little}");
+    assert!(little.to_string().contains("limit: compile_mib"), "{little}");
+    let compile_time = Duration::from_millis(300);
+    let began = Instant::now();
+    let late = refusal(&hard, settings(in_a_process(), Limits { compile_time, ..Limits::default() }));
+    assert!(matches!(late, LoadError::CompileTime { .. }), "{late}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!(children(std::process::id()).len(), 0, "what is given up is killed");
+    let most = watch.end();
+    assert!(most.values().all(|bytes| *bytes < Limits::default().compile_bytes + PROGRAM_BYTES), "{most:?}");
+}
+
+#[test]
+fn a_process_compiles_what_this_one_would_have_compiled() {
+    let bytes = unfolding::publisher("");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for compiler in [in_a_process(), Compiler::InThisProcess] {
+        let publisher = ComponentPublisher::from_bytes("good", &bytes, settings(compiler, Limits::default())).unwrap();
+        assert_eq!(runtime.block_on(publisher.publish(&recorded("{}"))).outcome, Outcome::Delivered);
+    }
+    // What it says of a component that is none is what the compiler says in this process.
+    let damaged = &bytes[..bytes.len() - 9];
+    let said = [in_a_process(), Compiler::InThisProcess]
+        .map(|compiler| refusal(damaged, settings(compiler, Limits::default())).to_string());
+    assert_eq!(said[0], said[1]);
+    let nobody = Compiler::Process { program: "/nobody/is/here".into(), arguments: Vec::new() };
+    let refusal = refusal(&bytes, settings(nobody, Limits::default())).to_string();
+    assert!(refusal.contains("the process that compiles cannot be started"), "{refusal}");
+}
+
+/// The processes that a process has started.
+fn children(parent: u32) -> Vec<u32> {
+    let pids =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let is_child = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.split_whitespace().eq(["PPid:", &parent.to_string()]))
+    };
+    pids.filter(is_child).collect()
+}
+
+/// Looks at a process and those that it starts, until it is told to end.
+struct Watch {
+    end: std::sync::Arc<AtomicBool>,
+    thread: thread::JoinHandle<BTreeMap<u32, usize>>,
+}
+
+impl Watch {
+    fn begin(parent: u32) -> Self {
+        let end = std::sync::Arc::new(AtomicBool::new(false));
+        let ended = end.clone();
+        let thread = thread::spawn(move || {
+            let mut most = BTreeMap::new();
+            while !ended.load(Ordering::Relaxed) {
+                for pid in children(parent) {
+                    let bytes = memory(&pid.to_string(), "VmHWM").unwrap_or_default();
+                    most.entry(pid).and_modify(|most: &mut usize| *most = bytes.max(*most)).or_insert(bytes);
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            most
+        });
+        Self { end, thread }
+    }
+
+    /// The most memory that each of them had.
+    fn end(self) -> BTreeMap<u32, usize> {
+        self.end.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+const CONFIG: &str = r#"
+db = "app.db"
+[publisher.limits]
+compile_mib = 256
+compile_time = "3s"
+"#;
+
+/// What a relay may take up for components that it refuses, beside what it had.
+const RELAY_BYTES_MAX: usize = 256 * MIB;
+
+fn deliver_at_once(place: &Workplace, relay: &Logged) {
+    place.sql().execute("INSERT INTO outbox (stream_id, name, data) VALUES ('s', 'n', '{}')", []).unwrap();
+    let gone = || place.query("SELECT count(*) FROM outbox") == ["0"];
+    let began = Instant::now();
+    eventually("a well-behaved publisher delivers beside it", gone);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}: {}", began.elapsed(), relay.log());
+}
+
+/// What is in the database comes to the relay without having been compiled by `deploy`.
+fn store(place: &Workplace, bytes: &[u8]) -> u32 {
+    let outbox = SqliteOutbox::open(&place.path("app.db")).unwrap();
+    let by = Act { who: "ada".into(), at: jiff::Timestamp::now() };
+    outbox.deploy("it", bytes, None, "", &by).unwrap().version
+}
+
+#[test]
+fn a_relay_refuses_them_within_its_memory_and_delivers_meanwhile() {
+    let place = Workplace::new();
+    place.write("good.wasm", unfolding::publisher(""));
+    place.outbox("publisher deploy it good.wasm --db app.db").ok();
+    place.write("outbox.toml", CONFIG);
+    let relay = place.start_logged("relay --config outbox.toml");
+    relay.wait_for_log("publishing");
+    deliver_at_once(&place, &relay);
+    let before = memory(&relay.pid().to_string(), "VmRSS").unwrap();
+    let watch = Watch::begin(relay.pid());
+    let hard = Hostile { name: "hard to compile", bytes: unfolding::hard_to_compile(), says: "limit: compile_" };
+    for Hostile { name, bytes, says } in unfolding::refused().into_iter().chain([hard]) {
+        let version = store(&place, &bytes);
+        let reason = || {
+            let reason = format!("SELECT state, reason FROM outbox_versions WHERE version = {version}");
+            place.query(&reason).concat()
+        };
+        deliver_at_once(&place, &relay);
+        eventually(name, || reason().starts_with("refused"));
+        assert!(reason().contains(says), "{name}: {}", reason());
+        deliver_at_once(&place, &relay);
+    }
+    let grown = memory(&relay.pid().to_string(), "VmHWM").unwrap().saturating_sub(before);
+    println!("the relay's memory grew by {} MiB at its highest", grown / MIB);
+    assert!(grown < RELAY_BYTES_MAX, "{grown}");
+    let compiling = watch.end();
+    println!(
+        "the processes that compiled had {:?} MiB",
+        compiling.values().map(|bytes| bytes / MIB).collect::<Vec<_>>()
+    );
+    assert!(
+        !compiling.is_empty() && compiling.values().all(|bytes| *bytes < 256 * MIB + PROGRAM_BYTES),
+        "{compiling:?}"
+    );
+}
+
+#[test]
+fn a_watched_file_is_refused_within_the_relays_memory_too() {
+    let place = Workplace::new();
+    place.write("it.wasm", unfolding::publisher(""));
+    place.write("outbox.toml", CONFIG);
+    let relay = place.start_logged("relay --config outbox.toml --watch it.wasm");
+    relay.wait_for_log("publishing");
+    deliver_at_once(&place, &relay);
+    let before = memory(&relay.pid().to_string(), "VmRSS").unwrap();
+    let refused = |bytes: &[u8], says: &str| {
+        place.write("it.wasm", bytes);
+        deliver_at_once(&place, &relay);
+        relay.wait_for_log(says);
+        deliver_at_once(&place, &relay);
+    };
+    let named = |name: &str| unfolding::refused().into_iter().find(|hostile| hostile.name == name).unwrap();
+    for name in ["three levels of 900", "20,000 loops"] {
+        let Hostile { bytes, says, .. } = named(name);
+        refused(&bytes, says);
+    }
+    refused(&unfolding::hard_to_compile(), "limit: compile_");
+    // A file that is longer than it may be is not read to its end.
+    std::fs::File::create(place.path("it.wasm")).unwrap().set_len(1 << 40).unwrap();
+    relay.wait_for_log("limit: module_mib");
+    deliver_at_once(&place, &relay);
+    let grown = memory(&relay.pid().to_string(), "VmHWM").unwrap().saturating_sub(before);
+    println!("the relay's memory grew by {} MiB at its highest", grown / MIB);
+    assert!(grown < RELAY_BYTES_MAX, "{grown}");
+    assert!(children(relay.pid()).is_empty(), "nothing goes on");
+}
