@@ -1,6 +1,6 @@
 //! The wasmtime engines, shared by all publishers, and the clock that interrupts their guests.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::thread::{self, Thread};
 use std::time::Duration;
@@ -14,8 +14,10 @@ const TICK: Duration = Duration::from_millis(10);
 /// An engine whose epoch ticks for as long as guests compute: an idle relay is not woken by it.
 pub(super) struct TickingEngine {
     engine: Engine,
-    /// Whether a guest may be computing; each tick forgets it.
-    computing: AtomicBool,
+    /// How many guests may be computing.
+    computing: AtomicUsize,
+    /// Whether one has begun since the last tick: those that are done at once wake the ticker once a tick at the most.
+    begun: AtomicBool,
     ticker: OnceLock<Thread>,
 }
 
@@ -49,8 +51,8 @@ impl TickingEngine {
         if let Some(engine) = slot.upgrade() {
             return Ok(engine);
         }
-        let (computing, ticker) = (AtomicBool::new(false), OnceLock::new());
-        let engine = Arc::new(Self { engine: kind.engine()?, computing, ticker });
+        let (computing, begun) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let engine = Arc::new(Self { engine: kind.engine()?, computing, begun, ticker: OnceLock::new() });
         start_ticking(&engine)?;
         *slot = Arc::downgrade(&engine);
         Ok(engine)
@@ -60,15 +62,31 @@ impl TickingEngine {
         &self.engine
     }
 
-    /// A guest is about to compute, with its deadline set, or was found computing by a tick: there will be another one.
-    pub(super) fn keep_ticking(&self) {
-        if !self.computing.load(Ordering::Relaxed) && !self.computing.swap(true, Ordering::AcqRel) {
+    /// A guest is about to compute: the epoch ticks until it has stopped, however long it takes in between to be given a
+    /// processor.
+    pub(super) fn compute(&self) -> Computing<'_> {
+        self.computing.fetch_add(1, Ordering::SeqCst);
+        if !self.begun.load(Ordering::SeqCst) && !self.begun.swap(true, Ordering::SeqCst) {
             self.wake_ticker();
         }
+        Computing(self)
+    }
+
+    fn is_computing(&self) -> bool {
+        self.begun.swap(false, Ordering::SeqCst) || self.computing.load(Ordering::SeqCst) > 0
     }
 
     fn wake_ticker(&self) {
         self.ticker.get().into_iter().for_each(Thread::unpark);
+    }
+}
+
+/// A guest may be computing for as long as this is there.
+pub(super) struct Computing<'a>(&'a TickingEngine);
+
+impl Drop for Computing<'_> {
+    fn drop(&mut self) {
+        self.0.computing.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -90,7 +108,7 @@ fn config(kind: EngineKind) -> Config {
 fn start_ticking(engine: &Arc<TickingEngine>) -> wasmtime::Result<()> {
     let ticking = Arc::downgrade(engine);
     let ticker = thread::Builder::new().name("outbox-epoch".into()).spawn(move || {
-        while let Some(computing) = ticking.upgrade().map(|engine| engine.computing.swap(false, Ordering::AcqRel)) {
+        while let Some(computing) = ticking.upgrade().map(|engine| engine.is_computing()) {
             if !computing {
                 thread::park();
                 continue;
@@ -101,4 +119,34 @@ fn start_ticking(engine: &Arc<TickingEngine>) -> wasmtime::Result<()> {
     })?;
     engine.ticker.get_or_init(|| ticker.thread().clone());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Instance, Module, Store};
+
+    use super::*;
+
+    /// `(module (func (export "f") (loop (br 0))))`
+    const SPINS: &[u8] = &[
+        0, b'a', b's', b'm', 1, 0, 0, 0, 1, 4, 1, 0x60, 0, 0, 3, 2, 1, 0, 7, 5, 1, 1, b'f', 0, 0, 10, 9, 1, 7, 0, 3,
+        0x40, 0x0c, 0, 0x0b, 0x0b,
+    ];
+
+    /// After a tick a guest lets others run, and may wait for a processor for longer than until the next tick.
+    #[test]
+    fn it_ticks_while_a_guest_computes_whatever_becomes_of_single_ticks() {
+        let engine = TickingEngine::shared(EngineKind::Plain).unwrap();
+        let mut store = Store::new(engine.engine(), ());
+        let instance = Instance::new(&mut store, &Module::new(engine.engine(), SPINS).unwrap(), &[]).unwrap();
+        let spin = instance.get_typed_func::<(), ()>(&mut store, "f").unwrap();
+        for _ in 0..3 {
+            store.set_epoch_deadline(5);
+            let computing = engine.compute();
+            assert!(spin.call(&mut store, ()).is_err());
+            drop(computing);
+            // Until the ticker sleeps.
+            thread::sleep(3 * TICK);
+        }
+    }
 }

@@ -57,8 +57,8 @@ impl Instance {
         let mut store = store(program, state, limits);
         let runtime = store.data().sockets.runtime();
         let engine = program.engine.clone();
-        let time = begin_call(&mut store, &engine, limits.call_time, None);
-        let started = within(time, runtime.as_ref(), pin!(instantiate(program, &mut store))).await;
+        let time = begin_call(&mut store, limits.call_time, None);
+        let started = within(time, &engine, runtime.as_ref(), pin!(instantiate(program, &mut store))).await;
         // What the host itself does for an instance is done at once, and no epoch interrupts it.
         let started = started.and_then(|started| Ok(time.check().map(|()| started)?));
         let (instance, configured) = match started {
@@ -79,10 +79,10 @@ impl Instance {
 
     /// Calls `publish`; `uuid` is the event's.
     pub(super) async fn publish(&mut self, event: types::Recorded<'_>, uuid: Uuid) -> wasmtime::Result<Answer> {
-        let time = begin_call(&mut self.store, &self.engine, self.call_time, Some(uuid));
+        let time = begin_call(&mut self.store, self.call_time, Some(uuid));
         self.events_left = self.events_left.saturating_sub(1);
         let call = pin!(self.publisher.call_publish(&mut self.store, event));
-        within(time, self.runtime.as_ref(), call).await
+        within(time, &self.engine, self.runtime.as_ref(), call).await
     }
 
     /// Calls `publish-batch`, and holds the guest to an answer for each event. Where there is only one, `uuid` is its.
@@ -92,10 +92,10 @@ impl Instance {
         uuid: Option<Uuid>,
     ) -> wasmtime::Result<Vec<Answer>> {
         let batch = self.batch.as_ref().ok_or_else(|| wasmtime::Error::msg("it takes no batches"))?;
-        let time = begin_call(&mut self.store, &self.engine, self.call_time, uuid);
+        let time = begin_call(&mut self.store, self.call_time, uuid);
         self.events_left = self.events_left.saturating_sub(u32::try_from(events.len()).unwrap_or(u32::MAX));
         let call = pin!(batch.call_publish_batch(&mut self.store, events));
-        let answers = within(time, self.runtime.as_ref(), call).await?;
+        let answers = within(time, &self.engine, self.runtime.as_ref(), call).await?;
         if answers.len() != events.len() {
             let (got, expected) = (answers.len(), events.len());
             return Err(wasmtime::Error::msg(format!("publish-batch gave {got} answers for {expected} events")));
@@ -129,8 +129,8 @@ fn store(program: &Program, state: State, limits: &Limits) -> Store<State> {
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(limits.hostcall_bytes);
     store.set_max_component_handles(limits.resources);
-    let (engine, call_time) = (program.engine.clone(), limits.call_time);
-    store.epoch_deadline_callback(move |store| on_tick(&store, &engine, call_time));
+    let call_time = limits.call_time;
+    store.epoch_deadline_callback(move |store| on_tick(&store, call_time));
     store
 }
 
@@ -155,9 +155,8 @@ fn refused(store: &mut Store<State>, reason: String) -> (Outcome, Notes) {
     (Outcome::Unavailable { reason, after: None }, end_call(store))
 }
 
-fn begin_call(store: &mut Store<State>, engine: &TickingEngine, limit: Duration, event: Option<Uuid>) -> CallTime {
+fn begin_call(store: &mut Store<State>, limit: Duration, event: Option<Uuid>) -> CallTime {
     store.set_epoch_deadline(1);
-    engine.keep_ticking();
     let state = store.data_mut();
     let deadline = Instant::now() + limit;
     state.deadline = deadline;
@@ -177,12 +176,7 @@ fn end_call(store: &mut Store<State>) -> Notes {
 
 /// Called on every tick of the epoch that finds the guest computing: it lets the other guests of its thread and the
 /// thread's timers have a turn, until its time is up.
-fn on_tick(
-    store: &StoreContextMut<'_, State>,
-    engine: &TickingEngine,
-    call_time: Duration,
-) -> wasmtime::Result<UpdateDeadline> {
-    engine.keep_ticking();
+fn on_tick(store: &StoreContextMut<'_, State>, call_time: Duration) -> wasmtime::Result<UpdateDeadline> {
     if Instant::now() >= store.data().deadline {
         return Err(TimedOut { limit: call_time }.into());
     }
@@ -211,11 +205,13 @@ impl CallTime {
 /// call that has to wait.
 async fn within<T>(
     time: CallTime,
+    engine: &TickingEngine,
     runtime: Option<&Handle>,
     mut call: Pin<&mut impl Future<Output = wasmtime::Result<T>>>,
 ) -> wasmtime::Result<T> {
     let mut call = poll_fn(|context| {
         let _entered = runtime.map(Handle::enter);
+        let _computing = engine.compute();
         call.as_mut().poll(context)
     });
     if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(Pin::new(&mut call).poll(context))).await {
