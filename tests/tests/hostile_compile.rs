@@ -88,7 +88,7 @@ fn a_process_that_compiles_is_held_to_its_memory_and_its_time() {
     let late = refusal(&hard, settings(in_a_process(), Limits { compile_time, ..Limits::default() }));
     assert!(matches!(late, LoadError::CompileTime { .. }), "{late}");
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
-    assert_eq!(children(std::process::id()).len(), 0, "what is given up is killed");
+    // Those of the other tests are among them.
     let most = watch.end();
     assert!(most.values().all(|bytes| *bytes < Limits::default().compile_bytes + PROGRAM_BYTES), "{most:?}");
 }
@@ -204,6 +204,7 @@ fn a_relay_refuses_them_within_its_memory_and_delivers_meanwhile() {
     let grown = memory(&relay.pid().to_string(), "VmHWM").unwrap().saturating_sub(before);
     println!("the relay's memory grew by {} MiB at its highest", grown / MIB);
     assert!(grown < RELAY_BYTES_MAX, "{grown}");
+    eventually("what was given up is killed", || children(relay.pid()).is_empty());
     let compiling = watch.end();
     println!(
         "the processes that compiled had {:?} MiB",

@@ -2,7 +2,7 @@ use anyhow::Result;
 use clap::Args;
 use outbox_host::SqliteOutbox;
 
-use super::{Database, print};
+use super::{Database, print, say};
 
 #[derive(Args)]
 pub struct Init {
@@ -15,7 +15,7 @@ impl Init {
         let (_, db) = self.database.config()?;
         let done = SqliteOutbox::init(&db)?;
         let db = db.display();
-        done.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        done.warnings.iter().for_each(|warning| say(format_args!("warning: {warning}")));
         match done.before {
             0 => print(format!("{db}: made the outbox, schema version {}, journal mode WAL", done.now)),
             before if before == done.now => print(format!("{db}: the outbox has schema version {before} already")),

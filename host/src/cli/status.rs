@@ -65,11 +65,7 @@ impl ShowStatus {
         print(format!("dead letters    {}", status.dead_letters))?;
         if status.undeletable > 0 {
             let reason = status.undeletable_reason.as_deref().unwrap_or_default();
-            print(format!(
-                "undeletable     {} delivered, and cannot be removed: {}",
-                status.undeletable,
-                set_in(reason)
-            ))?;
+            print(format!("undeletable     {} delivered, and cannot be removed: {}", status.undeletable, reason))?;
         }
         print(format!("last position   {}", status.last_position))?;
         print_relay(&status)?;

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::recorded::NewEvent;
 use crate::serde::StoredData;
+use crate::text::shown;
 
 mod append;
 mod beside;
@@ -193,7 +194,7 @@ impl OutboxStorageStrategy for SqliteOutbox {
         let lease = lease::FileLease::take(&self.path)?;
         self.reopen()?;
         for warning in table::warnings(&self.reader()).map_err(self.error("look at the table outbox"))? {
-            tracing::warn!("{warning}");
+            tracing::warn!("{}", shown(warning));
         }
         lease.opened(&self.path)
     }

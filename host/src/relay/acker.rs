@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use super::Message;
 use super::lanes::LaneId;
 use crate::outbox::{Act, Lease, OutboxStorageStrategy, Retention, Settled, StorageError};
+use crate::text::shown;
 
 /// The pause before what failed is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
@@ -146,8 +147,9 @@ impl Acker<'_> {
             Err(error) if error.is_refusal() => {
                 tracing::error!(
                     position = entry.position,
-                    "this entry was delivered, and neither can it be removed nor can that be written down ({error}): it is \
-                     published again when the relay begins anew"
+                    "this entry was delivered, and neither can it be removed nor can that be written down ({}): it is \
+                     published again when the relay begins anew",
+                    shown(error)
                 );
                 Ok(())
             }

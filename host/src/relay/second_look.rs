@@ -7,6 +7,7 @@ use super::acker::{Order, Refused};
 use super::{Links, Looked, ORDERS_MAX, Session, is_done_with};
 use crate::outbox::StorageError;
 use crate::row::EntryId;
+use crate::text::shown;
 
 /// How soon a change of what is held back is taken in that found its stream busy.
 const RECONCILE_AGAIN: Duration = Duration::from_millis(20);
@@ -49,8 +50,10 @@ impl Session<'_> {
     fn report_found(&mut self, now: Instant) {
         if let Some((_, number, from)) = self.found.take_if(|(at, ..)| now.duration_since(*at) >= NEWS_MAX) {
             tracing::warn!(
-                "the watchdog found {number} entries from position {from} on that nothing held back and nobody had read: \
-                 they are published now"
+                "the watchdog found {} entries from position {} on that nothing held back and nobody had read: they are \
+                 published now",
+                shown(number),
+                shown(from)
             );
         }
     }
@@ -86,7 +89,10 @@ impl Session<'_> {
         let held = self.held(now)?;
         let changes = self.lanes.reconcile(&held, false).changes;
         if changes > 0 {
-            tracing::warn!("{changes} entries or streams were held back, or let go, by other programs than this relay");
+            tracing::warn!(
+                "{} entries or streams were held back, or let go, by other programs than this relay",
+                shown(changes)
+            );
         }
         let ended = Instant::now();
         self.compare_at = ended + COMPARE_PAUSE.max(ended.duration_since(now) * COMPARE_SHARE);

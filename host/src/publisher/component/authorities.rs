@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
+use crate::text::shown;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ALL_VERSIONS, ClientConfig, RootCertStore, crypto::ring};
@@ -64,14 +65,14 @@ static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(|| {
     roots.add_parsable_certificates(found.certs);
     let named: Vec<&str> = VARIABLES.into_iter().filter(|name| std::env::var_os(name).is_some()).collect();
     for error in found.errors {
-        tracing::warn!("certificate authorities: {error}");
+        tracing::warn!("certificate authorities: {}", shown(error));
     }
     if roots.is_empty() && named.is_empty() {
         tracing::info!("this system has no certificate authorities: those that Mozilla trusts are used");
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     } else if roots.is_empty() {
         // Who names a place trusts that one, and no other.
-        tracing::warn!("{} names no certificate authority: none of the system's is trusted", named.join(", "));
+        tracing::warn!("{} names no certificate authority: none of the system's is trusted", shown(named.join(", ")));
     }
     roots
 });

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use crate::text::shown;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// How many bytes have come from the server.
@@ -36,7 +37,7 @@ impl<S> Wire<S> {
     fn written<T>(&mut self, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match written {
             Poll::Ready(Err(error)) => {
-                tracing::debug!(target: "outbox::guest", "writing to a connection: {error}");
+                tracing::debug!(target: "outbox::guest", "writing to a connection: {}", shown(error));
                 self.is_broken = true;
                 Poll::Pending
             }
