@@ -374,3 +374,20 @@ fn a_list_cuts_what_is_long() {
     assert_eq!(place.outbox("dead list --json --db app.db").json()[0]["stream_id"], "(70000 bytes)");
     assert_eq!(place.outbox("dead show 1 --json --db app.db").json()["stream_id"], "s".repeat(70_000));
 }
+
+/// One that cannot be put back keeps no other: somebody has inserted the event again, under the application's own index.
+#[test]
+fn one_that_the_table_refuses_stays_and_keeps_no_other() {
+    let place = four();
+    let sql = "CREATE UNIQUE INDEX application_uuid ON outbox (uuid);
+               INSERT INTO outbox (stream_id, name, data, uuid)
+               SELECT stream_id, name, data, uuid FROM outbox_dead_letters WHERE position = 2";
+    place.sql().execute_batch(sql).unwrap();
+    let message = place.outbox("dead retry --all --db app.db").refused();
+    assert!(message.starts_with("3 put back; dead letter 2, if no other, is refused by the table outbox"), "{message}");
+    assert!(message.contains("UNIQUE constraint failed: outbox.uuid"), "{message}");
+    assert_eq!(place.query("SELECT position FROM outbox_dead_letters"), ["2"]);
+    assert_eq!(place.query("SELECT position FROM outbox_audit ORDER BY id"), ["1", "3", "4"]);
+    assert!(place.outbox("dead retry 2 --db app.db").refused().starts_with("0 put back; dead letter 2"));
+    place.outbox("dead discard 2 --db app.db").ok();
+}

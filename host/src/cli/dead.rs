@@ -317,12 +317,14 @@ fn lines_of_all(outbox: &SqliteOutbox, selection: &Selection) -> Result<Vec<Stri
     let mut filter = filter.clone();
     let mut lines = Vec::new();
     loop {
-        let dead = outbox.dead_letters(&Selection::Matching(filter.clone()), AT_A_TIME)?;
+        let mut dead = outbox.dead_letters(&Selection::Matching(filter.clone()), AT_A_TIME)?;
+        let ends = dead.first().zip(dead.last()).map(|(first, last)| (first.position, last.position));
+        let Some((first, last)) = ends else { return Ok(lines) };
+        // Several may be at one position: those at the last one are read again, with all that are there.
+        let is_cut = dead.len() == AT_A_TIME && first < last;
+        dead.retain(|dead| !is_cut || dead.position < last);
         lines.extend(dead.iter().map(line));
-        match dead.last() {
-            Some(last) => filter.after = Some(last.position),
-            None => return Ok(lines),
-        }
+        filter.after = Some(if is_cut { last.saturating_sub(1) } else { last });
     }
 }
 

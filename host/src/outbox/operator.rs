@@ -47,7 +47,8 @@ pub trait Operator {
     ///
     /// # Errors
     ///
-    /// [`StorageError`].
+    /// [`StorageError`]; [`StorageError::Declined`] where the application's table does not take one of them: then the others
+    /// are put back all the same.
     fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError>;
 
     /// Deletes dead letters. Returns the positions of those that were.

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::value::{self, MEASURED_ROW, bounded, measured};
 use super::{SqliteOutbox, dead_columns, names, page, schema};
@@ -24,6 +24,16 @@ static DEAD_LETTERS_AT: LazyLock<String> =
     LazyLock::new(|| format!("{} WHERE position = ?1 ORDER BY id", select_dead_letters(listed_bytes_max)));
 static DEAD_LETTERS: LazyLock<String> =
     LazyLock::new(|| format!("{} WHERE position >= ?1 ORDER BY position, id", select_dead_letters(listed_bytes_max)));
+
+/// The same without any data, where only what they are compared by is needed.
+static KEYS_AT: LazyLock<String> =
+    LazyLock::new(|| format!("{} WHERE position = ?1 ORDER BY id", select_dead_letters(key_bytes_max)));
+static KEYS: LazyLock<String> =
+    LazyLock::new(|| format!("{} WHERE position >= ?1 ORDER BY position, id", select_dead_letters(key_bytes_max)));
+
+fn key_bytes_max(column: Column) -> usize {
+    if column == Column::Data { 0 } else { column.bytes_max() }
+}
 
 /// What dead letters are compared by is read as it is.
 fn listed_bytes_max(column: Column) -> usize {
@@ -99,11 +109,16 @@ impl Operator for SqliteOutbox {
     }
 
     fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
-        let retried = act(&mut self.writer(), |transaction| {
-            let selected = selected_ids(transaction, selection)?;
-            selected.into_iter().filter_map(|dead| retry(transaction, dead, by).transpose()).collect()
-        });
-        retried.map_err(self.error("retry dead letters"))
+        let retried = act(&mut self.writer(), |transaction| retry_each(transaction, selection, by));
+        let (retried, refused) = retried.map_err(self.error("retry dead letters"))?;
+        match refused {
+            None => Ok(retried),
+            Some((position, cause)) => Err(StorageError::Declined(format!(
+                "{} put back; dead letter {position}, if no other, is refused by the table outbox, and stays: {cause}. Mend it \
+                 with `outbox dead edit`, or discard it",
+                retried.len()
+            ))),
+        }
     }
 
     fn discard_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
@@ -177,6 +192,27 @@ fn audit(transaction: &Transaction<'_>, dead: DeadId, act: &str, detail: &str, b
     transaction.prepare_cached(AUDIT_DEAD_LETTER)?.execute(record).map(|_| ())
 }
 
+/// Puts each back. One that the application's table does not take stays, and keeps no other; the first such is returned too.
+fn retry_each(
+    transaction: &Transaction<'_>,
+    selection: &Selection,
+    by: &Act,
+) -> rusqlite::Result<(Vec<i64>, Option<(i64, rusqlite::Error)>)> {
+    let (mut retried, mut refused) = (Vec::new(), None);
+    for dead in selected_ids(transaction, selection)? {
+        transaction.execute_batch("SAVEPOINT retry")?;
+        match retry(transaction, dead, by) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                transaction.execute_batch("ROLLBACK TO retry")?;
+                refused.get_or_insert((dead.position, error));
+            }
+            result => retried.extend(result?),
+        }
+        transaction.execute_batch("RELEASE retry")?;
+    }
+    Ok((retried, refused))
+}
+
 /// Puts one back. Returns its position, or None where somebody has put it back by hand.
 fn retry(transaction: &Transaction<'_>, dead: DeadId, by: &Act) -> rusqlite::Result<Option<i64>> {
     let DeadId { id, position } = dead;
@@ -238,24 +274,28 @@ fn stored<'f>(field: &'f Field<'_>) -> ValueRef<'f> {
 }
 
 fn dead_letters(connection: &Connection, selection: &Selection, limit: usize) -> rusqlite::Result<Vec<DeadLetter>> {
-    selected(connection, selection, limit, |dead, row, end| DeadLetter::listed(dead.position, row, end))
+    let listed = |dead: DeadId, row: Columns<'_>, end| DeadLetter::listed(dead.position, row, end);
+    selected(connection, (&DEAD_LETTERS_AT, &DEAD_LETTERS), selection, limit, listed)
 }
 
 /// The first that is selected, whole.
 fn dead_letter(connection: &Connection, selection: &Selection) -> rusqlite::Result<Option<DeadLetter>> {
-    let Some(dead) = selected(connection, selection, 1, |dead, _, _| dead)?.pop() else { return Ok(None) };
+    let Some(dead) = selected(connection, (&KEYS_AT, &KEYS), selection, 1, |dead, _, _| dead)?.pop() else {
+        return Ok(None);
+    };
     let whole = |row: &Row<'_>| Ok(DeadLetter::new(dead.position, &value::measured_row(row, 0)?, end(row)?));
     connection.prepare_cached(&DEAD_LETTER)?.query_row([dead.id], whole).optional()
 }
 
 fn selected_ids(transaction: &Transaction<'_>, selection: &Selection) -> rusqlite::Result<Vec<DeadId>> {
-    selected(transaction, selection, usize::MAX, |dead, _, _| dead)
+    selected(transaction, (&KEYS_AT, &KEYS), selection, usize::MAX, |dead, _, _| dead)
 }
 
 /// What becomes of each dead letter that is selected, at most `limit`, in position order. They are compared here and not in
-/// SQL, which takes the number 7 and the text '7' for two.
+/// SQL, which takes the number 7 and the text '7' for two. `sql` reads those at a position, and those from one on.
 fn selected<T>(
     connection: &Connection,
+    sql: (&str, &str),
     selection: &Selection,
     limit: usize,
     becomes: impl Fn(DeadId, Columns<'_>, End) -> T,
@@ -278,17 +318,16 @@ fn selected<T>(
     match selection {
         Selection::Positions(positions) => {
             let positions: BTreeSet<i64> = positions.iter().copied().collect();
-            positions.into_iter().try_for_each(|position| take(&DEAD_LETTERS_AT, position, &|_, _, _| true))?;
+            positions.into_iter().try_for_each(|position| take(sql.0, position, &|_, _, _| true))?;
         }
         Selection::Uuids(uuids) => {
             let is_one = |row: &Columns<'_>| row.shown(Column::Uuid).is_some_and(|uuid| uuids.contains(&uuid));
-            take(&DEAD_LETTERS, i64::MIN, &|_, row, _| is_one(row))?;
+            take(sql.1, i64::MIN, &|_, row, _| is_one(row))?;
         }
         Selection::Matching(filter) => {
             let first = filter.after.map_or(Some(i64::MIN), |after| after.checked_add(1));
-            first.map_or(Ok(()), |first| {
-                take(&DEAD_LETTERS, first, &|position, row, end| filter.matches(position, row, end))
-            })?;
+            first
+                .map_or(Ok(()), |first| take(sql.1, first, &|position, row, end| filter.matches(position, row, end)))?;
         }
     }
     Ok(found)
