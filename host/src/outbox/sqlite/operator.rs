@@ -110,13 +110,13 @@ impl Operator for SqliteOutbox {
 
     fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
         let retried = act(&mut self.writer(), |transaction| retry_each(transaction, selection, by));
-        let (retried, refused) = retried.map_err(self.error("retry dead letters"))?;
+        let Retried { positions, refused } = retried.map_err(self.error("retry dead letters"))?;
         match refused {
-            None => Ok(retried),
+            None => Ok(positions),
             Some((position, cause)) => Err(StorageError::Declined(format!(
                 "{} put back; dead letter {position}, if no other, is refused by the table outbox, and stays: {cause}. Mend it \
                  with `outbox dead edit`, or discard it",
-                retried.len()
+                positions.len()
             ))),
         }
     }
@@ -192,25 +192,29 @@ fn audit(transaction: &Transaction<'_>, dead: DeadId, act: &str, detail: &str, b
     transaction.prepare_cached(AUDIT_DEAD_LETTER)?.execute(record).map(|_| ())
 }
 
-/// Puts each back. One that the application's table does not take stays, and keeps no other; the first such is returned too.
-fn retry_each(
-    transaction: &Transaction<'_>,
-    selection: &Selection,
-    by: &Act,
-) -> rusqlite::Result<(Vec<i64>, Option<(i64, rusqlite::Error)>)> {
-    let (mut retried, mut refused) = (Vec::new(), None);
+/// What came of putting dead letters back.
+#[derive(Default)]
+struct Retried {
+    positions: Vec<i64>,
+    /// The first that the application's table does not take, and why.
+    refused: Option<(i64, rusqlite::Error)>,
+}
+
+/// Puts each back. One that the application's table does not take stays, and keeps no other.
+fn retry_each(transaction: &Transaction<'_>, selection: &Selection, by: &Act) -> rusqlite::Result<Retried> {
+    let mut retried = Retried::default();
     for dead in selected_ids(transaction, selection)? {
         transaction.execute_batch("SAVEPOINT retry")?;
         match retry(transaction, dead, by) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
                 transaction.execute_batch("ROLLBACK TO retry")?;
-                refused.get_or_insert((dead.position, error));
+                retried.refused.get_or_insert((dead.position, error));
             }
-            result => retried.extend(result?),
+            result => retried.positions.extend(result?),
         }
         transaction.execute_batch("RELEASE retry")?;
     }
-    Ok((retried, refused))
+    Ok(retried)
 }
 
 /// Puts one back. Returns its position, or None where somebody has put it back by hand.
