@@ -13,10 +13,8 @@ const (
 	timeoutNS = 10_000_000_000
 	// Of a stream, so much can be written at once.
 	chunkBytes = 4096
-	// Of a response's body, so much goes into an error's reason ...
+	// Of a response's body, so much is read, since it goes into an error's reason.
 	bodyKeptBytes = 500
-	// ... and so much is read, so that the connection can be used again.
-	bodyReadBytes = 1 << 20
 )
 
 type handle = uint32
@@ -256,7 +254,10 @@ func read(received handle) response {
 		r.retryAfter = pointer[list](values.at).String()
 	}
 	dropFields(headers)
-	r.body = beginningOfBody(received)
+	// What is published needs no reason, and a body without an end takes nothing from it.
+	if r.status < 200 || r.status > 299 {
+		r.body = beginningOfBody(received)
+	}
 	dropResponse(received)
 	return r
 }
@@ -268,15 +269,13 @@ func beginningOfBody(received handle) string {
 	bodyStream(incoming, answerAt())
 	stream := answer[resultHandle]().ok
 	var kept []byte
-	for length := 0; length < bodyReadBytes; {
-		blockingRead(stream, 8192, answerAt())
+	for len(kept) < bodyKeptBytes {
+		blockingRead(stream, uint64(bodyKeptBytes-len(kept)), answerAt())
 		read := *answer[resultStream]()
 		if read.failed() {
 			break
 		}
-		chunk := list{read.a, read.b}.String()
-		length += len(chunk)
-		kept = append(kept, chunk[:min(len(chunk), bodyKeptBytes-len(kept))]...)
+		kept = append(kept, list{read.a, read.b}.String()...)
 	}
 	dropInput(stream)
 	dropTrailers(finishIncoming(incoming))

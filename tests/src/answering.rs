@@ -4,6 +4,9 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
+
+const CHUNKED: &str = "transfer-encoding: chunked\r\n";
 
 /// An HTTP/1.1 server that lives as long as the test's process.
 pub struct Answering {
@@ -43,6 +46,11 @@ impl Answering {
         *self.answer.lock().unwrap() = Some(answer);
     }
 
+    /// From now on it answers with this status, and a body that goes on for as long as somebody is there.
+    pub fn answer_without_end(&self, status: u16) {
+        *self.answer.lock().unwrap() = Some(format!("HTTP/1.1 {status} Told\r\n{CHUNKED}\r\n"));
+    }
+
     /// From now on it takes requests in, and hangs up.
     pub fn hang_up(&self) {
         *self.answer.lock().unwrap() = None;
@@ -55,6 +63,10 @@ fn serve(stream: &TcpStream, answers: &Mutex<Option<String>>) -> io::Result<()> 
     while take_in(&mut reader)? {
         let Some(answer) = answers.lock().unwrap().clone() else { break };
         (&mut &*stream).write_all(answer.as_bytes())?;
+        while answer.contains(CHUNKED) {
+            thread::sleep(Duration::from_millis(50));
+            (&mut &*stream).write_all(b"1\r\nx\r\n")?;
+        }
     }
     Ok(())
 }

@@ -5,8 +5,6 @@
 #define TIMEOUT_NS 10000000000
 /// Of a stream, so much can be written at once.
 #define CHUNK_BYTES 4096
-/// Of a response's body, so much is read, so that the connection can be used again.
-#define BODY_READ_BYTES (1 << 20)
 #define HEADERS_MAX 8
 
 typedef wasi_http_types_error_code_t error_code;
@@ -133,15 +131,16 @@ static void read_body(wasi_http_types_borrow_incoming_response_t response, char 
     wasi_io_streams_borrow_input_stream_t self = wasi_io_streams_borrow_input_stream(stream);
     webhook_list_u8_t chunk;
     wasi_io_streams_stream_error_t ended;
-    size_t length = 0, read = 0;
-    while (read < BODY_READ_BYTES && wasi_io_streams_method_input_stream_blocking_read(self, 8192, &chunk, &ended)) {
-      size_t wanted = chunk.len < BODY_KEPT_BYTES - length ? chunk.len : BODY_KEPT_BYTES - length;
-      memcpy(kept + length, chunk.ptr, wanted);
-      length += wanted;
-      read += chunk.len;
+    size_t length = 0;
+    while (length < BODY_KEPT_BYTES) {
+      if (!wasi_io_streams_method_input_stream_blocking_read(self, BODY_KEPT_BYTES - length, &chunk, &ended)) {
+        wasi_io_streams_stream_error_free(&ended);
+        break;
+      }
+      memcpy(kept + length, chunk.ptr, chunk.len);
+      length += chunk.len;
       webhook_list_u8_free(&chunk);
     }
-    if (read < BODY_READ_BYTES) wasi_io_streams_stream_error_free(&ended);
     // A reason is UTF-8: a character that was cut off at the end, or that is none, would trap.
     for (size_t at = 0; at < length; at++) {
       if ((unsigned char)kept[at] > 0x7e) kept[at] = '?';
@@ -163,7 +162,8 @@ static void read_response(wasi_http_types_own_incoming_response_t received, stru
   if (values.len > 0) memcpy(response->retry_after, values.ptr[0].ptr, values.ptr[0].len < room ? values.ptr[0].len : room);
   wasi_http_types_list_field_value_free(&values);
   wasi_http_types_fields_drop_own(headers);
-  read_body(self, response->body);
+  // What is published needs no reason, and a body without an end takes nothing from it.
+  if (response->status < 200 || response->status > 299) read_body(self, response->body);
   wasi_http_types_incoming_response_drop_own(received);
 }
 

@@ -8,10 +8,8 @@ const TIMEOUT_NS = 10_000_000_000;
 const PIECE_CHARACTERS = 16_384;
 /** Of a stream, so much can be written at once. */
 const CHUNK_BYTES = 4096;
-/** Of a response's body, so much goes into an error's reason ... */
+/** Of a response's body, so much is read, since it goes into an error's reason. */
 const BODY_KEPT_BYTES = 500;
-/** ... and so much is read, so that the connection can be used again. */
-const BODY_READ_BYTES = 1 << 20;
 /** What fails before anything is sent: the name is unknown, the destination refuses the connection, ... */
 const UNSENT = [
   "DNS-timeout", "DNS-error", "destination-not-found", "destination-unavailable", "destination-IP-unroutable",
@@ -77,7 +75,10 @@ function write(outgoing, pieces) {
 function read(response) {
   const status = response.status();
   const [retryAfter] = response.headers().get("retry-after");
-  return { status, retryAfter: retryAfter && decode(retryAfter), body: beginningOfBody(response) };
+  // What is published needs no reason, and a body without an end takes nothing from it.
+  const body = status >= 200 && status < 300 ? "" : beginningOfBody(response);
+  response[Symbol.dispose]();
+  return { status, retryAfter: retryAfter && decode(retryAfter), body };
 }
 
 /** The status is the answer: a body that breaks off takes nothing from it. */
@@ -87,11 +88,7 @@ function beginningOfBody(response) {
     const incoming = response.consume();
     const stream = incoming.stream();
     try {
-      for (let length = 0; length < BODY_READ_BYTES; ) {
-        const chunk = stream.blockingRead(8192);
-        length += chunk.length;
-        kept.push(...chunk.slice(0, BODY_KEPT_BYTES - kept.length));
-      }
+      while (kept.length < BODY_KEPT_BYTES) kept.push(...stream.blockingRead(BODY_KEPT_BYTES - kept.length));
     } catch {
       // This is how a stream ends.
     }

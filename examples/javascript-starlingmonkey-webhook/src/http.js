@@ -8,10 +8,8 @@ import { Fields, IncomingBody, OutgoingBody, OutgoingRequest, RequestOptions } f
 const TIMEOUT_NS = 10_000_000_000n;
 /** Of a stream, so much can be written at once. */
 const CHUNK_BYTES = 4096;
-/** Of a response's body, so much goes into an error's reason ... */
+/** Of a response's body, so much is read, since it goes into an error's reason. */
 const BODY_KEPT_BYTES = 500;
-/** ... and so much is read, so that the connection can be used again. */
-const BODY_READ_BYTES = 1 << 20;
 /** What fails before anything is sent: the name is unknown, the destination refuses the connection, ... */
 const UNSENT = [
   "DNS-timeout", "DNS-error", "destination-not-found", "destination-unavailable", "destination-IP-unroutable",
@@ -90,7 +88,8 @@ function read(response) {
   const headers = response.headers();
   const [retryAfter] = headers.get("retry-after").map((value) => new TextDecoder().decode(value));
   headers[Symbol.dispose]();
-  const body = beginningOfBody(response);
+  // What is published needs no reason, and a body without an end takes nothing from it.
+  const body = status >= 200 && status < 300 ? "" : beginningOfBody(response);
   response[Symbol.dispose]();
   return { status, retryAfter, body };
 }
@@ -101,11 +100,7 @@ function beginningOfBody(response) {
   const incoming = response.consume();
   const stream = incoming.stream();
   try {
-    for (let length = 0; length < BODY_READ_BYTES; ) {
-      const chunk = stream.blockingRead(8192n);
-      length += chunk.length;
-      kept.push(...chunk.subarray(0, BODY_KEPT_BYTES - kept.length));
-    }
+    while (kept.length < BODY_KEPT_BYTES) kept.push(...stream.blockingRead(BigInt(BODY_KEPT_BYTES - kept.length)));
   } catch {
     // This is how a stream ends.
   }

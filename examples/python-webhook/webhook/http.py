@@ -22,10 +22,8 @@ from .errors import Retryable, Unavailable
 TIMEOUT_NS = 10_000_000_000
 # Of a stream, so much can be written at once.
 CHUNK_BYTES = 4096
-# Of a response's body, so much goes into an error's reason ...
+# Of a response's body, so much is read, since it goes into an error's reason.
 BODY_KEPT_BYTES = 500
-# ... and so much is read, so that the connection can be used again.
-BODY_READ_BYTES = 1 << 20
 # The name is unknown, the destination refuses the connection, cannot be reached in time, or is not trusted.
 UNSENT = (
     errors.ErrorCode_DnsTimeout,
@@ -98,19 +96,20 @@ def write(outgoing: OutgoingBody, body: bytes) -> Err | None:
 def read(response: IncomingResponse) -> Response:
     with response.headers() as headers:
         retry_after = headers.get("retry-after")
-    return Response(response.status(), retry_after[0].decode(errors="replace") if retry_after else None, beginning(response))
+    status = response.status()
+    # What is published needs no reason, and a body without an end takes nothing from it.
+    body = "" if 200 <= status < 300 else beginning(response)
+    return Response(status, retry_after[0].decode(errors="replace") if retry_after else None, body)
 
 
 def beginning(response: IncomingResponse) -> str:
     """The beginning of the body. The status is the answer: a body that breaks off takes nothing from it."""
-    body, read_bytes = b"", 0
+    body = b""
     incoming = response.consume()
     try:
         with incoming.stream() as stream:
-            while read_bytes < BODY_READ_BYTES:
-                chunk = stream.blocking_read(8192)
-                read_bytes += len(chunk)
-                body += chunk[: BODY_KEPT_BYTES - len(body)]
+            while len(body) < BODY_KEPT_BYTES:
+                body += stream.blocking_read(BODY_KEPT_BYTES - len(body))
     except Err:
         pass  # this is how a stream ends
     with IncomingBody.finish(incoming):
