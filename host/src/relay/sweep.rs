@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 /// The shortest time from the begin of one look to that of the next.
-const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE: Duration = Duration::from_millis(75);
 /// Of the time that passes between two slices a look may take one part in so many.
 const SHARE: u32 = 4;
 /// How often the watchdog looks; seldomer where a look takes long: it may take one part in so many of all time.

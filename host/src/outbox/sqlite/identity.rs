@@ -6,16 +6,16 @@ use rusqlite::functions::{Context, FunctionFlags};
 use super::value;
 use crate::row::{Column, EntryId, Field};
 
-/// Adds `outbox_is(uuid, length, index, hashes)` to a connection: whether `uuid`, which is NULL where it is too long to be
-/// read, is that of the entry number `index`, from 0, of those whose [`hashes`] are given.
+/// Adds `outbox_is(uuid, length, hash)` to a connection: whether `uuid`, which is NULL where it is too long to be read, has
+/// this [`hash`].
 pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
-    connection.create_scalar_function("outbox_is", 4, flags, |context| is(context))
+    connection.create_scalar_function("outbox_is", 3, flags, |context| is(context))
 }
 
-/// The condition that a row is the entry number `index` of those whose hashes are the parameter `hashes`.
-pub(super) fn condition(index: &str, hashes: &str) -> String {
-    format!("outbox_is({}, {index}, {hashes})", value::measured(&[Column::Uuid], Column::bytes_max))
+/// The condition that a row is the entry whose position is the parameter `?1`, and the [`hash`] of whose uuid is `?2`.
+pub(super) fn is_it() -> String {
+    format!("position = ?1 AND outbox_is({}, ?2)", value::measured(&[Column::Uuid], Column::bytes_max))
 }
 
 fn is(context: &Context<'_>) -> rusqlite::Result<bool> {
@@ -23,14 +23,10 @@ fn is(context: &Context<'_>) -> rusqlite::Result<bool> {
         (Field::Null, Some(length)) => Field::TooLong(i64::unsigned_abs(length)),
         (uuid, _) => uuid,
     };
-    let index: i64 = context.get(2)?;
-    let hashes = context.get_raw(3).as_blob()?;
-    let begin = usize::try_from(index).ok().and_then(|index| index.checked_mul(size_of::<u64>()));
-    let expected = begin.and_then(|begin| hashes.get(begin..)).and_then(|rest| rest.first_chunk());
-    Ok(expected == Some(&EntryId::of(0, &uuid).uuid_hash.to_le_bytes()))
+    Ok(hash(EntryId::of(0, &uuid)) == context.get::<i64>(2)?)
 }
 
-/// The hashes of the uuids of entries, as `outbox_is` takes them.
-pub(super) fn hashes(entries: &[EntryId]) -> Vec<u8> {
-    entries.iter().flat_map(|entry| entry.uuid_hash.to_le_bytes()).collect()
+/// The hash of an entry's uuid, as `outbox_is` takes it.
+pub(super) fn hash(entry: EntryId) -> i64 {
+    entry.uuid_hash.cast_signed()
 }

@@ -162,13 +162,13 @@ fn small_row<'r>(row: &'r rusqlite::Row<'_>) -> rusqlite::Result<Row<'r>> {
 }
 
 /// The most bytes of a value that SQLite reads, for a while.
-struct LengthBound<'a> {
+pub(super) struct LengthBound<'a> {
     connection: &'a Connection,
     before: i32,
 }
 
 impl<'a> LengthBound<'a> {
-    fn new(connection: &'a Connection, bytes_max: usize) -> rusqlite::Result<Self> {
+    pub(super) fn new(connection: &'a Connection, bytes_max: usize) -> rusqlite::Result<Self> {
         let bytes_max = i32::try_from(bytes_max).unwrap_or(i32::MAX);
         let before = connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, bytes_max)?;
         Ok(Self { connection, before })

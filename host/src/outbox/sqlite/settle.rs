@@ -4,28 +4,28 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
-use super::{dead_columns, identity, names};
+use super::{dead_columns, identity, names, page, value};
 use crate::outbox::{Failed, Fate, Settled};
 use crate::publisher::{Attempt, Outcome};
-use crate::row::EntryId;
+use crate::row::{Column, EntryId};
 
-/// Deletes a run of entries: `?3` has their uuids' hashes. A row that has one of their positions, and is another entry, stays.
-static DELIVERED: LazyLock<String> = LazyLock::new(|| format!("DELETE FROM outbox WHERE {}", in_run()));
-static STILL_THERE: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT position FROM outbox WHERE {} LIMIT 1", in_run()));
-static NO_LONGER_WAITING: LazyLock<String> = LazyLock::new(|| format!("DELETE FROM outbox_waiting WHERE {}", is_it()));
-static FORGET_ATTEMPTS: LazyLock<String> = LazyLock::new(|| format!("DELETE FROM outbox_attempts WHERE {}", is_it()));
-static IS_THERE: LazyLock<String> = LazyLock::new(|| format!("SELECT 1 FROM outbox WHERE {}", is_it()));
-
-fn in_run() -> String {
-    format!("position BETWEEN ?1 AND ?2 AND {}", identity::condition("position - ?1", "?3"))
-}
-
-fn is_it() -> String {
-    format!("position = ?1 AND {}", identity::condition("0", "?2"))
-}
+/// A condition on the uuid in the statement that deletes would have SQLite keep a copy of each page that it changes.
+const DELIVERED: &str = "DELETE FROM outbox WHERE position BETWEEN ?1 AND ?2";
+/// What there is of a run of entries.
+const RUN: &str = "SELECT position, uuid FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position";
+/// The same where a uuid is too long to be read.
+static MEASURED_RUN: LazyLock<String> = LazyLock::new(|| {
+    let uuid = value::measured(&[Column::Uuid], Column::bytes_max);
+    format!("SELECT position, {uuid} FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position")
+});
+const STILL_THERE: &str = "SELECT position FROM outbox WHERE position BETWEEN ?1 AND ?2 LIMIT 1";
+static NO_LONGER_WAITING: LazyLock<String> =
+    LazyLock::new(|| format!("DELETE FROM outbox_waiting WHERE {}", identity::is_it()));
+static FORGET_ATTEMPTS: LazyLock<String> =
+    LazyLock::new(|| format!("DELETE FROM outbox_attempts WHERE {}", identity::is_it()));
+static IS_THERE: LazyLock<String> = LazyLock::new(|| format!("SELECT 1 FROM outbox WHERE {}", identity::is_it()));
 
 const RECORD_ATTEMPT: &str = "
     INSERT INTO outbox_attempts (position, uuid, attempt, at_ms, outcome, reason, digest, stderr, publisher)
@@ -79,19 +79,63 @@ pub(super) fn settle(connection: &mut Connection, settled: &[Settled]) -> rusqli
     Ok((held_since.elapsed(), found))
 }
 
-/// Deletes entries whose positions follow one another, and returns how many were there.
+/// Deletes entries whose positions follow one another, and returns how many were there: another entry may have the
+/// position of one by now, and stays.
 fn delete(transaction: &Transaction<'_>, run: &[EntryId]) -> rusqlite::Result<usize> {
-    let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(0) };
-    let which = params![first.position, last.position, identity::hashes(run)];
-    let deleted = transaction.prepare_cached(&DELIVERED)?.execute(which)?;
-    if deleted < run.len() {
+    let there = match there(transaction, run) {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => measured_there(transaction, run)?,
+        there => there?,
+    };
+    for run in there.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
+        if let (Some(first), Some(last)) = (run.first(), run.last()) {
+            delete_all(transaction, *first, *last, run.len())?;
+        }
+    }
+    Ok(there.len())
+}
+
+/// The positions of those entries of a run that are there.
+fn there(transaction: &Transaction<'_>, run: &[EntryId]) -> rusqlite::Result<Vec<i64>> {
+    let _bound = page::LengthBound::new(transaction, Column::Uuid.bytes_max())?;
+    matching(transaction, RUN, run, |row| Ok(EntryId::of(row.get(0)?, &value::field(row.get_ref(1)?))))
+}
+
+fn measured_there(transaction: &Transaction<'_>, run: &[EntryId]) -> rusqlite::Result<Vec<i64>> {
+    matching(transaction, &MEASURED_RUN, run, |row| {
+        let [uuid] = value::measured_fields(row, 1)?;
+        Ok(EntryId::of(row.get(0)?, &uuid))
+    })
+}
+
+fn matching(
+    transaction: &Transaction<'_>,
+    sql: &str,
+    run: &[EntryId],
+    entry: impl Fn(&Row<'_>) -> rusqlite::Result<EntryId>,
+) -> rusqlite::Result<Vec<i64>> {
+    let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(Vec::new()) };
+    let mut statement = transaction.prepare_cached(sql)?;
+    let mut rows = statement.query([first.position, last.position])?;
+    let (mut there, mut expected) = (Vec::with_capacity(run.len()), run.iter());
+    while let Some(row) = rows.next()? {
+        let found = entry(row)?;
+        if expected.find(|entry| entry.position == found.position) == Some(&found) {
+            there.push(found.position);
+        }
+    }
+    Ok(there)
+}
+
+/// Deletes what has these positions: so many entries.
+fn delete_all(transaction: &Transaction<'_>, first: i64, last: i64, entries: usize) -> rusqlite::Result<()> {
+    if transaction.prepare_cached(DELIVERED)?.execute([first, last])? < entries {
         let kept: Option<i64> =
-            transaction.prepare_cached(&STILL_THERE)?.query_row(which, |row| row.get(0)).optional()?;
+            transaction.prepare_cached(STILL_THERE)?.query_row([first, last], |row| row.get(0)).optional()?;
         if let Some(position) = kept {
             return Err(refused(format!("a trigger on the table outbox keeps the entry at position {position}")));
         }
     }
-    Ok(deleted)
+    Ok(())
 }
 
 fn refused(reason: String) -> rusqlite::Error {
@@ -100,13 +144,13 @@ fn refused(reason: String) -> rusqlite::Error {
 
 /// What is on record of an entry's attempts goes.
 fn forget(transaction: &Transaction<'_>, entry: EntryId) -> rusqlite::Result<()> {
-    let which = params![entry.position, identity::hashes(&[entry])];
+    let which = params![entry.position, identity::hash(entry)];
     transaction.prepare_cached(&NO_LONGER_WAITING)?.execute(which)?;
     transaction.prepare_cached(&FORGET_ATTEMPTS)?.execute(which).map(|_| ())
 }
 
 fn is_there(transaction: &Transaction<'_>, entry: EntryId) -> rusqlite::Result<bool> {
-    let which = params![entry.position, identity::hashes(&[entry])];
+    let which = params![entry.position, identity::hash(entry)];
     transaction.prepare_cached(&IS_THERE)?.exists(which)
 }
 
@@ -143,7 +187,7 @@ fn settle_failed(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Re
             transaction.prepare_cached(WAIT)?.execute(wait)
         }
         Fate::DeadLetter { park } => {
-            let which = params![position, identity::hashes(&[entry])];
+            let which = params![position, identity::hash(entry)];
             let bury = params![position, attempts, outcome, reason, at_ms, park, delivered_to];
             transaction.prepare_cached(BURY)?.execute(bury)?;
             dead_columns::keep(transaction, position, transaction.last_insert_rowid())?;
