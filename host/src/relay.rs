@@ -441,9 +441,16 @@ impl<'a> Session<'a> {
         let bounds = PageBounds { read_max: PAGE.read_max.min(self.room()), ..PAGE };
         let lanes = &mut self.lanes;
         let mut wanted = |entry, stream| lanes.wants(entry, stream, now);
-        let page = self.parts.strategy.entries(range, bounds, &mut wanted).map(|mut page| {
-            page.entries.drain(..).for_each(|entry| self.push(entry));
-            page
+        let strategy = self.parts.strategy;
+        let read = strategy.entries(range, bounds, &mut wanted).and_then(|page| Ok((page, strategy.generation()?)));
+        let page = read.map(|(mut page, generation)| {
+            if generation == self.generation {
+                page.entries.drain(..).for_each(|entry| self.push(entry));
+                return page;
+            }
+            // The table may be another one by now, in which these positions are not the next ones: it is read anew.
+            self.may_have_been_operated = true;
+            Page::default()
         });
         self.lanes.page_ended();
         page

@@ -64,8 +64,8 @@ impl Session<'_> {
         if std::mem::take(&mut self.may_have_been_operated) {
             let generation = self.parts.strategy.generation()?;
             if generation != std::mem::replace(&mut self.generation, generation) {
-                self.reconcile_at = Some(now);
-                self.sweep.ask();
+                // A table that was rebuilt counts from the start again: what is next is at the beginning.
+                (self.reconcile_at, self.cursor, self.at_end) = (Some(now), i64::MIN, false);
             }
         }
         if self.give_back && self.lanes.running() == 0 && self.lanes.unacked() == 0 {
