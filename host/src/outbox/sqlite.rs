@@ -108,7 +108,7 @@ impl SqliteOutbox {
     fn open_as(path: &Path, busy_patience: Duration, access: Access, doubt: Doubt) -> Result<Self, StorageError> {
         let path = connection::canonical(path)?;
         let reader = connection::open_as(&path, busy_patience, access)?;
-        schema::check(&reader, &path)?;
+        schema::check(&reader, &path, busy_patience)?;
         let writer = connection::open_as(&path, busy_patience, access)?;
         let settler = Mutex::new(settler::Settler::open(&path, busy_patience, access, doubt.clone())?);
         let wal = Mutex::new(wal::Wal::of(&path));

@@ -133,6 +133,25 @@ fn wait_when_busy(connection: &mut Connection, patience: Duration) -> rusqlite::
     }))
 }
 
+/// Has the database use the WAL. That needs the whole file for a moment. SQLite does not ask the busy handler then: if
+/// another connection is about to do the same, it gives up at once.
+pub(super) fn use_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+    let since = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if is_busy(&error) && since.elapsed() < patience => std::thread::sleep(WAL_PAUSE),
+            done => return done,
+        }
+    }
+}
+
+/// How long after a refusal the WAL is asked for again.
+const WAL_PAUSE: Duration = Duration::from_millis(1);
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
 /// What an error of SQLite's means to the user.
 pub(super) fn error(
     doing: &'static str,
@@ -141,7 +160,7 @@ pub(super) fn error(
 ) -> impl Fn(rusqlite::Error) -> StorageError {
     move |error| match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => StorageError::NotADatabase(path.clone()),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => StorageError::Busy(busy_patience),
+        _ if is_busy(&error) => StorageError::Busy(busy_patience),
         Some(ErrorCode::DiskFull) => StorageError::Full,
         // SQLite does not say which of its files it is about, nor whose that is.
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {

@@ -30,18 +30,13 @@ pub struct Initialised {
 }
 
 pub(super) fn init(path: &Path, busy_patience: Duration) -> Result<Initialised, StorageError> {
-    let existed = path.exists();
-    if !existed {
-        // Where it cannot be made so SQLite makes it, or says why not.
+    if !path.exists() {
+        // If it cannot be made here, SQLite makes it, or says why not.
         let _ = beside::make_database(path);
     }
+    // If this fails, an empty file may stay. It is not removed: another program may have begun to use it.
     let mut connection = connection::create(path, busy_patience)?;
-    let result = upgrade(&mut connection, path, busy_patience);
-    if result.is_err() && !existed {
-        drop(connection);
-        let _ = std::fs::remove_file(path);
-    }
-    result
+    upgrade(&mut connection, path, busy_patience)
 }
 
 fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) -> Result<Initialised, StorageError> {
@@ -62,19 +57,19 @@ fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) ->
     }
     transaction.commit().map_err(&failed)?;
     // Kept in the file: every program that opens it from now on uses the WAL. It comes last, since no rollback undoes it.
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(&failed)?;
+    connection::use_wal(connection, busy_patience).map_err(&failed)?;
     let warnings = table::warnings(connection).map_err(&failed)?;
     Ok(Initialised { before, now: SCHEMA_VERSION, warnings })
 }
 
 /// Whether this program can work with the outbox in this database.
-pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StorageError> {
-    let failed = connection::error("read the outbox's version", path.to_owned(), Duration::ZERO);
+pub(super) fn check(connection: &Connection, path: &Path, busy_patience: Duration) -> Result<(), StorageError> {
+    let failed = connection::error("read the outbox's version", path.to_owned(), busy_patience);
     let found = version(connection).map_err(&failed)?;
     check_not_newer(found, path)?;
     let has_table = table::check(connection, path, &failed)?;
     match found {
-        SCHEMA_VERSION if has_table => check_wal(connection, path, &failed),
+        SCHEMA_VERSION if has_table => check_wal(connection, path, busy_patience, &failed),
         0 | SCHEMA_VERSION => Err(StorageError::NotInitialised(path.to_owned())),
         found => Err(StorageError::Older { path: path.to_owned(), found, supported: SCHEMA_VERSION }),
     }
@@ -138,6 +133,7 @@ fn check_not_newer(found: i64, path: &Path) -> Result<(), StorageError> {
 fn check_wal(
     connection: &Connection,
     path: &Path,
+    busy_patience: Duration,
     failed: &dyn Fn(rusqlite::Error) -> StorageError,
 ) -> Result<(), StorageError> {
     let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(failed)?;
@@ -146,5 +142,5 @@ fn check_wal(
     }
     let path = shown(path.display());
     tracing::warn!("{path} has journal mode {}: setting it to WAL, which the outbox needs", shown(mode));
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)
+    connection::use_wal(connection, busy_patience).map_err(failed)
 }
