@@ -83,13 +83,20 @@ look_cargo() { # [VERSION]
       return
     elif ! said=$($tool --version 2>&1); then
       lacks "$tool $least or newer: the one here does not start ($(last_line "$said"))"
-      ! have rustup || advice+=("run: rustup default stable")
+      ! have rustup || advice+=("run: rustup $(rustup_mends "default stable")")
     elif ! at_least "$(version_in "$said")" "$least"; then
       lacks "$tool $least or newer: here is $(version_in "$said")"
-      if have rustup; then advice+=("run: rustup update stable && rustup default stable")
+      if have rustup; then advice+=("run: rustup $(rustup_mends "update stable && rustup default stable")")
       else advice+=("install Rust from https://rustup.rs"); fi
     fi
   done
+}
+
+# What rustup is to do: install the toolchain that rust-toolchain.toml names, or else this.
+rustup_mends() { # COMMAND
+  local pinned
+  pinned=$(sed -n 's/^channel = "\(.*\)"$/\1/p' "$here/../rust-toolchain.toml" 2>/dev/null) || true
+  echo "${pinned:+toolchain install }${pinned:-$1}"
 }
 
 # The `rust-version` of the nearest Cargo.toml: that of a publisher in Rust, or of the repository.
