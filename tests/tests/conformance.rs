@@ -1,5 +1,6 @@
 //! What holds for every storage that keeps entries: one suite, run for each.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -17,11 +18,13 @@ outbox_tests::for_each_storage! {
     what_was_appended_comes_out_whole_and_in_order
     positions_are_never_given_twice
     an_append_is_all_or_nothing
+    an_append_is_seen_whole_or_not_at_all_beside_others
     only_what_is_wanted_is_read_and_within_bounds
     what_was_delivered_leaves_for_good
     what_failed_stays_and_is_held_with_its_attempts
     a_dead_letter_is_kept_whole
     any_row_survives_its_death
+    bytes_that_are_text_are_shown_as_text
     dead_letters_are_found_by_what_they_are
     a_retried_dead_letter_is_back_in_its_place
     a_discarded_dead_letter_is_gone_and_on_record
@@ -141,6 +144,49 @@ fn an_append_is_all_or_nothing<K: Kept>(kept: &K) {
     assert_eq!(positions(&kept.open()), [0_i64; 0]);
 }
 
+/// Who reads while several append sees each append whole, or nothing of it, and each in its own order.
+fn an_append_is_seen_whole_or_not_at_all_beside_others<K: Kept>(kept: &K) {
+    const APPENDERS: u64 = 3;
+    const APPENDS: u64 = 20;
+    const EVENTS: u64 = 100;
+    let reader = kept.open();
+    let look = || {
+        let page = PageBounds { read_max: usize::MAX, looked_at_max: usize::MAX, ..PAGE };
+        let entries = reader.entries(i64::MIN..=i64::MAX, page, &mut |_, _| true).unwrap().entries;
+        let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for entry in entries {
+            let event = entry.decode(1, &JsonSerde).unwrap();
+            seen.entry(event.stream_id.id).or_default().push(event.wrapped_event.version.unwrap());
+        }
+        for (append, events) in &seen {
+            assert!(events.iter().copied().eq(0..EVENTS), "{append} is seen in part, or out of order: {events:?}");
+        }
+        seen.len() as u64
+    };
+    std::thread::scope(|scope| {
+        let appenders: Vec<_> = (0..APPENDERS)
+            .map(|appender| {
+                let outbox = outbox(kept);
+                scope.spawn(move || {
+                    for append in 0..APPENDS {
+                        let stream = format!("{appender}-{append}");
+                        let numbered = |number| NewEvent { version: Some(number), ..event(&stream, "{}") };
+                        let mut events: Vec<NewEvent> = (0..EVENTS).map(numbered).collect();
+                        outbox.append(&events).unwrap();
+                        // One whose last event is refused leaves nothing, however many are at work.
+                        events[EVENTS as usize - 1].name.clear();
+                        outbox.append(&events).unwrap_err();
+                    }
+                })
+            })
+            .collect();
+        while appenders.iter().any(|appender| !appender.is_finished()) {
+            look();
+        }
+    });
+    assert_eq!(look(), APPENDERS * APPENDS);
+}
+
 fn only_what_is_wanted_is_read_and_within_bounds<K: Kept>(kept: &K) {
     let p = append(kept, &["a", "b", "a", "b", "a"]);
     let strategy = kept.open();
@@ -246,6 +292,53 @@ fn any_row_survives_its_death<K: Kept>(kept: &K) {
     assert!(dead[0].reason.starts_with("version:"), "{}", dead[0].reason);
     strategy.operator().retry_dead_letters(&Selection::Positions(rows.to_vec()), &by()).unwrap();
     assert_eq!(all(&strategy), before);
+}
+
+/// A language may bind its strings as bytes. Whatever they are kept as, each storage shows and finds them alike.
+fn bytes_that_are_text_are_shown_as_text<K: Kept>(kept: &K) {
+    let bytes = |text: &'static str| Field::Bytes(text.as_bytes().into());
+    let uuid = uuid::Uuid::from_u128(7);
+    let text = Row {
+        tenant_id: bytes("acme"),
+        stream_id: bytes("órdér-1"),
+        stream_name: bytes("orders"),
+        category: bytes("shop"),
+        uuid: Field::Bytes(uuid.as_bytes().into()),
+        name: bytes("order.placed"),
+        created_at: bytes("2026-01-31T12:00:00Z"),
+        content_type: bytes("application/json"),
+        context: bytes("{\"a\": \"é\"}"),
+        data: bytes("{\"data\": \"é\"}"),
+        ..row("")
+    };
+    let no_text = Row { data: Field::Bytes(vec![0xff, 0x00].into()), ..row("b") };
+    let positions = [kept.insert(text), kept.insert(no_text)];
+    let strategy = kept.open();
+    for position in positions {
+        bury(&strategy, position);
+    }
+    let operator = strategy.operator();
+    let listed = operator.dead_letters(&Selection::all(), 10).unwrap();
+    let whole = operator.dead_letter(&Selection::Uuids(vec![uuid.to_string()])).unwrap().unwrap();
+    for dead in [&listed[0], &whole] {
+        assert_eq!((dead.tenant_id.as_str(), dead.stream_id.as_str()), ("acme", "órdér-1"));
+        assert_eq!((dead.stream_name.as_deref(), dead.category.as_deref()), (Some("orders"), Some("shop")));
+        assert_eq!((dead.uuid.clone(), dead.name.as_str()), (uuid.to_string(), "order.placed"));
+        assert_eq!(
+            (dead.created_at.as_str(), dead.content_type.as_deref()),
+            ("2026-01-31T12:00:00Z", Some("application/json"))
+        );
+        assert_eq!((dead.context.as_str(), dead.data.as_str()), ("{\"a\": \"é\"}", "{\"data\": \"é\"}"));
+    }
+    assert_eq!(listed[1].data, "0xff00");
+    let filter = DeadLetterFilter { stream: Some("órdér-1".into()), ..DeadLetterFilter::default() };
+    assert_eq!(operator.dead_letters(&Selection::Matching(filter), 10).unwrap(), listed[..1]);
+    assert_eq!(operator.attempts(positions[0]).unwrap()[0].uuid, uuid.to_string());
+    for (position, was) in positions.into_iter().zip(["data was: {\"data\": \"é\"}", "data was: 0xff00"]) {
+        assert!(operator.edit_dead_letter(position, "1", &by()).unwrap());
+        let audit = operator.audit(10).unwrap();
+        assert!(audit.iter().any(|record| record.detail == was), "{was}: {audit:?}");
+    }
 }
 
 fn dead_letters_are_found_by_what_they_are<K: Kept>(kept: &K) {
