@@ -1,4 +1,4 @@
-//! Generated code and the conversions from it. Public only because the export macro's expansion names it.
+//! Generated code, and the conversions from it. It is public only because the export macro's expansion names it.
 #![allow(missing_docs, unsafe_code, clippy::all, reason = "generated")]
 
 use crate::{Payload, Recorded, StreamId, WrappedEvent};

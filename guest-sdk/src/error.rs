@@ -2,7 +2,7 @@ use std::{fmt, time::Duration};
 
 use crate::DecodeError;
 
-/// Why an event was not published, and what should become of it.
+/// Why an event was not published, and what the relay should do with it.
 ///
 /// | kind | means | the entry |
 /// |---|---|---|
@@ -28,8 +28,9 @@ use crate::DecodeError;
 /// assert!(answer(503).unwrap_err().is_unavailable());
 /// ```
 ///
-/// `?` converts a [`DecodeError`] and a [`serde_json::Error`] to a rejection, and a [`std::io::Error`] to what it means:
-/// unavailable where there was no connection, else a retry. The kind of any other error is the publisher's to say:
+/// `?` converts a [`DecodeError`] and a [`serde_json::Error`] to a rejection. It converts a [`std::io::Error`] to
+/// unavailable if there was no connection, and otherwise to a retry. For any other error, the publisher chooses the
+/// kind:
 ///
 /// ```
 /// # use outbox_guest::Error;
@@ -74,8 +75,9 @@ impl Error {
         Self::new(Kind::Rejected, reason)
     }
 
-    /// No event can be published now: the destination is down, does not let us in, or asks for a pause. The publisher is
-    /// paused. This is what an outage is: as a retry it would use up the attempts of all events that fall due in it.
+    /// No event can be published now: the destination is down, does not let us in, or asks for a pause. The relay
+    /// pauses the publisher. Use this for an outage: as a retry, it would use up the attempts of all events that fall
+    /// due meanwhile.
     ///
     /// ```
     /// # use outbox_guest::Error;
@@ -85,8 +87,8 @@ impl Error {
         Self::new(Kind::Unavailable, reason)
     }
 
-    /// Sets the shortest time until the next attempt, where the destination named one. The relay bounds it; without it
-    /// the relay's own backoff applies. It means nothing for a rejection.
+    /// Sets the shortest time until the next attempt, if the destination named one. The relay bounds it. Without it,
+    /// the relay's own backoff applies. It has no effect on a rejection.
     ///
     /// ```
     /// # use outbox_guest::Error;
@@ -114,7 +116,7 @@ impl Error {
         self.kind == Kind::Unavailable
     }
 
-    /// The shortest time until the next attempt, where one was [set](Self::retry_after).
+    /// The shortest time until the next attempt. None if none was [set](Self::retry_after).
     ///
     /// ```
     /// # use outbox_guest::Error;
@@ -149,8 +151,8 @@ impl From<DecodeError> for Error {
     }
 }
 
-/// A rejection: what does not parse or serialise now will not do so later. Prefer [`Recorded::data`], whose error also
-/// names the event.
+/// A rejection: data that does not parse or serialise now will not do so later. Prefer [`Recorded::data`], whose error
+/// also names the event.
 ///
 /// [`Recorded::data`]: crate::Recorded::data
 impl From<serde_json::Error> for Error {
@@ -159,8 +161,8 @@ impl From<serde_json::Error> for Error {
     }
 }
 
-/// Unavailable where there never was a connection: the destination refused it, has no name or no way to it, or the relay has
-/// no grant for it. Otherwise a retry: a connection that breaks may have broken over this event.
+/// Unavailable if there never was a connection: the destination refused it, its name is unknown, it cannot be reached,
+/// or it is not granted. Otherwise a retry: this event may have broken the connection.
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind;
@@ -177,7 +179,7 @@ impl From<std::io::Error> for Error {
     }
 }
 
-/// A name that does not resolve has no kind of its own in the standard library.
+/// Whether a name did not resolve: the standard library has no kind for this.
 fn is_lookup(error: &std::io::Error) -> bool {
     error.to_string().starts_with("failed to lookup address information")
 }

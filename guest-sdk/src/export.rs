@@ -6,17 +6,17 @@ use crate::{
     error::Kind,
 };
 
-/// Makes a publisher the one that this component exports. Once per component.
+/// Exports a publisher from this component. Use it once in a component.
 ///
 /// - `export!(P)` where `P: Publisher + Default`.
 /// - `export!(P, batch)` exports [`BatchPublisher`](crate::BatchPublisher) as well.
-/// - `export!(P, lifecycle)` makes `P` by [`Lifecycle`](crate::Lifecycle) in place of `Default`.
+/// - `export!(P, lifecycle)` makes `P` with [`Lifecycle`](crate::Lifecycle) instead of `Default`.
 /// - `export!(P, batch, lifecycle)` does both.
 ///
-/// Each trait's page shows it in use. On other targets than wasm it only checks the types, so that a publisher's tests
+/// Each trait's page shows it in use. On targets other than wasm it only checks the types, so that a publisher's tests
 /// run natively.
 ///
-/// An option that there is not, or whose trait `P` does not implement, does not compile:
+/// An unknown option, or one whose trait `P` does not implement, does not compile:
 ///
 /// ```compile_fail
 /// # use outbox_guest::{Error, Publisher, Recorded};
@@ -86,22 +86,22 @@ macro_rules! export {
     };
 }
 
-/// What `export!` implements: how a publisher is made, and the place where the component instance keeps it.
+/// Implemented by `export!`: makes a publisher, and provides the place where the component instance keeps it.
 pub trait Instance {
-    /// What `export!` was given.
+    /// The type that `export!` exports.
     type Publisher: Publisher + 'static;
 
     /// Makes a publisher, by `Default` or `Lifecycle`.
     fn make() -> Result<Self::Publisher, BoxError>;
 
-    /// Calls with the place of the publisher, which is empty until one was made.
+    /// Calls `call` with the place of the publisher, which is empty until a publisher was made.
     fn with<R>(call: impl FnOnce(&mut Option<Self::Publisher>) -> R) -> R;
 }
 
-/// Compiles for what can be exported, on every target.
+/// Checks, on every target, that the publisher can be exported.
 pub fn check_publisher<I: Instance>() {}
 
-/// Compiles for what can be exported with `batch`, on every target.
+/// Checks, on every target, that the publisher can be exported with `batch`.
 pub fn check_batch_publisher<I: Instance<Publisher: BatchPublisher>>() {}
 
 impl<I: Instance> publisher::exports::outbox::publisher::publisher::Guest for I {
@@ -132,7 +132,8 @@ impl<I: Instance> lifecycle::exports::outbox::publisher::lifecycle::Guest for I 
     }
 }
 
-/// The instance's publisher is made by `configure`, or by the first event where there is no `configure`.
+/// Calls `call` with the instance's publisher. `configure` makes the publisher, or, without `configure`, the first
+/// event.
 fn with_publisher<I: Instance, R>(call: impl FnOnce(&mut I::Publisher) -> R) -> Result<R, Error> {
     I::with(|instance| {
         let publisher = match instance {
@@ -155,7 +156,7 @@ impl From<Error> for contract::PublishError {
     }
 }
 
-/// Rounded up: a destination that asks for 1.5 ms should not be asked again after 1.
+/// Milliseconds, rounded up: a destination that asks for 1.5 ms should not be asked again after 1.
 fn whole_ms(time: Duration) -> u32 {
     u32::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }

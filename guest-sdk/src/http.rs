@@ -1,4 +1,4 @@
-//! One HTTP request, in terms of `wasi:http` (feature `http`). What it may reach is the operator's to grant.
+//! Makes an HTTP request with `wasi:http` (feature `http`). The operator grants what it may reach.
 
 mod post;
 mod response;

@@ -1,16 +1,16 @@
 #![doc = include_str!("../README.md")]
 //! # What a publisher is given, and what it answers
 //!
-//! The relay calls [`Publisher::publish`] with one [`Recorded`] at a time. `Ok(())` means that the destination has
-//! the event, durably: the entry then leaves the outbox. Any [`Error`] leaves it in place, and so does a panic (it
-//! becomes a trap). An event may come more than once: `event.wrapped_event.uuid` stays the same, and is the
-//! idempotency key to hand to the destination.
+//! The relay calls [`Publisher::publish`] with one [`Recorded`] at a time. `Ok(())` means that the destination has the
+//! event, durably: the relay then removes the entry. Any [`Error`] leaves the entry in place, and so does a panic,
+//! which becomes a trap. An event may come more than once: `event.wrapped_event.uuid` stays the same, and is the
+//! idempotency key for the destination.
 //!
 //! # State
 //!
-//! An instance of a component serves many events, so a publisher is a value that lives as long as the instance: it
-//! is made by [`Default`], or by [`Lifecycle::configure`] where it has settings to read. It must be right to lose it
-//! between any two events.
+//! An instance of a component serves many events, so a publisher is a value that lives as long as the instance.
+//! [`Default`] makes it, or [`Lifecycle::configure`] if it has settings to read. It may be lost between any two events,
+//! and a new one must do as well.
 //!
 //! # Tests
 //!
@@ -28,7 +28,7 @@ mod recorded;
 mod route;
 mod trace;
 
-// The export macro expands in the publisher's crate and must reach these two; nobody else should.
+// The export macro expands in the publisher's crate and must reach these two modules; nobody else should use them.
 #[doc(hidden)]
 pub mod bindings;
 #[doc(hidden)]

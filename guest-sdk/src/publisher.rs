@@ -1,6 +1,6 @@
 use crate::{Error, Recorded};
 
-/// Any error, as `?` makes it: what [`Lifecycle::configure`] returns.
+/// Any error, as `?` makes it. [`Lifecycle::configure`] returns it.
 pub type BoxError = Box<dyn std::error::Error>;
 
 /// Publishes events to one kind of destination.
@@ -36,8 +36,8 @@ pub trait Publisher {
     fn publish(&mut self, event: Recorded) -> Result<(), Error>;
 }
 
-/// Publishes several events with one call. Export it with `batch`, and only where the destination takes several at
-/// once: it gains nothing otherwise.
+/// Publishes several events with one call. Export it with `batch`, and only if the destination takes several events at
+/// once: otherwise it gains nothing.
 ///
 /// ```
 /// use outbox_guest::{BatchPublisher, Error, Publisher, Recorded};
@@ -66,15 +66,15 @@ pub trait Publisher {
 /// outbox_guest::export!(Bulk, batch);
 /// ```
 pub trait BatchPublisher: Publisher {
-    /// Publishes `events`, which are in position order, and answers for each of them in the same order. Called in
-    /// place of [`Publisher::publish`] whenever more than one event is waiting.
+    /// Publishes `events`, which are in position order, and answers for each of them in the same order. Called instead
+    /// of [`Publisher::publish`] whenever more than one event is waiting.
     ///
     /// An answer of another length counts as a failed attempt for each of the events. When an event fails, the later
     /// events of the same stream should not be published: the relay offers them again after the failed one.
     fn publish_batch(&mut self, events: Vec<Recorded>) -> Vec<Result<(), Error>>;
 }
 
-/// Makes a publisher from its configuration, in place of [`Default`]. Export it with `lifecycle`.
+/// Makes a publisher from its configuration, instead of [`Default`]. Export it with `lifecycle`.
 ///
 /// ```
 /// use outbox_guest::{BoxError, Error, Lifecycle, Publisher, Recorded};
@@ -98,8 +98,8 @@ pub trait BatchPublisher: Publisher {
 /// outbox_guest::export!(Greeter, lifecycle);
 /// ```
 pub trait Lifecycle: Sized {
-    /// Reads the configuration and checks that what the publisher needs is there. Called once for each instance,
-    /// before its first event.
+    /// Reads the configuration, and checks that everything that the publisher needs is there. Called once for each
+    /// instance, before its first event.
     ///
     /// # Errors
     ///

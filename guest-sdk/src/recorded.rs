@@ -25,7 +25,7 @@ pub struct Recorded {
     pub stream_id: StreamId,
     /// The entry's place in the outbox: 1 or more, growing with each commit, never used twice, with gaps.
     pub position: u64,
-    /// The tenant whose event it is; `default` where the application has no tenants.
+    /// The tenant whose event it is; `default` if the application has no tenants.
     pub tenant_id: String,
     /// Which attempt this is, counted from 1. Above 1 the event may have reached its destination already.
     pub attempt: u32,
@@ -36,8 +36,8 @@ impl Recorded {
     ///
     /// # Errors
     ///
-    /// When the data is not JSON, or does not fit `T`. With `?` the error becomes a *rejected* [`Error`](crate::Error)
-    /// that names the event and where in the JSON it failed:
+    /// An error if the data is not JSON, or does not fit `T`. With `?` the error becomes a *rejected*
+    /// [`Error`](crate::Error) that names the event and the place in the JSON:
     ///
     /// ```
     /// use outbox_guest::{Error, Recorded};
@@ -58,11 +58,11 @@ impl Recorded {
         }
     }
 
-    /// Decodes what travels with the event: correlation ids and the like; for a trace there is [`trace`](Self::trace).
+    /// Decodes what travels with the event, such as correlation ids. For a trace, use [`trace`](Self::trace).
     ///
     /// # Errors
     ///
-    /// When the context does not fit `T`; see [`data`](Self::data).
+    /// An error if the context does not fit `T`; see [`data`](Self::data).
     ///
     /// ```
     /// use outbox_guest::Recorded;
@@ -80,13 +80,13 @@ impl Recorded {
         self.decode(Part::Context, &self.wrapped_event.context)
     }
 
-    /// Makes an event for the tests of a publisher. The other fields have fixed values, and can be set.
+    /// Makes an event for the tests of a publisher. Its other fields have fixed values, which you can change.
     ///
     /// `data` is JSON text, or anything that prints as JSON, such as `serde_json::json!({"order": 7})`.
     ///
     /// # Panics
     ///
-    /// When `data` is not JSON.
+    /// If `data` is not JSON.
     ///
     /// ```
     /// use outbox_guest::Recorded;
@@ -127,18 +127,18 @@ impl Recorded {
 #[non_exhaustive]
 pub struct WrappedEvent {
     /// The event's identity, a UUID in its lower-case text form. It stays the same for every attempt, every redelivery
-    /// and every replay: consumers tell duplicates by it.
+    /// and every replay: consumers recognise duplicates by it.
     pub uuid: String,
     /// The event's type, for example `order.placed`.
     pub name: String,
-    /// The event's version within its stream, where the application numbers them.
+    /// The event's version within its stream, if the application numbers them.
     pub version: Option<u64>,
     /// When the event was made: RFC 3339 text in UTC, for example `2026-01-31T12:00:00.000Z`.
     pub created_at: String,
-    /// The event's data, undecoded; [`Recorded::data`] decodes it.
+    /// The event's data, not decoded; [`Recorded::data`] decodes it.
     pub data: Payload,
-    /// What travels with the event: the text of a JSON object, `{}` when there is nothing. [`Recorded::context`]
-    /// decodes it.
+    /// What travels with the event: the text of a JSON object, `{}` if there is nothing. [`Recorded::context`] decodes
+    /// it.
     pub context: String,
 }
 
@@ -174,7 +174,7 @@ pub enum Payload {
 pub struct StreamId {
     /// The stream's identity within its tenant: often a UUID, at least one character.
     pub id: String,
-    /// The stream's name, where it has one.
+    /// The stream's name, if it has one.
     pub name: Option<String>,
     /// The kind of stream, for example `order`.
     pub category: Option<String>,

@@ -3,8 +3,8 @@ use serde::Deserialize;
 use crate::{Error, Recorded};
 
 impl Recorded {
-    /// Finds what is to be done with this event by its name, and decodes its data for that: the first handler whose name
-    /// fits is called. `state` is what the handlers work on, mostly the publisher itself.
+    /// Routes this event by its name: calls the first handler whose name fits, with the decoded data. `state` is what
+    /// the handlers work on, mostly the publisher itself.
     ///
     /// ```
     /// use outbox_guest::{Error, Publisher, Recorded};
@@ -51,8 +51,8 @@ pub struct Route<'e, S> {
 }
 
 impl<'e, S> Route<'e, S> {
-    /// Calls `handle` with the event's data if the event has this name, or one that begins with what stands before a `*` at
-    /// the end. Data that does not decode is rejected.
+    /// Calls `handle` with the event's data if the event has this name. If the name ends with `*`, every event whose
+    /// name begins with the rest fits. Data that does not decode is rejected.
     pub fn on<T: Deserialize<'e>>(self, name: &str, handle: impl FnOnce(&mut S, T) -> Result<(), Error>) -> Self {
         self.on_event(name, |state, event| handle(state, event.data()?))
     }
@@ -65,12 +65,12 @@ impl<'e, S> Route<'e, S> {
         self
     }
 
-    /// Nothing is to be done with such events: they count as delivered.
+    /// Does nothing with such events: they count as delivered.
     pub fn skip(self, name: &str) -> Self {
         self.on_event(name, |_, _| Ok(()))
     }
 
-    /// What is to be done with an event that no handler was for.
+    /// Handles an event that fitted no handler.
     ///
     /// # Errors
     ///
@@ -82,11 +82,11 @@ impl<'e, S> Route<'e, S> {
         }
     }
 
-    /// Rejects an event that no handler was for.
+    /// Rejects an event that fitted no handler.
     ///
     /// # Errors
     ///
-    /// Those of the handler that was called; [rejected](Error::rejected) where there was none.
+    /// Those of the handler that was called; [rejected](Error::rejected) if none was called.
     pub fn or_reject(self) -> Result<(), Error> {
         self.otherwise(|_, event| {
             Err(Error::rejected(format!("nothing is to be done here with {}", event.wrapped_event.name)))

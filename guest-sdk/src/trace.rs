@@ -5,7 +5,7 @@ use crate::Recorded;
 /// A longer value is not sent as a header.
 const HEADER_BYTES_MAX: usize = 512;
 
-/// The trace that an event belongs to, as W3C's Trace Context has it.
+/// The trace to which an event belongs, in the form of W3C's Trace Context.
 ///
 /// ```
 /// use outbox_guest::Recorded;
@@ -27,8 +27,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The headers of a request that carry it on. What can be no header's value is left out: an application may write into its
-    /// context what it likes.
+    /// The headers of a request that carry it on. A value that cannot be a header's is left out, since an application
+    /// may write anything into its context.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let parent = Some(self.parent.as_str()).filter(|value| is_header_value(value));
         let state = self.state.as_deref().filter(|value| parent.is_some() && is_header_value(value));
@@ -38,8 +38,8 @@ impl Trace {
 
 impl Recorded {
     /// The trace that the event's context names: `traceparent` and `tracestate` in the context itself, or in
-    /// `components.opentelemetry.values`, where python-event-sourcery puts them. None where there is no `traceparent` that is a
-    /// text.
+    /// `components.opentelemetry.values`, where python-event-sourcery puts them. None if there is no `traceparent`, or
+    /// it is no text.
     pub fn trace(&self) -> Option<Trace> {
         let context: Value = self.context().ok()?;
         let nested = &context["components"]["opentelemetry"]["values"];

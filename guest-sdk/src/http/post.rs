@@ -18,22 +18,22 @@ use wasip2::{
 use super::{Response, Url};
 use crate::Error;
 
-/// So much of a response's body is read, since it goes into an error's reason ...
+/// How many bytes of a response's body are read, for an error's reason ...
 const BODY_BYTES: usize = 500;
-/// ... and so long it may take: it explains the status, and changes nothing about it.
+/// ... and how long this may take: the body explains the status, and changes nothing about it.
 const BODY_TIME: Duration = Duration::from_secs(1);
 
-/// Posts `body` with these headers (and `content-length`), and waits for the response: for its status, and where that is
-/// no 2xx for the beginning of its body. A response that comes before `body` was sent as a whole is the response.
-/// `timeout` holds for the connection, and for the first byte of the response; the relay's own limit for the whole call goes
-/// before it.
+/// Posts `body` with these headers (and `content-length`), and waits for the response: for its status, and, unless it
+/// is a 2xx, for the beginning of its body. A response that comes before all of `body` was sent counts. `timeout`
+/// applies to the connection, and to the first byte of the response; the relay's own limit for the whole call overrides
+/// it.
 ///
 /// # Errors
 ///
-/// [Unavailable](Error::unavailable) where the request could not be sent: the relay denies it, the name is unknown, the
-/// destination refuses the connection, cannot be reached in time, or is not trusted. No event is to blame for that, and none
-/// could be delivered. [Retryable](Error::retryable) where the network fails later: this event may be what it failed over.
-/// [Rejected](Error::rejected) where a header is none.
+/// [Unavailable](Error::unavailable) if the request could not be sent: the relay denies it, the name is unknown, the
+/// destination refuses the connection, cannot be reached in time, or is not trusted. No event is to blame for that, and
+/// none could be delivered. [Retryable](Error::retryable) if the network fails later: this event may be the cause.
+/// [Rejected](Error::rejected) if a header is invalid.
 ///
 /// ```no_run
 /// use std::time::{Duration, SystemTime};
@@ -49,7 +49,7 @@ pub fn post(url: &Url, headers: &[(&str, &str)], body: &[u8], timeout: Duration)
     let request = request(url, headers, body.len())?;
     let outgoing = request.body().map_err(|()| Error::retryable("the request has no body to write to"))?;
     let response = outgoing_handler::handle(request, Some(options(timeout)?)).map_err(failed)?;
-    // A server may answer, and hang up, before it has read everything: its answer counts, not the broken pipe.
+    // A server may answer and hang up before it has read everything: its answer counts, not the broken pipe.
     let written = write(outgoing, body, &response);
     match wait(&response).map_err(failed)? {
         Some(response) => Ok(read(url, &response)),
@@ -100,7 +100,7 @@ fn write(outgoing: OutgoingBody, body: &[u8], response: &FutureIncomingResponse)
 
 enum Written {
     Whole,
-    /// The server did not wait for the end: it need not read the rest.
+    /// The server answered before the end of the body: it need not read the rest.
     Answered,
 }
 
@@ -147,7 +147,7 @@ fn read(url: &Url, response: &IncomingResponse) -> Response {
     Response { from: url.clone(), status, retry_after, body }
 }
 
-/// The status is the answer: a body that breaks off, or does not come to its end, takes nothing from it.
+/// Reads the beginning of the body. The status is the answer, even if the body breaks off or does not end.
 fn beginning_of_body(response: &IncomingResponse) -> String {
     let Ok(incoming) = response.consume() else { return String::new() };
     let Ok(stream) = incoming.stream() else { return String::new() };
@@ -164,8 +164,8 @@ fn beginning_of_body(response: &IncomingResponse) -> String {
     String::from_utf8_lossy(&body).into_owned()
 }
 
-/// What failed before anything was sent has nothing to do with the event: no other could be delivered either, and none is to
-/// use up its attempts for it. What failed later may have to do with it.
+/// A failure before anything was sent has nothing to do with the event: no other event could be delivered either, and
+/// none should use up attempts for it. The event may be the cause of a later failure.
 fn error(url: &Url, code: &ErrorCode) -> Error {
     let name = format!("{code:?}").replace("ErrorCode::", "");
     match code {

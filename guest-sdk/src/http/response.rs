@@ -26,7 +26,7 @@ pub struct Response {
     pub status: u16,
     /// Its header `Retry-After`.
     pub retry_after: Option<String>,
-    /// The beginning of its body where the status is no 2xx: at most 500 bytes, what is no UTF-8 replaced.
+    /// The beginning of its body, unless the status is a 2xx: at most 500 bytes; bytes that are no UTF-8 are replaced.
     pub body: String,
 }
 
@@ -35,7 +35,7 @@ impl Response {
     ///
     /// # Panics
     ///
-    /// When `from` is no URL.
+    /// If `from` is no URL.
     #[allow(clippy::panic, reason = "a test that names no URL should fail")]
     pub fn example(from: &str, status: u16, body: &str) -> Self {
         let from = from.parse().unwrap_or_else(|error| panic!("{from} {error}"));
@@ -54,7 +54,7 @@ impl Response {
     /// | another 4xx | will never be taken |
     /// | 3xx, which is not followed, 5xx, any other | may be taken later |
     ///
-    /// Where it may be taken later, `Retry-After` says after how long at the least.
+    /// If it may be taken later, `Retry-After` is the shortest time to wait.
     ///
     /// # Errors
     ///
@@ -102,13 +102,13 @@ impl Response {
     }
 }
 
-/// What it means that there is nothing where the event was sent to (404, 410): only who knows the destination can tell
-/// whether the event is wrong, or the URL. It is written as the kind of the [`Error`] that it becomes.
+/// What 404 and 410 mean: only someone who knows the destination can tell whether the event is wrong, or the URL. It is
+/// written as the kind of the [`Error`] that it becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NotFound {
-    /// It may be there later.
+    /// The URL may exist later.
     Retryable,
-    /// The destination knows nothing of what the event is about: it becomes a dead letter.
+    /// The destination lacks what the event is about: the event becomes a dead letter.
     #[default]
     Rejected,
     /// The URL is wrong, or the destination is being set up: no event can be delivered.

@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-/// Where a request goes to: an `http` or `https` URL.
+/// Where a request goes: an `http` or `https` URL.
 ///
 /// ```
 /// use outbox_guest::http::Url;
