@@ -116,17 +116,16 @@ impl EntryId {
 pub struct RawEntry {
     /// The entry's place in the outbox.
     pub position: i64,
+    uuid_hash: u64,
+    stream: StreamKey,
     /// The columns, one behind the other, and then, eight bytes for each, its kind and where it ends. `data` is the first, so
     /// that it need not be copied out.
     packed: Vec<u8>,
 }
 
 const COLUMNS: usize = 11;
-/// Where some columns are among those of an entry.
+/// Where `data` is among the columns of an entry.
 const DATA: usize = 0;
-const TENANT_ID: usize = 1;
-const STREAM_ID: usize = 2;
-const UUID: usize = 5;
 
 /// Kinds of columns.
 const NULL: u64 = 0;
@@ -141,6 +140,12 @@ const KIND_BITS: u32 = 3;
 impl RawEntry {
     /// The entry at `position`, which has this row.
     pub fn new(position: i64, row: &Row<'_>) -> Self {
+        let stream = StreamKey::of_entry(position, &row.tenant_id, &row.stream_id);
+        Self::known(EntryId::of(position, &row.uuid), stream, row)
+    }
+
+    /// The same, where it is known already which entry the row is, and of which stream.
+    pub(crate) fn known(EntryId { position, uuid_hash }: EntryId, stream: StreamKey, row: &Row<'_>) -> Self {
         let columns = row.columns();
         let length: usize = columns.iter().map(|field| field.packed_len()).sum();
         let mut packed = Vec::with_capacity(length + COLUMNS * size_of::<u64>());
@@ -149,18 +154,18 @@ impl RawEntry {
             ((packed.len() as u64) << KIND_BITS | kind).to_le_bytes()
         });
         packed.extend_from_slice(heads.as_flattened());
-        Self { position, packed }
+        Self { position, uuid_hash, stream, packed }
     }
 
     /// Its row.
     pub fn row(&self) -> Row<'_> {
         Row {
             data: self.column(DATA),
-            tenant_id: self.column(TENANT_ID),
-            stream_id: self.column(STREAM_ID),
+            tenant_id: self.column(1),
+            stream_id: self.column(2),
             stream_name: self.column(3),
             category: self.column(4),
-            uuid: self.column(UUID),
+            uuid: self.column(5),
             name: self.column(6),
             version: self.column(7),
             created_at: self.column(8),
@@ -190,12 +195,12 @@ impl RawEntry {
 
     /// Which entry it is.
     pub fn id(&self) -> EntryId {
-        EntryId::of(self.position, &self.column(UUID))
+        EntryId { position: self.position, uuid_hash: self.uuid_hash }
     }
 
     /// The stream that the entry belongs to, as far as it can be told.
     pub fn stream_key(&self) -> StreamKey {
-        StreamKey::of_entry(self.position, &self.column(TENANT_ID), &self.column(STREAM_ID))
+        self.stream
     }
 
     /// How many bytes of memory it takes.
@@ -232,10 +237,10 @@ pub(crate) fn fnv<const PARTS: usize>(parts: [&[u8]; PARTS]) -> u64 {
     let mut mix = |word: u64| hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
     for part in parts {
         mix(part.len() as u64);
-        for chunk in part.chunks(8) {
-            let mut word = [0; 8];
-            word.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
-            mix(u64::from_le_bytes(word));
+        let (words, rest) = part.as_chunks();
+        words.iter().for_each(|word| mix(u64::from_le_bytes(*word)));
+        if !rest.is_empty() {
+            mix(rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
         }
     }
     hash ^ (hash >> 32)

@@ -14,14 +14,16 @@ use crate::outbox::{Held, Hold, Page, PageBounds, Wanted};
 use crate::row::{Column, EntryId, Field, RawEntry, Row};
 use crate::settlement::History;
 
-/// What tells the stream comes first, and `data` last.
+/// The columns behind the position are in the order of [`Column::ALL`].
 const ENTRIES: &str = "
     SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
            data
     FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT ?3";
 
-/// Where it has the uuid.
-const UUID: usize = 5;
+/// Those of the columns that tell which entry it is and of which stream: `tenant_id`, `stream_id` and `uuid`.
+const KEY: [usize; 3] = [0, 1, 4];
+/// The others.
+const REST: [usize; 8] = [2, 3, 5, 6, 7, 8, 9, 10];
 
 /// The next entry, of which only so much is read as it takes to know whether it is wanted.
 static NEXT_KEY: LazyLock<String> = LazyLock::new(|| {
@@ -114,9 +116,13 @@ impl Reading<'_> {
                 break;
             };
             let position = row.get(0)?;
-            let [tenant, stream, uuid] = [1, 2, UUID].map(|column| row.get_ref(column));
-            if self.looks_at(position, &value::field(tenant?), &value::field(stream?), &value::field(uuid?)) {
-                self.read(RawEntry::new(position, &small_row(row)?));
+            let mut columns = [const { Field::Null }; Column::ALL.len()];
+            read_columns(row, &mut columns, KEY)?;
+            let [tenant, stream, uuid] = KEY.map(|column| &columns[column]);
+            let (entry, stream) = (EntryId::of(position, uuid), StreamKey::of_entry(position, tenant, stream));
+            if self.looks_at(entry, stream) {
+                read_columns(row, &mut columns, REST)?;
+                self.read(RawEntry::known(entry, stream, &Row::of(columns)));
             }
         }
         Ok(())
@@ -129,7 +135,8 @@ impl Reading<'_> {
         let mut rows = next_key.query((self.next, self.last))?;
         let Some(row) = rows.next()? else { return Ok(()) };
         let (position, [tenant, stream, uuid]) = (row.get(0)?, value::measured_fields(row, 1)?);
-        if self.looks_at(position, &tenant, &stream, &uuid) {
+        let stream = StreamKey::of_entry(position, &tenant, &stream);
+        if self.looks_at(EntryId::of(position, &uuid), stream) {
             let entry = entry(self.connection, &ENTRY, position)?;
             entry.into_iter().for_each(|entry| self.read(entry));
         }
@@ -140,11 +147,11 @@ impl Reading<'_> {
         self.page.entries.len() < self.bounds.read_max && self.bytes < self.bounds.bytes_max
     }
 
-    fn looks_at(&mut self, position: i64, tenant: &Field<'_>, stream: &Field<'_>, uuid: &Field<'_>) -> bool {
+    fn looks_at(&mut self, entry: EntryId, stream: StreamKey) -> bool {
         self.looked_at += 1;
-        self.page.last = Some(position);
-        self.next = position.checked_add(1);
-        (self.wanted)(EntryId::of(position, uuid), StreamKey::of_entry(position, tenant, stream))
+        self.page.last = Some(entry.position);
+        self.next = entry.position.checked_add(1);
+        (self.wanted)(entry, stream)
     }
 
     fn read(&mut self, entry: RawEntry) {
@@ -153,12 +160,16 @@ impl Reading<'_> {
     }
 }
 
-fn small_row<'r>(row: &'r rusqlite::Row<'_>) -> rusqlite::Result<Row<'r>> {
-    let mut columns = [const { Field::Null }; Column::ALL.len()];
-    for (index, column) in columns.iter_mut().enumerate() {
-        *column = value::field(row.get_ref(1 + index)?);
+/// Reads these columns of a row of [`ENTRIES`].
+fn read_columns<'r, const N: usize>(
+    row: &'r rusqlite::Row<'_>,
+    columns: &mut [Field<'r>; Column::ALL.len()],
+    which: [usize; N],
+) -> rusqlite::Result<()> {
+    for column in which {
+        columns[column] = value::field(row.get_ref(1 + column)?);
     }
-    Ok(Row::of(columns))
+    Ok(())
 }
 
 /// The most bytes of a value that SQLite reads, for a while.
