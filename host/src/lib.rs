@@ -34,7 +34,7 @@ pub use publisher::{
 };
 pub use publishers::{InvalidRoutes, PUBLISHERS_MAX, Pattern, Publishers, Route};
 pub use recorded::{DEFAULT_TENANT, NewEvent, Payload, Recorded, STREAM_NAMESPACE, StreamId, WrappedEvent};
-pub use relay::{FAILURES_MAX, Failure, OnDeadLetter, Ordering, RelayOptions, Report, Stop, Stopping, stop};
+pub use relay::{FAILURES_MAX, Failure, OnDeadLetter, Ordering, RelayOptions, Report, Stop, Stopping, Then, stop};
 pub use row::{Column, EntryId, Field, RawEntry, Row};
 pub use runner::{DEFAULT_LIMIT, Filterer, Outbox};
 pub use serde::{JsonSerde, Serde, SerdeError, StoredData, StoredValue};

@@ -6,49 +6,50 @@
 //! ([`syncer`]) makes it durable. Nothing is published while a transaction is open, and nothing is reported before it is
 //! durable.
 
-use std::ops::RangeInclusive;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{self, AtomicU64};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
-use jiff::{SignedDuration, Timestamp};
+use crossbeam_channel::{bounded, select, unbounded};
+use jiff::Timestamp;
 use tracing::Level;
 
-use crate::outbox::{
-    Act, Failed, Fate, Lease, OutboxStorageStrategy, Page, PageBounds, Pruned, RelayCondition, RelayState, Settled,
-    StorageError,
-};
-use crate::publisher::{Attempt, Kept, Outcome, Withdrawn};
+use crate::outbox::{Lease, OutboxStorageStrategy, RelayCondition, RelayState, StorageError};
+use crate::publisher::Withdrawn;
 use crate::publishers::Publishers;
-use crate::row::{EntryId, RawEntry};
 use crate::serde::Serde;
-use crate::settlement::{Settlement, settle, settle_on_trial};
-
-use self::acker::{Acker, Group, Order, Patience, Refused};
-use self::caller::{Called, Calls, Finished, NotDelivered};
-use self::gate::Gates;
-use self::lanes::{Doors, Job, LaneId, Lanes};
-use self::log::{Line, Log};
-use self::stop::StopLevel;
-use self::sweep::{Looked, Sweep};
-use self::unsettled::{Unsettled, is_done_with};
 use crate::text::shown;
 
+use self::acker::{Acker, Group, Patience};
+use self::caller::Calls;
+use self::channels::{Channels, Message, spawn};
+use self::commit::GROUP_AGE_MAX;
+use self::gate::{Doors, Gates};
+use self::lanes::Lanes;
+use self::log::{Line, Log};
+use self::reader::IN_MEMORY_MAX;
+use self::stop::StopLevel;
+use self::sweep::Sweep;
+use self::unsettled::Unsettled;
+
 mod acker;
+mod answers;
 mod caller;
+mod channels;
+mod commit;
 mod condition;
 #[cfg(test)]
 mod faulty;
 mod gate;
+mod job;
 mod lanes;
 mod log;
 mod options;
+mod prune;
+mod reader;
 mod recovery;
 mod report;
 mod second_look;
+mod settle;
 mod stop;
 mod sweep;
 mod syncer;
@@ -57,32 +58,17 @@ mod upkeep;
 mod wind_up;
 
 pub use self::options::{OnDeadLetter, Ordering, RelayOptions};
-pub use self::report::{FAILURES_MAX, Failure, Report};
+pub use self::report::{FAILURES_MAX, Failure, Report, Then};
 pub use self::stop::{Stop, Stopping, stop};
 
-/// The most entries that are read and not yet published, and the most bytes of data, give or take a page.
-const IN_MEMORY_MAX: usize = 2_048;
-const IN_MEMORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The most settled entries whose commit is awaited: what a crash may bring again is bounded by it.
 const UNACKED_MAX: usize = 4_096;
-/// One read from the outbox.
-const PAGE: PageBounds = PageBounds { read_max: 256, bytes_max: 4 * 1024 * 1024, looked_at_max: 4_096 };
-/// A group is committed when it has so many entries, or is so old, or when nothing else is under way.
-const GROUP_MAX: usize = 1_000;
-const GROUP_AGE_MAX: Duration = Duration::from_millis(5);
 /// Orders that are not carried out yet: one that is being committed, one that is being synced, and the next.
 const ORDERS_MAX: usize = 3;
-/// The most characters of a reason that are kept, whoever gave it; what a guest says is cut to less.
-const REASON_CHARS_MAX: usize = 4_000;
-/// How many due retries are read at once.
-const DUE_MAX: usize = 64;
 /// How long to wait after a read that failed, and how often to look whether the database is still there.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How often a standby tries to take over.
 const STANDBY_PAUSE: Duration = Duration::from_millis(100);
-/// How often old records are looked for.
-const PRUNE_PAUSE: Duration = Duration::from_secs(60 * 60);
-
 /// What a relay works with.
 #[derive(Clone, Copy)]
 pub(crate) struct Parts<'a> {
@@ -93,25 +79,6 @@ pub(crate) struct Parts<'a> {
     pub(crate) clock: fn() -> Timestamp,
     /// A random number from 0 to 1.
     pub(crate) random: fn() -> f64,
-}
-
-/// What comes in while the relay is at work.
-#[derive(Debug)]
-enum Message {
-    Changed,
-    TriedAgain {
-        settled: Vec<EntryId>,
-        refused: Vec<Refused>,
-    },
-    Finished(Vec<Finished>),
-    Committed(Group),
-    NotCommitted(StorageError),
-    GaveUp,
-    Lost(StorageError),
-    Broken(StorageError),
-    Pruned(Result<Pruned, StorageError>),
-    /// What came of keeping this publisher up.
-    Kept(usize, Kept),
 }
 
 /// One pass: every entry that is due now is tried once, at most `limit` of them.
@@ -165,8 +132,6 @@ struct Session<'a> {
     lease: &'a dyn Lease,
     lanes: Lanes,
     gates: Gates,
-    /// The callers' own side of the gates, which a caller shuts at once and only a probe opens: the bits of [`Legs`].
-    left_alone: Arc<AtomicU64>,
     /// Everything below this position was read, or passed over.
     cursor: i64,
     /// Nothing is behind the cursor, as far as is known.
@@ -203,18 +168,6 @@ struct Session<'a> {
     report: Report,
 }
 
-/// The session's ends of the channels to the other stages.
-struct Links {
-    inbox: Receiver<Message>,
-    jobs: async_channel::Sender<Job>,
-    taken_back: async_channel::Receiver<Job>,
-    orders: Sender<Order>,
-    /// Closed when the calls under way are to be cut off.
-    give_up_calls: async_channel::Sender<()>,
-    /// Dropped, like the rest, when commits are to be given up, and watching ended.
-    _give_up: Sender<()>,
-}
-
 impl<'a> Session<'a> {
     fn new(
         parts: Parts<'a>,
@@ -235,7 +188,6 @@ impl<'a> Session<'a> {
             lease,
             lanes: Lanes::new(parts.options.ordering),
             gates: Gates::new(parts.publishers.len()),
-            left_alone: Arc::default(),
             cursor: i64::MIN,
             at_end: false,
             read_again_at: None,
@@ -271,21 +223,22 @@ impl<'a> Session<'a> {
         let (committed, to_sync) = unbounded();
         let (give_up_calls, calls_given_up) = async_channel::bounded(1);
         let (give_up, all_given_up) = bounded(0);
-        let links = Links { inbox, jobs, taken_back: taken.clone(), orders: order, give_up_calls, _give_up: give_up };
+        let channels =
+            Channels { inbox, jobs, taken_back: taken.clone(), orders: order, give_up_calls, _give_up: give_up };
         let Parts { publishers, serde, strategy, clock, .. } = self.parts;
         let (lease, parts) = (self.lease, self.parts);
         if let Err(error) = upkeep::begin(parts, self.limit.is_some(), stopping) {
             return (self.report, Err(error));
         }
-        let (results, given_up, left_alone) = (&message, &calls_given_up, &*self.left_alone.clone());
+        let (results, given_up, left_alone) = (&message, &calls_given_up, &*self.gates.left_alone());
         let calls = Calls { publishers, serde, lease, jobs: &taken, given_up, left_alone, results, clock };
         let (orders, given_up) = (&orders, &all_given_up);
         let patience = Patience { give_up: given_up, in_pass: self.limit.is_some(), results };
         let acker = Acker { strategy, lease, clock, patience, committed };
         let session = &mut self;
         let ended = thread::scope(move |scope| {
-            // Whatever way this ends, the links end with it, and with them the threads.
-            let links = links;
+            // Whatever way this ends, the channels end with it, and with them the threads.
+            let channels = channels;
             for (first_slot, share) in caller::shares(session.parts.options.concurrency) {
                 spawn(scope, results, "outbox-caller", move || caller::run(calls, first_slot, share))?;
             }
@@ -304,8 +257,8 @@ impl<'a> Session<'a> {
                 })?;
                 spawn(scope, results, "outbox-upkeep", move || upkeep::run(parts, &changes, results))?;
             }
-            let worked = session.work(&links, stopping);
-            session.wind_up(&links, stopping);
+            let worked = session.work(&channels, stopping);
+            session.wind_up(&channels, stopping);
             worked
         });
         let ended = ended.and_then(|()| self.unsettled.error().filter(|_| self.limit.is_some()).map_or(Ok(()), Err));
@@ -316,27 +269,27 @@ impl<'a> Session<'a> {
     }
 
     /// The loop. Each turn takes in what has happened, and starts what may start.
-    fn work(&mut self, links: &Links, stopping: &Stopping) -> Result<(), StorageError> {
+    fn work(&mut self, channels: &Channels, stopping: &Stopping) -> Result<(), StorageError> {
         while stopping.level() == StopLevel::Go {
-            links.inbox.try_iter().for_each(|message| self.take_in(message));
+            channels.inbox.try_iter().for_each(|message| self.take_in(message));
             if let Some(lost) = self.lost.take() {
                 return Err(lost);
             }
             let now = Instant::now();
             self.log.say_overdue(now);
             let may_be_more = self.read(now)?;
-            self.claim(links, now);
-            self.commit_what_is_settled(links, now);
-            self.try_again_what_was_refused(links, now);
+            self.claim(channels, now);
+            self.commit_what_is_settled(channels, now);
+            self.try_again_what_was_refused(channels, now);
             if may_be_more {
                 continue;
             }
             if self.is_done() {
                 return Ok(());
             }
-            self.prune_when_due(links, now);
+            self.prune_when_due(channels, now);
             select! {
-                recv(links.inbox) -> message => message.into_iter().for_each(|message| self.take_in(message)),
+                recv(channels.inbox) -> message => message.into_iter().for_each(|message| self.take_in(message)),
                 recv(stopping.woken()) -> _ => {}
                 default(self.patience(now)) => self.lease.check()?,
             }
@@ -365,117 +318,8 @@ impl<'a> Session<'a> {
         self.limit.is_some() && nothing_to_publish && nothing_under_way
     }
 
-    // --- claimed -----------------------------------------------------------------------------------------------
-
-    /// Reads on, if there is room and something to be read; says whether there may be more.
-    fn read(&mut self, now: Instant) -> Result<bool, StorageError> {
-        if self.read_again_at.is_some_and(|at| now < at) {
-            return Ok(false);
-        }
-        let read = self.take_in_what_is_held(now).and_then(|()| {
-            if self.give_back {
-                return Ok(false);
-            }
-            self.read_due(now)?;
-            self.look_again(now)?;
-            self.read_page(now)
-        });
-        match read {
-            Err(error) if (error.is_passing() || error.is_refusal()) && self.limit.is_none() => {
-                self.degraded(&error);
-                self.read_again_at = Some(now + LOOK_AGAIN);
-                Ok(false)
-            }
-            Ok(read) => {
-                if self.read_again_at.take().is_some() {
-                    self.not_degraded();
-                }
-                Ok(read)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Reads the waiting entries whose time has come.
-    fn read_due(&mut self, now: Instant) -> Result<(), StorageError> {
-        let now = if self.limit.is_some() { self.began } else { now };
-        let mut read = 0;
-        // Each may be as large as an entry can be: there has to be room before each.
-        while read < DUE_MAX
-            && self.room() > 0
-            && let Some((lane, id)) = self.lanes.due(now, 1).pop()
-        {
-            read += 1;
-            let one = PageBounds { read_max: 1, looked_at_max: 1, ..PAGE };
-            let mut is_it = |found: EntryId, _| found == id;
-            let page = self.parts.strategy.entries(id.position..=id.position, one, &mut is_it)?;
-            match page.entries.into_iter().next() {
-                Some(entry) => self.push(entry),
-                // Somebody deleted it by hand: what is on record of it goes too.
-                None => {
-                    self.lanes.vanished(lane, id);
-                    self.parts.strategy.settle(&[Settled::Vanished { entry: id }])?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads the next entries that nothing is in the way of.
-    fn read_page(&mut self, now: Instant) -> Result<bool, StorageError> {
-        if let Some(from) = self.lanes.take_rewind() {
-            self.cursor = self.cursor.min(from);
-            self.at_end = false;
-        }
-        if self.at_end || self.room() == 0 {
-            return Ok(false);
-        }
-        let page = self.read_range(self.cursor..=i64::MAX, now)?;
-        self.at_end = page.end || page.last == Some(i64::MAX);
-        self.cursor = page.last.map_or(self.cursor, |last| last.saturating_add(1));
-        Ok(true)
-    }
-
-    /// Reads those entries of a range that nothing is in the way of, as many as there is room for.
-    fn read_range(&mut self, range: RangeInclusive<i64>, now: Instant) -> Result<Page, StorageError> {
-        let bounds = PageBounds { read_max: PAGE.read_max.min(self.room()), ..PAGE };
-        let lanes = &mut self.lanes;
-        let mut wanted = |entry, stream| lanes.wants(entry, stream, now);
-        let strategy = self.parts.strategy;
-        let read = strategy.entries(range, bounds, &mut wanted).and_then(|page| Ok((page, strategy.generation()?)));
-        let page = read.map(|(mut page, generation)| {
-            if generation == self.generation {
-                page.entries.drain(..).for_each(|entry| self.push(entry));
-                return page;
-            }
-            // The table may be another one by now, in which these positions are not the next ones: it is read anew.
-            self.may_have_been_operated = true;
-            Page::default()
-        });
-        self.lanes.page_ended();
-        page
-    }
-
-    fn push(&mut self, entry: RawEntry) {
-        let route = self.parts.publishers.route(&entry);
-        self.lanes.push(entry, route);
-        if let Some(limit) = &mut self.limit {
-            *limit = limit.saturating_sub(1);
-        }
-    }
-
-    /// How many more entries may be read now.
-    fn room(&self) -> usize {
-        let in_memory = self.lanes.in_memory();
-        let is_full = in_memory.bytes >= IN_MEMORY_BYTES_MAX || self.lanes.unacked() >= UNACKED_MAX;
-        if is_full || self.unsettled.is_full() {
-            return 0;
-        }
-        IN_MEMORY_MAX.saturating_sub(in_memory.entries).min(self.limit.unwrap_or(usize::MAX))
-    }
-
     /// Hands over whatever may be published now.
-    fn claim(&mut self, links: &Links, now: Instant) {
+    fn claim(&mut self, channels: &Channels, now: Instant) {
         if self.give_back || self.lanes.unacked() >= UNACKED_MAX {
             return;
         }
@@ -484,17 +328,16 @@ impl<'a> Session<'a> {
         if self.all_shut(doors) {
             return;
         }
-        while !links.jobs.is_full()
+        while !channels.jobs.is_full()
             && let Some(job) = self.lanes.next_job(doors)
         {
             let probed = job.legs.both(doors.probed);
             if !probed.is_empty() {
                 self.gates.probe(probed);
-                self.left_alone.fetch_and(!probed.bits(), atomic::Ordering::Release);
                 doors = Doors { shut: doors.shut | probed, probed: doors.probed.without(probed) };
             }
             // The channel is as long as all that can be queued, and only closed at the end.
-            let _ = links.jobs.try_send(job);
+            let _ = channels.jobs.try_send(job);
         }
         self.lanes.open(doors);
     }
@@ -506,8 +349,6 @@ impl<'a> Session<'a> {
     fn all_shut(&self, doors: Doors) -> bool {
         doors.shut == self.parts.publishers.all()
     }
-
-    // --- settled -----------------------------------------------------------------------------------------------
 
     fn take_in(&mut self, message: Message) {
         match message {
@@ -530,128 +371,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn settle_job(&mut self, job: Finished) {
-        let now = Instant::now();
-        for Called { entry, tried_before, available, failed } in job.calls {
-            self.gates.available(available);
-            failed.iter().for_each(|failed| self.leave_alone(failed, now));
-            self.not_paused();
-            match failed {
-                None => {
-                    self.lanes.settled(job.lane, entry);
-                    self.await_commit(job.lane, Settled::Delivered { entry, tried_before }, now);
-                }
-                Some(failed) => self.settle_failed(job.lane, entry, *failed, now),
-            }
-        }
-        if let Some(rest) = job.rest {
-            self.lanes.finished(job.lane, rest);
-            self.gates.unprobed(now, |leg| self.lanes.is_running_for(leg));
-        }
-    }
-
-    /// A publisher that is unavailable is left alone for a while, whatever becomes of the entry.
-    fn leave_alone(&mut self, failed: &NotDelivered, now: Instant) {
-        for (leg, attempt) in &failed.unavailable {
-            let (pauses, policy) = (self.gates.pauses(*leg), &self.parts.options.policy);
-            if let Settlement::PausePublisher { delay } =
-                settle(failed.history, pauses, &attempt.outcome, policy, (self.parts.random)())
-            {
-                let asked = policy.asked(&attempt.outcome);
-                self.gates.unavailable(*leg, delay, asked, now);
-                self.paused(*leg, attempt.outcome.reason());
-            }
-        }
-    }
-
-    /// What becomes of an entry that was not delivered.
-    fn settle_failed(&mut self, lane: LaneId, entry: EntryId, failed: NotDelivered, now: Instant) {
-        let NotDelivered { history, delivered, at, in_part, others, attempt, .. } = failed;
-        let (options, position) = (self.parts.options, entry.position);
-        // Cut off by the relay itself, which counts for nothing.
-        let cut_off = || Outcome::Unavailable { reason: "the relay was stopped".into(), after: None }.into();
-        let (was_cut_off, attempt) = (attempt.is_none(), with_bounded_reason(attempt.unwrap_or_else(cut_off)));
-        let others: Vec<Attempt> = others.into_iter().map(with_bounded_reason).collect();
-        others.iter().for_each(|other| self.note_other_failure(position, other));
-        let (policy, jitter) = (&options.policy, (self.parts.random)());
-        let settlement = match attempt.on_trial {
-            true => settle_on_trial(history, &attempt.outcome, policy, jitter),
-            false => settle(history, 0, &attempt.outcome, policy, jitter),
-        };
-        let failed = |attempt, history, fate| {
-            let delivered_to = self.parts.publishers.names(delivered);
-            Settled::Failed(Box::new(Failed { entry, at, attempt, others, delivered_to, history, fate }))
-        };
-        let settled = match settlement {
-            // Not after a failure.
-            Settlement::Ack => {
-                self.lanes.settled(lane, entry);
-                Settled::Delivered { entry, tried_before: true }
-            }
-            Settlement::Retry { delay, history } => {
-                self.note_failure(position, history.attempts, &attempt, "retry");
-                self.lanes.failed(lane, entry, now + delay, history, delivered);
-                failed(attempt, history, Fate::Retry { at: at.saturating_add(signed(delay)).unwrap_or(Timestamp::MAX) })
-            }
-            Settlement::DeadLetter { history } => {
-                self.note_failure(position, history.attempts, &attempt, "dead-letter");
-                self.lanes.settled(lane, entry);
-                let park = options.on_dead_letter == OnDeadLetter::Park;
-                if park {
-                    self.lanes.parked(lane);
-                }
-                failed(attempt, history, Fate::DeadLetter { park })
-            }
-            Settlement::PausePublisher { .. } => {
-                if !was_cut_off {
-                    self.note_failure(position, history.attempts.saturating_add(1), &attempt, "stays");
-                }
-                if !in_part {
-                    self.lanes.released(lane, entry);
-                    return;
-                }
-                // It waits for nothing but its publisher; who has it already must not get it again.
-                self.lanes.failed(lane, entry, now, history, delivered);
-                failed(attempt, history, Fate::Retry { at })
-            }
-        };
-        self.await_commit(lane, settled, now);
-    }
-
-    fn await_commit(&mut self, lane: LaneId, settled: Settled, now: Instant) {
-        self.group.since.get_or_insert(now);
-        self.group.lanes.push(lane);
-        self.group.settled.push(settled);
-    }
-
-    // --- acked -------------------------------------------------------------------------------------------------
-
-    /// Hands the group over when it is large or old enough, or nothing else is under way that could join it.
-    fn commit_what_is_settled(&mut self, links: &Links, now: Instant) {
-        let Some(since) = self.group.since else { return };
-        let idle = self.lanes.running() == 0;
-        let full = self.group.settled.len() >= GROUP_MAX || now.duration_since(since) >= GROUP_AGE_MAX;
-        if (idle || full) && self.orders_out < ORDERS_MAX {
-            self.orders_out += 1;
-            let _ = links.orders.try_send(Order::Commit(std::mem::take(&mut self.group)));
-        }
-    }
-
-    fn committed(&mut self, group: Group) {
-        self.orders_out -= 1;
-        let Group { lanes, settled, refused, .. } = group;
-        let is_refused = |entry| refused.iter().any(|refused| refused.settled.entry() == entry);
-        for (lane, settled) in lanes.into_iter().zip(settled) {
-            let was_delivered = matches!(settled, Settled::Delivered { .. });
-            self.report.published += u64::from(was_delivered && !is_refused(settled.entry()));
-            self.lanes.committed(lane, settled.entry());
-        }
-        self.not_degraded();
-        self.refused(refused);
-    }
-
-    // --- and besides -------------------------------------------------------------------------------------------
-
     /// Somebody committed something, or removed what was settled.
     fn changed(&mut self) {
         self.at_end = false;
@@ -664,57 +383,4 @@ impl<'a> Session<'a> {
             self.sweep.ask();
         }
     }
-
-    fn prune_when_due(&mut self, links: &Links, now: Instant) {
-        let retention = self.parts.options.retention;
-        if self.prune_at.is_some_and(|at| now >= at) && self.orders_out < ORDERS_MAX {
-            self.prune_at = None;
-            self.orders_out += 1;
-            let by = Act { who: "relay".into(), at: (self.parts.clock)() };
-            let _ = links.orders.try_send(Order::Prune { retention, by });
-        }
-    }
-
-    /// More is pruned at once while there is more.
-    fn pruned(&mut self, pruned: Result<Pruned, StorageError>) {
-        self.orders_out -= 1;
-        let pause = match pruned {
-            Ok(pruned) if pruned.total() > 0 => {
-                tracing::info!(?pruned, "pruned old records");
-                Duration::ZERO
-            }
-            Ok(_) => PRUNE_PAUSE,
-            Err(error) => {
-                tracing::warn!("cannot prune old records: {}", shown(&error));
-                PRUNE_PAUSE
-            }
-        };
-        self.prune_at = Some(Instant::now() + pause);
-    }
-}
-
-fn with_bounded_reason(attempt: Attempt) -> Attempt {
-    Attempt { outcome: attempt.outcome.with_bounded_reason(REASON_CHARS_MAX), ..attempt }
-}
-
-fn signed(duration: Duration) -> SignedDuration {
-    SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
-}
-
-/// Starts a stage. One that panics ends the session: nobody would do its work.
-fn spawn<'scope, 'env>(
-    scope: &'scope thread::Scope<'scope, 'env>,
-    results: &'scope Sender<Message>,
-    part: &'static str,
-    work: impl FnOnce() + Send + 'scope,
-) -> Result<(), StorageError> {
-    let work = move || {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-            let reason = caller::panic_text(panic.as_ref());
-            let _ = results.send(Message::Broken(StorageError::Panicked { part, reason }));
-        }
-    };
-    let spawned = thread::Builder::new().name(part.into()).spawn_scoped(scope, work);
-    let failed = |error| StorageError::Other { doing: "start a thread", cause: Box::new(error) };
-    spawned.map(|_| ()).map_err(failed)
 }

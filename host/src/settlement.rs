@@ -25,6 +25,12 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// How long to leave a publisher alone that answered `outcome`, and has been unavailable `pauses` times in a row
+    /// before. `jitter` is a random number from 0 to 1.
+    pub fn pause_after(&self, outcome: &Outcome, pauses: u32, jitter: f64) -> Duration {
+        self.pause.delay(pauses.saturating_add(1), jitter).max(self.asked(outcome)).max(PAUSE_MIN)
+    }
+
     /// The time that was asked for with an outcome, within bounds; nothing where none was. It is the shortest time that is
     /// waited, and the backoff is waited in any case: a destination that asks for no pause at all, as one does whose clock
     /// is behind, is not called again and again without one.
@@ -76,17 +82,23 @@ pub enum Settlement {
         /// Its history, this attempt included.
         history: History,
     },
-    /// It stays as it was, and its publisher is left alone for `delay`.
-    PausePublisher {
-        /// How long to wait.
-        delay: Duration,
-    },
+    /// It stays as it was, and its publisher is left alone for [`Policy::pause_after`].
+    PausePublisher,
+}
+
+impl Settlement {
+    /// How long the entry itself waits.
+    pub fn delay(&self) -> Duration {
+        match self {
+            Self::Retry { delay, .. } => *delay,
+            Self::Ack | Self::DeadLetter { .. } | Self::PausePublisher => Duration::ZERO,
+        }
+    }
 }
 
 /// Settles an attempt that ended with `outcome`.
 ///
-/// `history` is the entry's before this attempt. `pauses` is how many times in a row the publisher has been unavailable
-/// before. `jitter` is a random number from 0 to 1.
+/// `history` is the entry's before this attempt. `jitter` is a random number from 0 to 1.
 ///
 /// ```
 /// use outbox_host::{History, Outcome, Policy, Settlement, settle};
@@ -94,20 +106,17 @@ pub enum Settlement {
 /// let policy = Policy { max_attempts: 3, ..Policy::default() };
 /// let failed = Outcome::Retry { reason: "busy".into(), after: None };
 /// let twice = History { attempts: 2, host_deaths: 0 };
-/// assert!(matches!(settle(History::default(), 0, &failed, &policy, 0.5), Settlement::Retry { .. }));
-/// assert!(matches!(settle(twice, 0, &failed, &policy, 0.5), Settlement::DeadLetter { .. }));
+/// assert!(matches!(settle(History::default(), &failed, &policy, 0.5), Settlement::Retry { .. }));
+/// assert!(matches!(settle(twice, &failed, &policy, 0.5), Settlement::DeadLetter { .. }));
 /// ```
-pub fn settle(history: History, pauses: u32, outcome: &Outcome, policy: &Policy, jitter: f64) -> Settlement {
+pub fn settle(history: History, outcome: &Outcome, policy: &Policy, jitter: f64) -> Settlement {
     let counted = History { attempts: history.attempts.saturating_add(1), ..history };
     match outcome {
         Outcome::Delivered => Settlement::Ack,
         Outcome::Rejected { .. } | Outcome::Undecodable { .. } | Outcome::Unrouted { .. } => {
             Settlement::DeadLetter { history: counted }
         }
-        Outcome::Unavailable { .. } => {
-            let own = policy.pause.delay(pauses.saturating_add(1), jitter);
-            Settlement::PausePublisher { delay: own.max(policy.asked(outcome)).max(PAUSE_MIN) }
-        }
+        Outcome::Unavailable { .. } => Settlement::PausePublisher,
         Outcome::HostDied { .. } => {
             let counted = History { host_deaths: history.host_deaths.saturating_add(1), ..counted };
             retry_or_bury(counted, outcome, policy, jitter)
@@ -202,55 +211,66 @@ mod tests {
         let died = Outcome::HostDied { reason: reason() };
         let again = |seconds, attempts, deaths| Retry { delay: seconds * SECOND, history: history(attempts, deaths) };
         let dead = |attempts, deaths| DeadLetter { history: history(attempts, deaths) };
-        let pause = |seconds: u32| PausePublisher { delay: seconds * SECOND };
-        // history before (attempts, host deaths), pauses before, outcome -> settlement, all with the longest jitter
+        // history before (attempts, host deaths), outcome -> settlement, all with the longest jitter
         let table = [
-            ((0, 0), 0, Outcome::Delivered, Ack),
-            ((3, 1), 9, Outcome::Delivered, Ack),
-            ((2_000, 0), 0, Outcome::Delivered, Ack),
-            ((0, 0), 0, retry.clone(), again(1, 1, 0)),
-            ((1, 0), 0, retry.clone(), again(2, 2, 0)),
-            ((2, 0), 7, retry.clone(), again(4, 3, 0)),
-            ((3, 0), 0, retry.clone(), dead(4, 0)),
-            ((2_000, 0), 0, retry, dead(2_001, 0)),
-            ((u32::MAX, 0), 0, retry_asked(1), dead(u32::MAX, 0)),
-            ((0, 0), 0, retry_asked(30), again(30, 1, 0)),
-            ((0, 0), 0, retry_asked(0), again(1, 1, 0)),
-            ((1, 0), 0, retry_asked(1), again(2, 2, 0)),
-            ((1, 0), 0, retry_asked(3), again(3, 2, 0)),
-            ((0, 0), 0, retry_asked(101), again(100, 1, 0)),
-            ((3, 0), 0, retry_asked(30), dead(4, 0)),
-            ((1, 0), 0, trapped.clone(), again(2, 2, 0)),
-            ((3, 0), 0, trapped, dead(4, 0)),
-            ((1, 0), 0, timed_out, again(2, 2, 0)),
-            ((1, 0), 0, limit, again(2, 2, 0)),
-            ((0, 0), 0, rejected.clone(), dead(1, 0)),
-            ((2, 1), 0, rejected, dead(3, 1)),
-            ((0, 0), 0, undecodable, dead(1, 0)),
-            ((0, 0), 0, died.clone(), again(1, 1, 1)),
-            ((1, 1), 0, died.clone(), dead(2, 2)),
-            ((3, 0), 0, died, dead(4, 1)),
-            ((3, 1), 0, unavailable(None), pause(10)),
-            ((0, 0), 1, unavailable(None), pause(20)),
-            ((0, 0), 2, unavailable(None), pause(40)),
-            ((0, 0), u32::MAX, unavailable(None), pause(40)),
-            ((2_000, 0), 0, unavailable(Some(5 * SECOND)), pause(10)),
-            ((0, 0), 0, unavailable(Some(Duration::ZERO)), pause(10)),
-            ((0, 0), 1, unavailable(Some(Duration::ZERO)), pause(20)),
-            ((0, 0), 1, unavailable(Some(30 * SECOND)), pause(30)),
-            ((0, 0), 3, unavailable(Some(SECOND * 1_000)), pause(100)),
+            ((0, 0), Outcome::Delivered, Ack),
+            ((3, 1), Outcome::Delivered, Ack),
+            ((2_000, 0), Outcome::Delivered, Ack),
+            ((0, 0), retry.clone(), again(1, 1, 0)),
+            ((1, 0), retry.clone(), again(2, 2, 0)),
+            ((2, 0), retry.clone(), again(4, 3, 0)),
+            ((3, 0), retry.clone(), dead(4, 0)),
+            ((2_000, 0), retry, dead(2_001, 0)),
+            ((u32::MAX, 0), retry_asked(1), dead(u32::MAX, 0)),
+            ((0, 0), retry_asked(30), again(30, 1, 0)),
+            ((0, 0), retry_asked(0), again(1, 1, 0)),
+            ((1, 0), retry_asked(1), again(2, 2, 0)),
+            ((1, 0), retry_asked(3), again(3, 2, 0)),
+            ((0, 0), retry_asked(101), again(100, 1, 0)),
+            ((3, 0), retry_asked(30), dead(4, 0)),
+            ((1, 0), trapped.clone(), again(2, 2, 0)),
+            ((3, 0), trapped, dead(4, 0)),
+            ((1, 0), timed_out, again(2, 2, 0)),
+            ((1, 0), limit, again(2, 2, 0)),
+            ((0, 0), rejected.clone(), dead(1, 0)),
+            ((2, 1), rejected, dead(3, 1)),
+            ((0, 0), undecodable, dead(1, 0)),
+            ((0, 0), died.clone(), again(1, 1, 1)),
+            ((1, 1), died.clone(), dead(2, 2)),
+            ((3, 0), died, dead(4, 1)),
+            ((3, 1), unavailable(None), PausePublisher),
+            ((2_000, 0), unavailable(Some(5 * SECOND)), PausePublisher),
         ];
-        for ((attempts, deaths), pauses, outcome, expected) in table {
-            let settled = settle(history(attempts, deaths), pauses, &outcome, &policy(), 1.0);
-            assert_eq!(settled, expected, "{attempts} attempts, {deaths} deaths, {pauses} pauses, {outcome:?}");
+        for ((attempts, deaths), outcome, expected) in table {
+            let settled = settle(history(attempts, deaths), &outcome, &policy(), 1.0);
+            assert_eq!(settled, expected, "{attempts} attempts, {deaths} deaths, {outcome:?}");
+        }
+    }
+
+    #[test]
+    fn how_long_a_publisher_is_left_alone() {
+        // pauses before, outcome -> seconds, with the longest jitter
+        let table = [
+            (0, unavailable(None), 10),
+            (1, unavailable(None), 20),
+            (2, unavailable(None), 40),
+            (u32::MAX, unavailable(None), 40),
+            (0, unavailable(Some(5 * SECOND)), 10),
+            (0, unavailable(Some(Duration::ZERO)), 10),
+            (1, unavailable(Some(Duration::ZERO)), 20),
+            (1, unavailable(Some(30 * SECOND)), 30),
+            (3, unavailable(Some(SECOND * 1_000)), 100),
+        ];
+        for (pauses, outcome, seconds) in table {
+            let pause = policy().pause_after(&outcome, pauses, 1.0);
+            assert_eq!(pause, Duration::from_secs(seconds), "{pauses} pauses, {outcome:?}");
         }
     }
 
     #[test]
     fn without_any_backoff_a_pause_is_still_one() {
         let policy = Policy { pause: Backoff::NONE, ..policy() };
-        let settled = settle(history(0, 0), 0, &unavailable(Some(Duration::ZERO)), &policy, 0.0);
-        assert_eq!(settled, Settlement::PausePublisher { delay: PAUSE_MIN });
+        assert_eq!(policy.pause_after(&unavailable(Some(Duration::ZERO)), 0, 0.0), PAUSE_MIN);
     }
 
     #[test]
@@ -265,7 +285,7 @@ mod tests {
     fn attempt_2000_of_many_does_not_overflow() {
         let policy = Policy { max_attempts: u32::MAX, ..policy() };
         let failed = Outcome::Trapped { reason: reason() };
-        let settled = settle(history(1_999, 0), 0, &failed, &policy, 0.5);
+        let settled = settle(history(1_999, 0), &failed, &policy, 0.5);
         assert_eq!(settled, Settlement::Retry { delay: 4 * SECOND, history: history(2_000, 0) });
     }
 
@@ -273,7 +293,7 @@ mod tests {
     fn a_policy_of_nothing_still_gives_one_attempt() {
         let policy = Policy { max_attempts: 0, max_host_deaths: 0, ..policy() };
         let failed = Outcome::Trapped { reason: reason() };
-        assert_eq!(settle(history(0, 0), 0, &failed, &policy, 0.5), Settlement::DeadLetter { history: history(1, 0) });
-        assert_eq!(settle(history(0, 0), 0, &Outcome::Delivered, &policy, 0.5), Settlement::Ack);
+        assert_eq!(settle(history(0, 0), &failed, &policy, 0.5), Settlement::DeadLetter { history: history(1, 0) });
+        assert_eq!(settle(history(0, 0), &Outcome::Delivered, &policy, 0.5), Settlement::Ack);
     }
 }

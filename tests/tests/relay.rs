@@ -159,7 +159,7 @@ fn a_pass_tries_each_entry_once<K: Kept>(kept: &K) {
     assert_eq!((report.published, report.to_be_retried, publisher.take_calls().len()), (1, 1, 2));
     let failure = &report.failures[0];
     assert_eq!(
-        (failure.attempt, failure.outcome, failure.reason.as_str(), failure.then),
+        (failure.attempt, failure.outcome, failure.reason.as_str(), failure.then.name()),
         (1, "retry", "busy", "retry")
     );
 }

@@ -224,7 +224,7 @@ fn print_report(report: &Report) -> Result<()> {
         let (position, attempt, outcome) = (failure.position, failure.attempt, failure.outcome);
         let reason = failure.reason.lines().next().unwrap_or_default();
         let by = failure.publisher.as_deref().map_or_else(String::new, |name| format!(" by {name}"));
-        print(format!("  entry {position}, attempt {attempt}{by}: {outcome}: {reason} -> {}", failure.then))?;
+        print(format!("  entry {position}, attempt {attempt}{by}: {outcome}: {reason} -> {}", failure.then.name()))?;
     }
     Ok(())
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use jiff::Timestamp;
 
-use super::Message;
-use super::lanes::LaneId;
+use super::channels::Message;
+use super::job::LaneId;
 use crate::outbox::{Act, Lease, OutboxStorageStrategy, Retention, Settled, StorageError};
 use crate::text::shown;
 

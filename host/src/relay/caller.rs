@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_channel::Receiver as Jobs;
 use crossbeam_channel::Sender;
@@ -11,15 +10,15 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 
-use super::Message;
-use super::lanes::{Claim, Job, LaneId};
+use super::answers::{Answers, Called, Finished};
+use super::channels::Message;
+use super::gate::LeftAlone;
+use super::job::{Job, Known, LaneId};
 use crate::outbox::{Lease, StorageError};
 use crate::publisher::{Attempt, Outcome, Publisher};
 use crate::publishers::{Legs, Publishers};
 use crate::recorded::Recorded;
-use crate::row::EntryId;
 use crate::serde::Serde;
-use crate::settlement::History;
 
 /// How many entries a caller may publish before the others of its thread have a turn.
 const TURN: usize = 128;
@@ -38,48 +37,9 @@ pub(super) struct Calls<'a> {
     pub(super) jobs: &'a Jobs<Job>,
     /// Closed when the calls under way are to be given up.
     pub(super) given_up: &'a Jobs<()>,
-    /// The publishers that a call has found unavailable, as the bits of [`Legs`]: no job for them that is queued behind it
-    /// is begun.
-    pub(super) left_alone: &'a AtomicU64,
+    pub(super) left_alone: &'a LeftAlone,
     pub(super) results: &'a Sender<Message>,
     pub(super) clock: fn() -> Timestamp,
-}
-
-/// What became of a job, or of the first part of it.
-#[derive(Debug)]
-pub(super) struct Finished {
-    pub(super) lane: LaneId,
-    pub(super) calls: Vec<Called>,
-    /// What was not tried, since an entry before it failed. None while the job goes on.
-    pub(super) rest: Option<Vec<Claim>>,
-}
-
-/// What became of an entry that was tried.
-#[derive(Debug)]
-pub(super) struct Called {
-    pub(super) entry: EntryId,
-    pub(super) tried_before: bool,
-    /// The publishers that answered with anything but that they are unavailable.
-    pub(super) available: Legs,
-    /// Why not each publisher has it that it goes to; none where each has.
-    pub(super) failed: Option<Box<NotDelivered>>,
-}
-
-/// Why an entry was not delivered.
-#[derive(Debug)]
-pub(super) struct NotDelivered {
-    pub(super) history: History,
-    /// The publishers that have it all the same, those from earlier attempts included.
-    pub(super) delivered: Legs,
-    /// Whether it was delivered to one of them only now.
-    pub(super) in_part: bool,
-    /// What the publisher answered that decides what becomes of the entry. None when the call was given up.
-    pub(super) attempt: Option<Attempt>,
-    /// The publishers that said that they are unavailable, with what they said.
-    pub(super) unavailable: Vec<(usize, Attempt)>,
-    /// What other publishers answered that failed.
-    pub(super) others: Vec<Attempt>,
-    pub(super) at: Timestamp,
 }
 
 /// How `callers` callers are spread over threads: the first slot and the number of each. More threads than processors
@@ -167,7 +127,7 @@ impl<'a> Caller<'a> {
         self.marked_all = self.at_once && entries > 1;
         if self.marked_all {
             let claims = self.taken.iter().flat_map(|job| &job.claims);
-            self.mark(&claims.map(|claim| claim.id.position).collect::<Vec<_>>());
+            self.mark(&claims.map(|claim| claim.known.id.position).collect::<Vec<_>>());
         }
         true
     }
@@ -191,12 +151,12 @@ impl<'a> Caller<'a> {
     }
 
     async fn publish(&mut self, job: Job) -> Finished {
-        let left_alone = Legs::of_bits(self.calls.left_alone.load(Ordering::Acquire));
+        let left_alone = self.calls.left_alone.get();
         // Once the relay is to stop, nothing new is begun.
         if job.legs.meets(left_alone) || self.calls.jobs.is_closed() {
             return job.untried();
         }
-        let same = |leg: &usize| job.claims.iter().all(|claim| claim.legs() == Legs::one(*leg));
+        let same = |leg: &usize| job.claims.iter().all(|claim| claim.known.legs() == Legs::one(*leg));
         let only = job.legs.only().filter(|_| job.claims.len() > 1).filter(same);
         let takes_batches = |publisher: &&dyn Publisher| publisher.max_batch() > 1;
         let publishers = self.calls.publishers;
@@ -206,7 +166,7 @@ impl<'a> Caller<'a> {
         };
         let failed = finished.calls.iter().filter_map(|called| called.failed.as_deref());
         for (leg, _) in failed.flat_map(|failed| &failed.unavailable) {
-            self.calls.left_alone.fetch_or(Legs::one(*leg).bits(), Ordering::Release);
+            self.calls.left_alone.add(*leg);
         }
         finished
     }
@@ -217,19 +177,19 @@ impl<'a> Caller<'a> {
         let mut calls = Vec::with_capacity(job.claims.len());
         let mut claims = job.claims.into_iter();
         for claim in claims.by_ref() {
-            let (position, facts) = (claim.id.position, Facts::of(&claim));
+            let (position, known) = (claim.known.id.position, claim.known);
             let called = match claim.decode(serde) {
                 Ok(event) => {
                     let under_way = UnderWay { lane: job.lane, positions: &[position], calls: &mut calls };
-                    match facts.legs.only().and_then(|leg| Some((leg, publishers.publisher(leg)?))) {
+                    match known.legs().only().and_then(|leg| Some((leg, publishers.publisher(leg)?))) {
                         Some((leg, publisher)) => {
                             let answer = self.call(under_way, async { publisher.publish(&event).await }).await;
-                            self.answered_by_one(facts, leg, answer)
+                            self.answered_by_one(known, leg, answer)
                         }
-                        None => self.publish_to_each(&event, facts, under_way).await,
+                        None => self.publish_to_each(&event, known, under_way).await,
                     }
                 }
-                Err(undecodable) => facts.not_called(undecodable, clock()),
+                Err(undecodable) => known.not_called(undecodable, clock()),
             };
             let failed = called.failed.is_some();
             calls.push(called);
@@ -241,15 +201,15 @@ impl<'a> Caller<'a> {
     }
 
     /// Calls each publisher that has not got the event yet. That one fails keeps no other from it.
-    async fn publish_to_each(&mut self, event: &Recorded, facts: Facts, mut under_way: UnderWay<'_>) -> Called {
+    async fn publish_to_each(&mut self, event: &Recorded, known: Known, mut under_way: UnderWay<'_>) -> Called {
         let Calls { publishers, clock, .. } = self.calls;
-        let Facts { route, legs, .. } = facts;
+        let (route, legs) = (known.route, known.legs());
         if legs.is_empty() {
             // Of those that it was to go to, all have it; or there was none from the start.
             return if route.is_empty() {
-                facts.not_called(unrouted(event), clock())
+                known.not_called(unrouted(event), clock())
             } else {
-                facts.delivered(Legs::NONE)
+                known.delivered(Legs::NONE)
             };
         }
         let mut answers = Answers::default();
@@ -263,28 +223,28 @@ impl<'a> Caller<'a> {
             };
             answers.add(leg, self.named(leg, attempt));
         }
-        facts.called(answers, clock)
+        known.called(answers, clock)
     }
 
     /// Publishes the entries of a job with one call. An entry that cannot be decoded ends the batch before it.
     async fn publish_batch(&mut self, job: Job, leg: usize, publisher: &dyn Publisher) -> Finished {
         let Calls { serde, clock, .. } = self.calls;
         let mut claims = job.claims.into_iter();
-        let (mut known, mut events, mut undecodable) = (Vec::new(), Vec::new(), None);
+        let (mut all_known, mut events, mut undecodable) = (Vec::new(), Vec::new(), None);
         for claim in claims.by_ref().take(publisher.max_batch()) {
-            let facts = Facts::of(&claim);
+            let known = claim.known;
             match claim.decode(serde) {
                 Ok(event) => {
-                    known.push(facts);
+                    all_known.push(known);
                     events.push(event);
                 }
                 Err(outcome) => {
-                    undecodable = Some(facts.not_called(outcome, clock()));
+                    undecodable = Some(known.not_called(outcome, clock()));
                     break;
                 }
             }
         }
-        let positions: Vec<i64> = known.iter().map(|facts| facts.entry.position).collect();
+        let positions: Vec<i64> = all_known.iter().map(|known| known.id.position).collect();
         let under_way = UnderWay { lane: job.lane, positions: &positions, calls: &mut Vec::new() };
         let attempts = match events.as_slice() {
             [] => Some(Vec::new()),
@@ -295,11 +255,11 @@ impl<'a> Caller<'a> {
             events => self.call(under_way, async { publisher.publish_batch(events).await }).await,
         };
         let mut attempts = attempts.map(Vec::into_iter);
-        let mut calls: Vec<Called> = known
+        let mut calls: Vec<Called> = all_known
             .into_iter()
-            .map(|facts| {
+            .map(|known| {
                 let answer = attempts.as_mut().map(|attempts| attempts.next().unwrap_or_else(miscounted));
-                self.answered_by_one(facts, leg, answer)
+                self.answered_by_one(known, leg, answer)
             })
             .collect();
         calls.extend(undecodable);
@@ -307,14 +267,14 @@ impl<'a> Caller<'a> {
     }
 
     /// What the only publisher that was called has answered; none when its call was given up.
-    fn answered_by_one(&self, facts: Facts, leg: usize, answer: Option<Attempt>) -> Called {
+    fn answered_by_one(&self, known: Known, leg: usize, answer: Option<Attempt>) -> Called {
         match answer {
             // By far the most common.
-            Some(attempt) if attempt.outcome == Outcome::Delivered => facts.delivered(Legs::one(leg)),
+            Some(attempt) if attempt.outcome == Outcome::Delivered => known.delivered(Legs::one(leg)),
             answer => {
                 let mut answers = Answers::default();
                 answer.into_iter().for_each(|attempt| answers.add(leg, self.named(leg, attempt)));
-                facts.called(answers, self.calls.clock)
+                known.called(answers, self.calls.clock)
             }
         }
     }
@@ -384,98 +344,6 @@ impl UnderWay<'_> {
     }
 }
 
-impl Job {
-    fn untried(self) -> Finished {
-        Finished { lane: self.lane, calls: Vec::new(), rest: Some(self.claims) }
-    }
-}
-
-/// What is known of an entry beside its event.
-#[derive(Clone, Copy)]
-struct Facts {
-    entry: EntryId,
-    history: History,
-    tried_before: bool,
-    route: Legs,
-    delivered: Legs,
-    legs: Legs,
-}
-
-impl Facts {
-    fn of(claim: &Claim) -> Self {
-        let Claim { id, history, tried_before, route, delivered, .. } = *claim;
-        Self { entry: id, history, tried_before, route, delivered, legs: claim.legs() }
-    }
-
-    /// Each publisher has it now; these have answered.
-    fn delivered(self, available: Legs) -> Called {
-        Called { entry: self.entry, tried_before: self.tried_before, available, failed: None }
-    }
-
-    /// No publisher could be called with it.
-    fn not_called(self, outcome: Outcome, at: Timestamp) -> Called {
-        self.called(Answers { attempt: Some(outcome.into()), ..Answers::default() }, || at)
-    }
-
-    fn called(self, answers: Answers, clock: impl FnOnce() -> Timestamp) -> Called {
-        let Self { entry, tried_before, history, .. } = self;
-        let Answers { attempt, delivered, available, unavailable, others } = answers;
-        if attempt.as_ref().is_some_and(|attempt| attempt.outcome == Outcome::Delivered) {
-            return self.delivered(available);
-        }
-        let in_part = !delivered.is_empty();
-        let delivered = self.delivered | delivered;
-        let failed = NotDelivered { history, delivered, in_part, attempt, unavailable, others, at: clock() };
-        Called { entry, tried_before, available, failed: Some(Box::new(failed)) }
-    }
-}
-
-/// What publishers have answered for an entry.
-#[derive(Default)]
-struct Answers {
-    /// The answer that decides.
-    attempt: Option<Attempt>,
-    /// Those that took it.
-    delivered: Legs,
-    available: Legs,
-    unavailable: Vec<(usize, Attempt)>,
-    others: Vec<Attempt>,
-}
-
-impl Answers {
-    /// Takes in what one publisher answered: of several answers the one that decides is that which leaves most open.
-    fn add(&mut self, leg: usize, attempt: Attempt) {
-        match &attempt.outcome {
-            Outcome::Delivered => self.delivered = self.delivered | Legs::one(leg),
-            Outcome::Unavailable { .. } => self.unavailable.push((leg, attempt.clone())),
-            _ => {}
-        }
-        if !matches!(attempt.outcome, Outcome::Unavailable { .. }) {
-            self.available = self.available | Legs::one(leg);
-        }
-        match &mut self.attempt {
-            None => self.attempt = Some(attempt),
-            Some(decides) if weight(&attempt) > weight(decides) => {
-                let other = std::mem::replace(decides, attempt);
-                self.others.extend((other.outcome != Outcome::Delivered).then_some(other));
-            }
-            Some(_) if attempt.outcome == Outcome::Delivered => {}
-            Some(_) => self.others.push(attempt),
-        }
-    }
-}
-
-/// An entry is only set aside when nothing is left to try; a publisher on trial decides nothing for good.
-fn weight(attempt: &Attempt) -> u8 {
-    match &attempt.outcome {
-        Outcome::Delivered => 0,
-        _ if attempt.on_trial => 4,
-        Outcome::Rejected { .. } | Outcome::Undecodable { .. } | Outcome::Unrouted { .. } => 1,
-        Outcome::Unavailable { .. } => 2,
-        _ => 3,
-    }
-}
-
 fn unrouted(event: &Recorded) -> Outcome {
     let quoted = |text: &str| format!("{text:?}");
     let (name, tenant) = (quoted(&event.wrapped_event.name), quoted(&event.tenant_id));
@@ -485,12 +353,6 @@ fn unrouted(event: &Recorded) -> Outcome {
             "no [[route]] matches it: its name is {name}, its category {category}, its tenant {tenant}; add a route, restart \
              the relay, and retry the dead letter"
         ),
-    }
-}
-
-impl Claim {
-    fn decode(self, serde: &dyn Serde) -> Result<Recorded, Outcome> {
-        self.entry.decode(self.history.attempts.saturating_add(1), serde).map_err(Outcome::from)
     }
 }
 

@@ -67,7 +67,7 @@ fn jobs(positions: std::ops::RangeInclusive<i64>) -> Vec<Job> {
 type Told = (Vec<i64>, Vec<i64>);
 
 fn positions(finished: &Finished) -> Told {
-    let rest = finished.rest.iter().flatten().map(|claim| claim.id.position);
+    let rest = finished.rest.iter().flatten().map(|claim| claim.known.id.position);
     (finished.calls.iter().map(|called| called.entry.position).collect(), rest.collect())
 }
 
@@ -81,7 +81,7 @@ fn called(publisher: &WaitsFor, jobs: Vec<Job>, first_told: impl FnOnce()) -> (V
     let publishers = Publishers::from(publisher);
     let mut finished = Vec::new();
     std::thread::scope(|scope| {
-        let left_alone = AtomicU64::new(0);
+        let left_alone = LeftAlone::default();
         let (publishers, marks, given_up, taken) = (&publishers, &marks, &given_up, &taken);
         scope.spawn(move || {
             let calls = Calls {

@@ -1,8 +1,9 @@
 //! Whether a publisher may be called at all: it is left alone while it is unavailable.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::lanes::Doors;
 use crate::publishers::Legs;
 
 /// Open, until the publisher says that it is unavailable. Then shut for a while, and after that open for a single
@@ -83,20 +84,56 @@ impl Gate {
     }
 }
 
+/// Which publishers may be called now: those that are in neither may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Doors {
+    /// Those that may not.
+    pub(super) shut: Legs,
+    /// Those that may for a single entry.
+    pub(super) probed: Legs,
+}
+
+/// The publishers that a call has found unavailable: no job for them that is queued behind it is begun. A caller adds one
+/// at once, before the session hears of it; only a probe removes it.
+#[derive(Debug, Default)]
+pub(super) struct LeftAlone(AtomicU64);
+
+impl LeftAlone {
+    pub(super) fn get(&self) -> Legs {
+        Legs::of_bits(self.0.load(Ordering::Acquire))
+    }
+
+    pub(super) fn add(&self, leg: usize) {
+        self.0.fetch_or(Legs::one(leg).bits(), Ordering::Release);
+    }
+
+    fn remove(&self, legs: Legs) {
+        self.0.fetch_and(!legs.bits(), Ordering::Release);
+    }
+}
+
 /// The gates of all publishers.
 #[derive(Debug)]
-pub(super) struct Gates(Vec<Gate>);
+pub(super) struct Gates {
+    gates: Vec<Gate>,
+    left_alone: Arc<LeftAlone>,
+}
 
 impl Gates {
     pub(super) fn new(publishers: usize) -> Self {
-        Self(vec![Gate::Open; publishers])
+        Self { gates: vec![Gate::Open; publishers], left_alone: Arc::default() }
+    }
+
+    /// The callers' side of the gates.
+    pub(super) fn left_alone(&self) -> Arc<LeftAlone> {
+        self.left_alone.clone()
     }
 
     /// Which publishers may be called now. One is probed with nothing beside it: `is_running` says whether it is being
     /// called. In a pass none is.
     pub(super) fn doors(&self, now: Instant, in_pass: bool, is_running: impl Fn(usize) -> bool) -> Doors {
         let mut doors = Doors::default();
-        for (leg, gate) in self.0.iter().enumerate() {
+        for (leg, gate) in self.gates.iter().enumerate() {
             match gate.admits(now) {
                 Admits::Everything => {}
                 Admits::Probe if !in_pass && !is_running(leg) => doors.probed = doors.probed | Legs::one(leg),
@@ -108,6 +145,7 @@ impl Gates {
 
     pub(super) fn probe(&mut self, legs: Legs) {
         self.each(legs, Gate::probe);
+        self.left_alone.remove(legs);
     }
 
     pub(super) fn available(&mut self, legs: Legs) {
@@ -124,24 +162,24 @@ impl Gates {
 
     /// A probe that nobody is calling any more ended without an answer.
     pub(super) fn unprobed(&mut self, now: Instant, is_running: impl Fn(usize) -> bool) {
-        let gates = self.0.iter_mut().enumerate().filter(|(leg, _)| !is_running(*leg));
+        let gates = self.gates.iter_mut().enumerate().filter(|(leg, _)| !is_running(*leg));
         gates.for_each(|(_, gate)| gate.unprobed(now));
     }
 
     pub(super) fn pauses(&self, leg: usize) -> u32 {
-        self.0.get(leg).map_or(0, |gate| gate.pauses())
+        self.gates.get(leg).map_or(0, |gate| gate.pauses())
     }
 
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.0.iter().filter_map(|gate| gate.wake_at()).min()
+        self.gates.iter().filter_map(|gate| gate.wake_at()).min()
     }
 
     pub(super) fn all_open(&self) -> bool {
-        self.0.iter().all(|gate| *gate == Gate::Open)
+        self.gates.iter().all(|gate| *gate == Gate::Open)
     }
 
     fn each(&mut self, legs: Legs, change: impl Fn(&mut Gate)) {
-        legs.iter().for_each(|leg| self.0.get_mut(leg).into_iter().for_each(&change));
+        legs.iter().for_each(|leg| self.gates.get_mut(leg).into_iter().for_each(&change));
     }
 }
 

@@ -6,63 +6,25 @@
 //! one by one: whatever else appears in the outbox is new, wherever its position lies, and is read.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::time::Instant;
 
+use self::lane::{Lane, Waiting};
 pub(super) use self::reconcile::{HeldBy, HeldEntry};
+use super::gate::Doors;
+use super::job::{Claim, Job, Known, LaneHasher, LaneId, Load};
 use super::options::Ordering;
 use crate::entry::StreamKey;
 use crate::publishers::{Legs, PUBLISHERS_MAX};
 use crate::row::{EntryId, RawEntry};
 use crate::settlement::History;
 
+mod lane;
 mod reconcile;
 
 /// The most entries that are handed over at once.
 const JOB_MAX: usize = 64;
-
-/// An entry that is to be published, with what is known of it.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Claim {
-    pub(super) id: EntryId,
-    pub(super) entry: RawEntry,
-    pub(super) history: History,
-    /// Whether attempts of it are on record.
-    pub(super) tried_before: bool,
-    /// The publishers that it goes to.
-    pub(super) route: Legs,
-    /// Those of them that have it already.
-    pub(super) delivered: Legs,
-}
-
-impl Claim {
-    /// The publishers that are still to be called.
-    pub(super) fn legs(&self) -> Legs {
-        self.route.without(self.delivered)
-    }
-}
-
-/// Entries of one lane, to be published one after the other.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Job {
-    pub(super) lane: LaneId,
-    pub(super) claims: Vec<Claim>,
-    /// The publishers that it calls.
-    pub(super) legs: Legs,
-}
-
-/// Which publishers may be called now: those that are in neither may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Doors {
-    /// Those that may not.
-    pub(super) shut: Legs,
-    /// Those that may for a single entry.
-    pub(super) probed: Legs,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct LaneId(u64);
 
 /// All lanes that something is known of.
 pub(super) struct Lanes {
@@ -88,66 +50,6 @@ pub(super) struct Lanes {
     running: usize,
     running_alone: bool,
     unacked: usize,
-}
-
-/// How much was read, and is not published yet.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Load {
-    pub(super) entries: usize,
-    pub(super) bytes: usize,
-}
-
-impl Load {
-    fn add(&mut self, claim: &Claim) {
-        self.entries += 1;
-        self.bytes += claim.entry.bytes();
-    }
-
-    fn of<'a>(claims: impl IntoIterator<Item = &'a Claim>) -> Self {
-        claims.into_iter().fold(Self::default(), |mut load, claim| {
-            load.add(claim);
-            load
-        })
-    }
-
-    fn remove(&mut self, other: Self) {
-        self.entries -= other.entries;
-        self.bytes -= other.bytes;
-    }
-}
-
-#[derive(Debug, Default)]
-struct Lane {
-    queue: VecDeque<Claim>,
-    /// Entries of it are wanted, and were not pushed yet.
-    coming: bool,
-    running: bool,
-    /// What its running job has taken.
-    load: Load,
-    /// The publishers that its running job calls.
-    legs: Legs,
-    /// Its next entry waits for a publisher.
-    at_door: bool,
-    /// Settled entries whose commit is awaited.
-    unacked: usize,
-    /// A dead letter holds it.
-    parked: bool,
-    /// The waiting entry that holds it; only this one is read, by its position, and goes without company.
-    held_by: Option<i64>,
-    /// Its waiting entries.
-    waiting: BTreeMap<i64, Waiting>,
-    /// The first entry that was passed over.
-    missed_from: Option<i64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Waiting {
-    uuid_hash: u64,
-    due: Instant,
-    history: History,
-    delivered: Legs,
-    on_record: bool,
-    alone: bool,
 }
 
 impl Lanes {
@@ -304,17 +206,17 @@ impl Lanes {
         let (id, entry_id) = (self.id(entry.stream_key(), entry.position), entry.id());
         let lane = self.lanes.entry(id).or_default();
         let waiting = lane.waiting_as(entry_id);
-        let claim = Claim {
+        let known = Known {
             id: entry_id,
             history: waiting.map_or(History::default(), |waiting| waiting.history),
             tried_before: waiting.is_some_and(|waiting| waiting.on_record),
             route,
             delivered: waiting.map_or(Legs::NONE, |waiting| waiting.delivered),
-            entry,
         };
+        let claim = Claim { known, entry };
         self.in_memory.add(&claim);
         self.in_flight.insert(entry_id);
-        let earlier = lane.queue.iter().rposition(|queued| queued.id.position < entry_id.position);
+        let earlier = lane.queue.iter().rposition(|queued| queued.known.id.position < entry_id.position);
         lane.queue.insert(earlier.map_or(0, |earlier| earlier + 1), claim);
         if lane.queue.len() == 1 && !lane.running {
             let alone = waiting.is_some_and(|waiting| waiting.alone);
@@ -352,14 +254,14 @@ impl Lanes {
             },
         };
         let lane = self.lanes.get_mut(&id)?;
-        let first = lane.queue.front()?.legs();
-        let may_go = |claim: &Claim| !claim.legs().meets(doors.shut | doors.probed);
+        let first = lane.queue.front()?.known.legs();
+        let may_go = |claim: &Claim| !claim.known.legs().meets(doors.shut | doors.probed);
         let entries = match first.meets(doors.probed) {
             true => 1,
             false => lane.queue.iter().take(JOB_MAX).take_while(|claim| may_go(claim)).count(),
         };
         let claims: Vec<Claim> = lane.queue.drain(..entries).collect();
-        let legs = claims.iter().fold(Legs::NONE, |legs, claim| legs | claim.legs());
+        let legs = claims.iter().fold(Legs::NONE, |legs, claim| legs | claim.known.legs());
         (lane.running, lane.load, lane.legs) = (true, Load::of(&claims), legs);
         self.running += 1;
         self.count_running(legs, 1);
@@ -369,8 +271,8 @@ impl Lanes {
     /// Whether the lane's next entry goes to one of these publishers; then it waits from now on.
     fn waits_at_door(&mut self, id: LaneId, shut: Legs) -> bool {
         let Some(lane) = self.lanes.get_mut(&id) else { return false };
-        let Some(next) = lane.queue.front().filter(|next| next.legs().meets(shut)) else { return false };
-        let (position, legs) = (next.id.position, next.legs());
+        let Some(next) = lane.queue.front().filter(|next| next.known.legs().meets(shut)) else { return false };
+        let (position, legs) = (next.known.id.position, next.known.legs());
         lane.at_door = true;
         if lane.held_by != Some(position) {
             lane.miss(position);
@@ -384,7 +286,7 @@ impl Lanes {
     /// What was read of a lane is let go, to be read again.
     fn drop_unread(&mut self, queue: &VecDeque<Claim>) {
         self.in_memory.remove(Load::of(queue));
-        queue.iter().for_each(|claim| _ = self.in_flight.remove(&claim.id));
+        queue.iter().for_each(|claim| _ = self.in_flight.remove(&claim.known.id));
     }
 
     /// Lanes that need not wait for a publisher any longer are read again; of those whose publisher is to be probed, the
@@ -468,7 +370,7 @@ impl Lanes {
             self.in_memory.add(&claim);
             lane.queue.push_front(claim);
         }
-        if let Some(next) = lane.queue.front().map(|claim| claim.id.position) {
+        if let Some(next) = lane.queue.front().map(|claim| claim.known.id.position) {
             if lane.parked || lane.held_by.is_some() || lane.missed_from.is_some_and(|from| from < next) {
                 // They have to wait for another, and are read again when it has gone.
                 lane.miss(next);
@@ -561,56 +463,6 @@ impl Lanes {
             Ordering::Stream => LaneId(stream.0),
             Ordering::None => LaneId(position.cast_unsigned()),
         }
-    }
-}
-
-impl Lane {
-    fn is_active(&self) -> bool {
-        self.running || self.unacked > 0 || !self.queue.is_empty() || self.coming
-    }
-
-    /// What is known of this entry, if it waits.
-    fn waiting_as(&self, entry: EntryId) -> Option<Waiting> {
-        self.waiting.get(&entry.position).filter(|waiting| waiting.uuid_hash == entry.uuid_hash).copied()
-    }
-
-    /// What waited at this entry's position was another entry, and is no longer there.
-    fn forget_predecessor(&mut self, entry: EntryId) {
-        if self.waiting.contains_key(&entry.position) && self.waiting_as(entry).is_none() {
-            self.waiting.remove(&entry.position);
-            self.held_by = self.held_by.filter(|holder| *holder != entry.position);
-        }
-    }
-
-    fn waits_alone_before(&self, position: i64) -> bool {
-        self.waiting.range(..position).any(|(_, waiting)| waiting.alone)
-    }
-
-    fn is_free(&self) -> bool {
-        !self.running && !self.parked && !self.at_door
-    }
-
-    fn miss(&mut self, position: i64) {
-        self.missed_from = Some(self.missed_from.map_or(position, |from| from.min(position)));
-    }
-}
-
-/// The ids are hashes already, or numbers: one multiplication spreads them.
-#[derive(Default)]
-pub(super) struct LaneHasher(u64);
-
-impl Hasher for LaneHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        let mixed = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ (mixed >> 32);
     }
 }
 

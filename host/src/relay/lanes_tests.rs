@@ -84,9 +84,9 @@ impl World {
 
     fn deliver(&mut self, job: Job) {
         for claim in &job.claims {
-            self.lanes.settled(job.lane, claim.id);
+            self.lanes.settled(job.lane, claim.known.id);
         }
-        let delivered: Vec<i64> = job.claims.iter().map(|claim| claim.id.position).collect();
+        let delivered: Vec<i64> = job.claims.iter().map(|claim| claim.known.id.position).collect();
         self.lanes.finished(job.lane, vec![]);
         self.rows.retain(|(position, _)| !delivered.contains(position));
         delivered.iter().for_each(|position| self.lanes.committed(job.lane, id(*position)));
@@ -96,10 +96,10 @@ impl World {
     fn fail(&mut self, job: Job, delay: Duration) {
         let mut claims = job.claims.into_iter();
         let first = claims.next().unwrap();
-        let attempts = failures(first.history.attempts + 1);
-        self.lanes.failed(job.lane, first.id, self.now + delay, attempts, Legs::NONE);
+        let attempts = failures(first.known.history.attempts + 1);
+        self.lanes.failed(job.lane, first.known.id, self.now + delay, attempts, Legs::NONE);
         self.lanes.finished(job.lane, claims.collect());
-        self.lanes.committed(job.lane, first.id);
+        self.lanes.committed(job.lane, first.known.id);
     }
 }
 
@@ -135,12 +135,12 @@ fn a_failing_entry_holds_back_its_own_lane_only_and_then_it_goes_on_in_order() {
     world.now += SECOND;
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[1]], "the first alone");
-    assert_eq!(jobs[0].claims[0].history, failures(1));
-    assert!(jobs[0].claims[0].tried_before);
+    assert_eq!(jobs[0].claims[0].known.history, failures(1));
+    assert!(jobs[0].claims[0].known.tried_before);
     jobs.into_iter().for_each(|job| world.deliver(job));
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[3, 4, 6]]);
-    assert!(!jobs[0].claims[0].tried_before);
+    assert!(!jobs[0].claims[0].known.tried_before);
     jobs.into_iter().for_each(|job| world.deliver(job));
     assert!(world.lanes.is_empty());
 }
@@ -218,7 +218,7 @@ fn a_waiting_entry_that_is_released_is_due_again() {
     world.lanes.released(job.lane, id(1));
     world.lanes.finished(job.lane, vec![]);
     let jobs = world.jobs();
-    assert_eq!((World::positions(&jobs), jobs[0].claims[0].history), (vec![vec![1]], failures(1)));
+    assert_eq!((World::positions(&jobs), jobs[0].claims[0].known.history), (vec![vec![1]], failures(1)));
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn several_waiting_entries_of_a_lane_keep_their_order_and_their_places() {
     assert!(world.jobs().is_empty());
     world.now += SECOND;
     let jobs = world.jobs();
-    assert_eq!((World::positions(&jobs), jobs[0].claims[0].history), (vec![vec![3]], failures(5)));
+    assert_eq!((World::positions(&jobs), jobs[0].claims[0].known.history), (vec![vec![3]], failures(5)));
     jobs.into_iter().for_each(|job| world.deliver(job));
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[4]]);
@@ -352,7 +352,7 @@ fn every_entry_has_its_turn() {
                 0 => running.extend(world.jobs()),
                 1 if !running.is_empty() => {
                     let job: Job = running.swap_remove(rng.usize(..running.len()));
-                    for position in job.claims.iter().map(|claim| claim.id.position) {
+                    for position in job.claims.iter().map(|claim| claim.known.id.position) {
                         world.lanes.settled(job.lane, id(position));
                         settled.push_back((job.lane, position));
                         delivered.push(position);
@@ -473,7 +473,7 @@ fn a_job_ends_before_an_entry_for_a_publisher_that_may_not_be_called() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a")]);
     world.read();
     let id = world.lanes.id(key("a"), 0);
-    world.lanes.lanes.get_mut(&id).unwrap().queue[1].route = Legs::one(1);
+    world.lanes.lanes.get_mut(&id).unwrap().queue[1].known.route = Legs::one(1);
     world.doors = shut(1);
     let job = world.lanes.next_job(world.doors).unwrap();
     assert_eq!(World::positions(std::slice::from_ref(&job)), [[1]]);
@@ -522,7 +522,7 @@ fn an_entry_that_cannot_be_settled_is_not_read_again_and_holds_nobody_up() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
     let job = world.jobs().pop().unwrap();
     for claim in &job.claims {
-        world.lanes.settled(job.lane, claim.id);
+        world.lanes.settled(job.lane, claim.known.id);
     }
     world.lanes.finished(job.lane, vec![]);
     world.lanes.keep_unsettled(id(1));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tracing::Level;
 
 use super::Session;
-use super::report::Failure;
+use super::report::{Failure, Then};
 use crate::publisher::Attempt;
 use crate::repeats::{Repeated, Repeats};
 use crate::text::shown;
@@ -90,18 +90,18 @@ fn say_all(repeated: Vec<Repeated<Line>>) {
 }
 
 impl Session<'_> {
-    pub(super) fn note_failure(&mut self, position: i64, attempt: u32, failed: &Attempt, then: &'static str) {
+    pub(super) fn note_failure(&mut self, position: i64, attempt: u32, failed: &Attempt, then: Then) {
         let (outcome, reason) = (failed.outcome.name(), failed.outcome.reason().to_owned());
         // Where there is only one, everybody knows which it was.
         let publisher = failed.publisher.clone().filter(|_| self.parts.publishers.name(0).is_some());
         let publisher: Option<String> = publisher.as_deref().map(Into::into);
-        let level = if then == "dead-letter" { Level::ERROR } else { Level::WARN };
+        let level = if then == Then::DeadLetter { Level::ERROR } else { Level::WARN };
         let line = Line {
             position: Some(position),
             attempt: Some(attempt),
             publisher: publisher.clone(),
             outcome: Some(outcome),
-            then: Some(then),
+            then: Some(then.name()),
             ..Line::new(level, &*reason)
         };
         self.log.line(line, Instant::now());

@@ -6,11 +6,12 @@ use jiff::Timestamp;
 
 use super::Session;
 use super::lanes::{HeldBy, HeldEntry};
-use crate::outbox::{Failed, Fate, Held, Hold, PageBounds, Settled, StorageError};
+use super::settle::fate;
+use crate::outbox::{Failed, Held, Hold, PageBounds, Settled, StorageError};
 use crate::publisher::{Attempt, Outcome};
 use crate::publishers::Legs;
 use crate::row::RawEntry;
-use crate::settlement::{Settlement, settle};
+use crate::settlement::settle;
 use crate::text::shown;
 
 const ONE: PageBounds = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_at_max: 1 };
@@ -59,18 +60,9 @@ impl Session<'_> {
         let at = (self.parts.clock)();
         let options = self.parts.options;
         let history = history.unwrap_or_default();
-        let (fate, history, then) = match settle(history, 0, &attempt.outcome, &options.policy, (self.parts.random)()) {
-            Settlement::DeadLetter { history } => {
-                (Fate::DeadLetter { park: options.on_dead_letter == super::OnDeadLetter::Park }, history, "dead-letter")
-            }
-            Settlement::Retry { delay, history } => (
-                Fate::Retry { at: at.saturating_add(super::signed(delay)).unwrap_or(Timestamp::MAX) },
-                history,
-                "retry",
-            ),
-            Settlement::Ack | Settlement::PausePublisher { .. } => return Ok(()),
-        };
-        self.note_failure(entry.position, history.attempts, &attempt, then);
+        let settlement = settle(history, &attempt.outcome, &options.policy, (self.parts.random)());
+        let Some((fate, history)) = fate(settlement, at, options.on_dead_letter) else { return Ok(()) };
+        self.note_failure(entry.position, history.attempts, &attempt, fate.into());
         let (entry, others) = (entry.id(), Vec::new());
         let failed = Failed { entry, at, attempt, others, delivered_to, history, fate };
         self.parts.strategy.settle(&[Settled::Failed(Box::new(failed))])?;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::outbox::Fate;
+
 /// How many entries that failed a [`Report`] names.
 pub const FAILURES_MAX: usize = 100;
 
@@ -37,8 +39,40 @@ pub struct Failure {
     pub outcome: &'static str,
     /// Why.
     pub reason: String,
-    /// What becomes of the entry: `retry`, `dead-letter` or `stays`.
-    pub then: &'static str,
+    /// What becomes of the entry.
+    pub then: Then,
+}
+
+/// What becomes of an entry that was not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Then {
+    /// It waits for a retry.
+    Retry,
+    /// It becomes a dead letter.
+    DeadLetter,
+    /// It stays as it was, until its publisher is available.
+    Stays,
+}
+
+impl Then {
+    /// Its name in reports and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::DeadLetter => "dead-letter",
+            Self::Stays => "stays",
+        }
+    }
+}
+
+impl From<Fate> for Then {
+    fn from(fate: Fate) -> Self {
+        match fate {
+            Fate::Retry { .. } => Self::Retry,
+            Fate::DeadLetter { .. } => Self::DeadLetter,
+        }
+    }
 }
 
 impl Report {
@@ -55,9 +89,9 @@ impl Report {
 
     pub(super) fn failed(&mut self, failure: Failure) {
         match failure.then {
-            "retry" => self.to_be_retried += 1,
-            "dead-letter" => self.dead_lettered += 1,
-            _ => self.unavailable += 1,
+            Then::Retry => self.to_be_retried += 1,
+            Then::DeadLetter => self.dead_lettered += 1,
+            Then::Stays => self.unavailable += 1,
         }
         *self.outcomes.entry(failure.outcome).or_default() += 1;
         if self.failures.len() < FAILURES_MAX {

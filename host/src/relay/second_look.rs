@@ -4,7 +4,10 @@
 use std::time::{Duration, Instant};
 
 use super::acker::{Order, Refused};
-use super::{Links, Looked, ORDERS_MAX, Session, is_done_with};
+use super::channels::Channels;
+use super::sweep::Looked;
+use super::unsettled::is_done_with;
+use super::{ORDERS_MAX, Session};
 use crate::outbox::StorageError;
 use crate::row::EntryId;
 use crate::text::shown;
@@ -113,12 +116,12 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn try_again_what_was_refused(&mut self, links: &Links, now: Instant) {
+    pub(super) fn try_again_what_was_refused(&mut self, channels: &Channels, now: Instant) {
         if self.orders_out < ORDERS_MAX
             && let Some(settled) = self.unsettled.due(now)
         {
             self.orders_out += 1;
-            let _ = links.orders.try_send(Order::TryAgain(settled));
+            let _ = channels.orders.try_send(Order::TryAgain(settled));
         }
     }
 

@@ -5,8 +5,8 @@ use std::iter::once;
 
 use crossbeam_channel::Receiver;
 
-use super::Message;
 use super::acker::{Group, Patience, until_done};
+use super::channels::Message;
 use crate::outbox::OutboxStorageStrategy;
 
 /// Makes durable what is committed, and reports it, until there is no more. None stands for a piece of a group.

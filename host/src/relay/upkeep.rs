@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use tracing::Level;
 
+use super::channels::Message;
 use super::log::{Line, Log};
 use super::stop::{StopLevel, Stopping};
-use super::{LOOK_AGAIN, Message, Parts, Session};
+use super::{LOOK_AGAIN, Parts, Session};
 use crate::outbox::StorageError;
 use crate::publisher::Kept;
 use crate::text::shown;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, select};
 
+use super::Session;
+use super::channels::Channels;
 use super::stop::{StopLevel, Stopping};
-use super::{Links, Session};
 use crate::text::shown;
 
 /// The least time for the last commits.
@@ -15,20 +16,22 @@ const COMMIT_GRACE_MIN: Duration = Duration::from_secs(2);
 const LAST_GRACE: Duration = Duration::from_millis(500);
 
 impl Session<'_> {
-    pub(super) fn wind_up(&mut self, links: &Links, stopping: &Stopping) {
+    pub(super) fn wind_up(&mut self, channels: &Channels, stopping: &Stopping) {
         let until = Instant::now() + self.parts.options.shutdown_grace;
-        links.jobs.close();
-        while let Ok(job) = links.taken_back.try_recv() {
+        channels.jobs.close();
+        while let Ok(job) = channels.taken_back.try_recv() {
             self.lanes.finished(job.lane, Vec::new());
         }
-        self.wait(links, stopping, until, StopLevel::Drain, |session| session.lanes.running() == 0);
+        self.wait(channels, stopping, until, StopLevel::Drain, |session| session.lanes.running() == 0);
         if self.lanes.running() > 0 {
             tracing::warn!("{} calls did not end in time: cut off, and not counted", shown(self.lanes.running()));
         }
-        links.give_up_calls.close();
-        self.wait(links, stopping, Instant::now() + LAST_GRACE, StopLevel::Now, |session| session.lanes.running() == 0);
-        self.commit_the_rest(links, stopping, until.max(Instant::now() + COMMIT_GRACE_MIN), StopLevel::Drain);
-        self.commit_the_rest(links, stopping, Instant::now() + LAST_GRACE, StopLevel::Now);
+        channels.give_up_calls.close();
+        self.wait(channels, stopping, Instant::now() + LAST_GRACE, StopLevel::Now, |session| {
+            session.lanes.running() == 0
+        });
+        self.commit_the_rest(channels, stopping, until.max(Instant::now() + COMMIT_GRACE_MIN), StopLevel::Drain);
+        self.commit_the_rest(channels, stopping, Instant::now() + LAST_GRACE, StopLevel::Now);
         if self.lanes.unacked() > 0 {
             let unacked = self.lanes.unacked();
             tracing::error!(
@@ -38,9 +41,9 @@ impl Session<'_> {
         }
     }
 
-    fn commit_the_rest(&mut self, links: &Links, stopping: &Stopping, until: Instant, level: StopLevel) {
-        self.wait(links, stopping, until, level, |session| {
-            session.commit_what_is_settled(links, Instant::now());
+    fn commit_the_rest(&mut self, channels: &Channels, stopping: &Stopping, until: Instant, level: StopLevel) {
+        self.wait(channels, stopping, until, level, |session| {
+            session.commit_what_is_settled(channels, Instant::now());
             session.broken || (session.orders_out == 0 && session.group.settled.is_empty())
         });
     }
@@ -48,7 +51,7 @@ impl Session<'_> {
     /// Takes in what happens until `done`, at most until `until`, and not if there is more of a hurry than `level`.
     fn wait(
         &mut self,
-        links: &Links,
+        channels: &Channels,
         stopping: &Stopping,
         until: Instant,
         level: StopLevel,
@@ -57,7 +60,7 @@ impl Session<'_> {
         let time_is_up = after(until.saturating_duration_since(Instant::now()));
         while !done(self) && stopping.level() <= level {
             select! {
-                recv(links.inbox) -> message => match message {
+                recv(channels.inbox) -> message => match message {
                     Ok(message) => self.take_in(message),
                     Err(_) => return,
                 },
