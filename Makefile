@@ -4,7 +4,10 @@ SHELL := /bin/bash
 CARGO ?= cargo
 NEED := examples/need.sh cargo cc crates=. crates=examples crates=examples/rust-webhook
 
-.PHONY: demo test guests languages bench compare instructions soak check deny
+# What can be published.
+CRATES := outbox-engine outbox-sqlite outbox-wasm outbox-templates outbox-host outbox-guest
+
+.PHONY: demo test guests languages bench compare instructions soak check package deny
 
 # An application's orders, from its own transaction through a sandboxed publisher: see examples/demo.sh.
 demo:
@@ -65,7 +68,13 @@ check:
 	$(CARGO) fmt --all --check --manifest-path examples/Cargo.toml
 	$(CARGO) fmt --all --check --manifest-path examples/rust-webhook/Cargo.toml
 	$(CARGO) clippy --release --workspace --all-targets --features outbox-guest/http --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --locked -p outbox-host -p outbox-guest --features outbox-guest/http
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --locked $(CRATES:%=-p %) --features outbox-guest/http
+
+# Each crate as it would be published, built from its package alone: it takes as long as a first build.
+# PACKAGE=--no-verify builds none of them.
+package:
+	$(NEED) room=6
+	$(CARGO) package --locked --allow-dirty $(CRATES:%=-p %) $(PACKAGE)
 
 # Licences, banned crates, sources and known vulnerabilities of all dependencies.
 deny:

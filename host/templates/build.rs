@@ -1,4 +1,5 @@
-//! Makes the table of the templates. Links are followed: a project has files of its own where the examples share them.
+//! Makes the table of the templates, from the folder `projects`. It links to the examples, and a package of this crate has
+//! copies in place of the links. Links are followed: a project has files of its own where the examples share them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,11 +9,14 @@ use std::path::{Path, PathBuf};
 
 /// What running an example leaves in its folder.
 const MADE: [&str; 4] = ["build", "target", "node_modules", "__pycache__"];
+/// What stands behind the names of files by which Cargo and git would take a project for a package or a folder of their own.
+const SUFFIX: &str = ".template";
 
 fn main() -> Result<()> {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").canonicalize()?;
+    let projects = Path::new(env!("CARGO_MANIFEST_DIR")).join("projects");
+    println!("cargo::rerun-if-changed={}", projects.display());
     let mut templates = String::new();
-    for (name, folder) in entries(&examples)?.into_iter().filter(|(name, _)| name.ends_with("-webhook")) {
+    for (name, folder) in entries(&projects)? {
         let mut files = BTreeMap::new();
         walk(&folder, "", &mut files)?;
         let files = files.iter().map(|(path, file)| row(path, file)).collect::<Result<String>>()?;
@@ -30,19 +34,21 @@ fn walk(folder: &Path, within: &str, files: &mut BTreeMap<String, PathBuf>) -> R
         if path.is_dir() {
             walk(&path, &format!("{within}{name}/"), files)?;
         } else {
-            files.insert(format!("{within}{name}"), path);
+            files.insert(format!("{within}{}", name.strip_suffix(SUFFIX).unwrap_or(&name)), path);
         }
     }
     Ok(())
 }
 
-/// What is in a folder, each with where it really is.
+/// What is in a folder, each with where it really is, by name.
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let entry = |entry: Result<fs::DirEntry>| {
         let entry = entry?;
         Ok((entry.file_name().to_string_lossy().into_owned(), entry.path().canonicalize()?))
     };
-    fs::read_dir(folder)?.map(entry).collect()
+    let mut entries = fs::read_dir(folder)?.map(entry).collect::<Result<Vec<_>>>()?;
+    entries.sort();
+    Ok(entries)
 }
 
 fn row(path: &str, file: &Path) -> Result<String> {

@@ -1,5 +1,12 @@
-//! The projects that `outbox publisher new` makes: the folders `examples/*-webhook`, as they were when this was built. There
-//! is no other copy of them.
+//! The projects that `outbox publisher new` makes: the folders `examples/*-webhook` of outbox-wasm's repository, as they were
+//! when this was built.
+//!
+//! ```
+//! let template = outbox_templates::template("rust-webhook").ok_or("there is none")?;
+//! assert!(template.files.iter().any(|file| file.path == "Cargo.toml"));
+//! assert!(template.files.iter().any(|file| file.path == "build.sh" && file.is_executable));
+//! # Ok::<(), &str>(())
+//! ```
 
 /// A folder of `examples/`.
 pub struct Template {

@@ -1,0 +1,76 @@
+//! An outbox relay whose publishers are sandboxed WebAssembly components.
+//!
+//! This crate is the program `outbox`, and one dependency for who embeds the whole: the paths below lead to
+//! [`outbox_engine`] (events, storages, publishers, the relay), [`outbox_sqlite`] and [`outbox_wasm`], which can be had
+//! alone too. An application that only appends takes `outbox-sqlite`, and compiles no wasmtime for it.
+//!
+//! [`Outbox`] is the whole: a storage ([`OutboxStorageStrategy`]), a [`Serde`], and [`Outbox::run`] or
+//! [`Outbox::relay`], which call a [`Publisher`] once for each entry. [`ComponentPublisher`](publisher::component) is a
+//! publisher that is a WebAssembly component; a closure is one too. An application appends within its own transaction
+//! with [`outbox::append`].
+//!
+//! ```
+//! use outbox_host::outbox::{self, sqlite::rusqlite::Connection};
+//! use outbox_host::{JsonSerde, NewEvent, Outbox, Recorded, SqliteOutbox, StreamId};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let file = folder.path().join("app.db");
+//! SqliteOutbox::init(&file)?;
+//! let mut db = Connection::open(&file)?;
+//! db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)", [])?;
+//!
+//! // The application's own transaction: the order and its event are both there, or neither is.
+//! let tx = db.transaction()?;
+//! tx.execute("INSERT INTO orders (id) VALUES (42)", [])?;
+//! outbox::append(&tx, &NewEvent::json(StreamId::new("order-42"), "order.placed", r#"{"order": 42}"#))?;
+//! tx.commit()?;
+//!
+//! // Here a closure publishes it; a `ComponentPublisher` goes in the same place.
+//! let outbox = Outbox::new(SqliteOutbox::open(&file)?, JsonSerde);
+//! let report = outbox.run(
+//!     &|event: &Recorded| {
+//!         println!("{}: {}", event.stream_id, event.wrapped_event.name);
+//!         Ok(())
+//!     },
+//!     None,
+//! )?;
+//! assert_eq!(report.published, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+pub use outbox_engine::{
+    Attempt, Backoff, BoxFuture, CanaryRules, Column, DEFAULT_LIMIT, DEFAULT_TENANT, EntryId, FAILURES_MAX, Failure,
+    Field, Filterer, History, InvalidRoutes, JsonSerde, Kept, MemoryOutbox, NewEvent, NoOutbox, OnDeadLetter, Ordering,
+    Outbox, OutboxStorageStrategy, Outcome, PUBLISHERS_MAX, Pattern, Payload, Policy, PublishError, Publisher,
+    Publishers, RawEntry, Recorded, RelayOptions, Report, Route, Row, STREAM_NAMESPACE, Serde, SerdeError, Settlement,
+    Stop, Stopping, StorageError, StoredData, StoredValue, StreamId, StreamKey, Then, Undecodable, Verdict, Withdrawn,
+    WrappedEvent, files, judge, settle, settle_on_trial, stop, text,
+};
+pub use outbox_sqlite::SqliteOutbox;
+pub use outbox_wasm::{VersionedPublisher, WatchedPublisher};
+
+/// What an application appends, and what a publisher gets of it.
+pub mod recorded {
+    pub use outbox_engine::{
+        DEFAULT_TENANT, NewEvent, Payload, Recorded, STREAM_NAMESPACE, StreamId, WrappedEvent, parse_time,
+    };
+}
+
+/// Where entries are kept: [`outbox_engine::outbox`], and [`outbox_sqlite`] as [`sqlite`].
+pub mod outbox {
+    pub use outbox_engine::outbox::{
+        Act, AttemptRecord, AuditRecord, BLOCKED_MAX, BlockedStream, CanaryShare, Counts, DeadLetter, DeadLetterFilter,
+        Deployed, Failed, Fate, Held, Hold, LISTED_BYTES_MAX, Lease, MODULE_BYTES_MAX, MemoryOutbox, NoOutbox,
+        Operator, OutboxStorageStrategy, Page, PageBounds, Pruned, PublisherVersion, Registry, RelayCondition,
+        RelayState, Retention, RolledBack, Selection, Settled, Status, StorageError, VersionState, Wanted, Watch,
+    };
+    pub use outbox_sqlite::{self as sqlite, SqliteOutbox, append, append_if};
+}
+
+/// What publishes: [`outbox_engine::publisher`], and [`outbox_wasm`] as [`component`].
+pub mod publisher {
+    pub use outbox_engine::publisher::{Attempt, BoxFuture, Kept, Outcome, PublishError, Publisher, Withdrawn};
+    pub use outbox_wasm::{self as component, VersionedPublisher, WatchedPublisher};
+}

@@ -1,0 +1,165 @@
+//! Whether a version on trial is to stay: one pure function.
+
+use crate::outbox::Counts;
+
+/// When a canary is promoted, and when it is withdrawn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CanaryRules {
+    /// How many entries it has to have delivered to be promoted.
+    pub events: u64,
+    /// By how much its failure rate may exceed the active version's: 0.05 stands for five percentage points.
+    pub margin: f64,
+    /// Whether a single trap, time-out or limit ends the trial.
+    pub withdraw_on_trap: bool,
+}
+
+impl Default for CanaryRules {
+    fn default() -> Self {
+        Self { events: 500, margin: 0.05, withdraw_on_trap: false }
+    }
+}
+
+/// What is to become of a canary.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// Its trial goes on.
+    Continue,
+    /// It becomes the active version.
+    Promote,
+    /// It is withdrawn.
+    Withdraw {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How improbable its failures have to be, if it were no worse than it may be, for a canary to be withdrawn. The question
+/// is asked again with each call, so that it has to be a good deal less than what is usual for a single one.
+const IMPROBABLE: f64 = 0.001;
+/// What is taken for granted of an active version of which nothing is known yet: so many calls ...
+const PRIOR_CALLS: f64 = 10.0;
+/// ... with so many failures among them.
+const PRIOR_FAILURES: f64 = 0.5;
+
+/// Judges a canary by what became of its calls and of the active version's since the trial began, each entry's first
+/// attempt only: one that fails again and again says nothing new.
+///
+/// The canary may fail as often as the active version and [`CanaryRules::margin`] more. If it were exactly so bad, the
+/// number of its failures would be binomially distributed; when as many failures as it had would come about with a
+/// probability of less than 1 in 1,000 then, it is worse, and is withdrawn. That is exact for small numbers too: three
+/// failures in the first three calls are enough where the active version has none.
+///
+/// ```
+/// use outbox_engine::outbox::Counts;
+/// use outbox_engine::{CanaryRules, Verdict, judge};
+///
+/// let rules = CanaryRules::default();
+/// let active = Counts { delivered: 5_000, failed: 5, trapped: 0 };
+/// let bad = Counts { delivered: 0, failed: 3, trapped: 0 };
+/// assert!(matches!(judge(bad, active, &rules), Verdict::Withdraw { .. }));
+/// let as_good = Counts { delivered: 500, failed: 5, trapped: 0 };
+/// assert_eq!(judge(as_good, active, &rules), Verdict::Promote);
+/// ```
+pub fn judge(canary: Counts, active: Counts, rules: &CanaryRules) -> Verdict {
+    if rules.withdraw_on_trap && canary.trapped > 0 {
+        return Verdict::Withdraw { reason: "the canary trapped, timed out or ran into a limit".into() };
+    }
+    let failures = canary.failed + canary.trapped;
+    let calls = canary.delivered + failures;
+    let active_failures = active.failed + active.trapped;
+    let active_calls = active.delivered + active_failures;
+    let active_rate = (active_failures as f64 + PRIOR_FAILURES) / (active_calls as f64 + PRIOR_CALLS);
+    let allowed = (active_rate + rules.margin).clamp(0.0, 1.0);
+    if at_least(failures, calls, allowed) < IMPROBABLE {
+        return Verdict::Withdraw {
+            reason: format!(
+                "{failures} of the canary's {calls} calls failed, and {active_failures} of the active version's {active_calls}"
+            ),
+        };
+    }
+    if canary.delivered >= rules.events { Verdict::Promote } else { Verdict::Continue }
+}
+
+/// The probability of at least `successes` in `trials` of probability `p` each.
+fn at_least(successes: u64, trials: u64, p: f64) -> f64 {
+    if successes == 0 || p >= 1.0 {
+        return 1.0;
+    }
+    if p <= 0.0 {
+        return 0.0;
+    }
+    // The logarithm of the probability of exactly `i` successes; the probabilities themselves may be too small.
+    let odds = (p / (1.0 - p)).ln();
+    let mut exactly = trials as f64 * (1.0 - p).ln();
+    let mut sum = 0.0;
+    for i in 0..=trials {
+        if i >= successes {
+            let term = exactly.exp();
+            sum += term;
+            if i as f64 > p * trials as f64 && term < sum * 1e-15 {
+                break;
+            }
+        }
+        exactly += ((trials - i) as f64 / (i + 1) as f64).ln() + odds;
+    }
+    sum.min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(delivered: u64, failed: u64) -> Counts {
+        Counts { delivered, failed, trapped: 0 }
+    }
+
+    fn is_withdrawn(canary: Counts, active: Counts) -> bool {
+        matches!(judge(canary, active, &CanaryRules::default()), Verdict::Withdraw { .. })
+    }
+
+    #[test]
+    fn the_tail_of_the_binomial_distribution() {
+        for (successes, trials, p, expected) in [
+            (0, 10, 0.3, 1.0),
+            (10, 10, 0.5, 0.000_976_562_5),
+            (1, 2, 0.5, 0.75),
+            (6, 30, 0.05, 0.003_282_3),
+            (60, 1_000, 0.05, 0.087_5),
+            (600, 10_000, 0.05, 4.51e-6),
+        ] {
+            let found = at_least(successes, trials, p);
+            assert!((found - expected).abs() <= expected * 0.02, "{successes} of {trials} at {p}: {found}");
+        }
+        assert!(at_least(50_000, 1_000_000, 0.05) > 0.4);
+    }
+
+    #[test]
+    fn one_that_always_fails_is_withdrawn_after_a_few_calls() {
+        assert!(!is_withdrawn(counts(0, 1), counts(1_000, 0)));
+        assert!(is_withdrawn(counts(0, 3), counts(1_000, 0)));
+        // Nothing is known of the active version.
+        assert!(is_withdrawn(counts(0, 4), counts(0, 0)));
+    }
+
+    #[test]
+    fn one_that_fails_a_fifth_is_withdrawn_within_a_hundred_calls() {
+        assert!(!is_withdrawn(counts(8, 2), counts(1_000, 1)));
+        assert!(is_withdrawn(counts(80, 20), counts(1_000, 1)));
+    }
+
+    #[test]
+    fn one_that_fails_a_hundredth_is_promoted_and_so_is_one_as_bad_as_the_active_one() {
+        let rules = CanaryRules::default();
+        assert_eq!(judge(counts(400, 4), counts(5_000, 0), &rules), Verdict::Continue);
+        assert_eq!(judge(counts(500, 5), counts(5_000, 0), &rules), Verdict::Promote);
+        assert_eq!(judge(counts(500, 250), counts(2_000, 1_000), &rules), Verdict::Promote);
+    }
+
+    #[test]
+    fn a_trap_ends_the_trial_where_it_is_to() {
+        let trapped = Counts { delivered: 499, failed: 0, trapped: 1 };
+        assert!(!is_withdrawn(trapped, counts(5_000, 0)));
+        let rules = CanaryRules { withdraw_on_trap: true, ..CanaryRules::default() };
+        assert!(matches!(judge(trapped, counts(5_000, 0), &rules), Verdict::Withdraw { .. }));
+    }
+}

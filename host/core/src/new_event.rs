@@ -1,0 +1,102 @@
+//! What an application appends.
+
+use uuid::Uuid;
+
+use crate::column;
+use crate::recorded::{DEFAULT_TENANT, Payload, StreamId};
+
+/// A date and time as the table takes it: RFC 3339; without an offset, or in SQLite's form with a space, it is UTC.
+///
+/// ```
+/// use outbox_engine::parse_time;
+///
+/// assert_eq!(parse_time("2026-01-31 12:00:00"), parse_time("2026-01-31T13:00:00+01:00"));
+/// assert!(parse_time("yesterday").is_err());
+/// ```
+///
+/// # Errors
+///
+/// Why it is none, in words.
+pub fn parse_time(text: &str) -> Result<jiff::Timestamp, String> {
+    column::time(text)
+}
+
+/// An event that an application appends to the outbox.
+///
+/// ```
+/// use outbox_engine::{NewEvent, StreamId};
+///
+/// let event = NewEvent::json(StreamId::new("order-42"), "order.placed", r#"{"order": 42}"#);
+/// assert_eq!(event.tenant_id, "default");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// The event's identity; a new random one where it is none.
+    pub uuid: Option<Uuid>,
+    /// The event's type, for example `order.placed`; never empty.
+    pub name: String,
+    /// The event's version within its stream, where the application numbers them.
+    pub version: Option<u64>,
+    /// When the event was made; the time of the append where it is none.
+    pub created_at: Option<jiff::Timestamp>,
+    /// The event's data.
+    pub data: Payload,
+    /// What travels with the event: the text of a JSON object; an empty one, and `null`, stand for none.
+    pub context: String,
+    /// The stream that the event belongs to.
+    pub stream_id: StreamId,
+    /// The tenant whose event it is; an empty one stands for [`DEFAULT_TENANT`].
+    pub tenant_id: String,
+}
+
+impl NewEvent {
+    /// An event with JSON data, which is checked when it is appended. The other fields have their defaults.
+    pub fn json(stream_id: StreamId, name: impl Into<String>, data: impl Into<String>) -> Self {
+        Self {
+            uuid: None,
+            name: name.into(),
+            version: None,
+            created_at: None,
+            data: Payload::Json(data.into()),
+            context: "{}".into(),
+            stream_id,
+            tenant_id: DEFAULT_TENANT.into(),
+        }
+    }
+
+    /// Whether a publisher could be given this event; else why not. Its data is for the serde to check.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let missing = |what: &str| Err(format!("{what} is empty"));
+        match self {
+            Self { name, .. } if name.is_empty() => missing("name"),
+            Self { stream_id, .. } if stream_id.id.is_empty() => missing("stream_id"),
+            Self { version: Some(version), .. } if i64::try_from(*version).is_err() => {
+                Err(format!("version {version} is more than {}", i64::MAX))
+            }
+            Self { context, .. } => {
+                column::context_text(context).map(|_| ()).map_err(|reason| format!("context: {reason}"))
+            }
+        }
+    }
+
+    /// The tenant as it is stored: an empty one is none.
+    pub fn stored_tenant(&self) -> &str {
+        if self.tenant_id.is_empty() { DEFAULT_TENANT } else { &self.tenant_id }
+    }
+
+    /// The context as it is stored: an empty one, and JSON's null, are none.
+    pub fn stored_context(&self) -> &str {
+        column::context_text(&self.context).unwrap_or(&self.context)
+    }
+
+    /// The same event of another tenant.
+    #[must_use]
+    pub fn with_tenant(mut self, tenant_id: impl Into<String>) -> Self {
+        self.tenant_id = tenant_id.into();
+        self
+    }
+}

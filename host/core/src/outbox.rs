@@ -1,0 +1,368 @@
+//! Where entries are kept: the seam that every storage implements, and what crosses it.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::attempt::Attempt;
+use crate::new_event::NewEvent;
+use crate::raw::{EntryId, RawEntry};
+use crate::serde::StoredData;
+use crate::settlement::History;
+use crate::stream::StreamKey;
+
+pub mod blocked;
+mod error;
+mod memory;
+mod none;
+pub mod operator;
+pub mod registry;
+
+pub use error::StorageError;
+pub use memory::MemoryOutbox;
+pub use none::NoOutbox;
+pub use operator::{
+    Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, LISTED_BYTES_MAX, Operator, Pruned, Retention,
+    Selection,
+};
+pub use registry::{
+    CanaryShare, Counts, Deployed, MODULE_BYTES_MAX, PublisherVersion, Registry, RolledBack, VersionState,
+};
+
+/// Keeps the entries of an outbox. One conformance suite holds for every implementation.
+///
+/// Reading and settling are called from two threads at once. Nothing here waits for a publisher, and no transaction is
+/// open between two calls.
+pub trait OutboxStorageStrategy: Send + Sync {
+    /// Appends events in one transaction, all or none, and returns their positions.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; nothing is appended then.
+    fn append(&self, events: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError>;
+
+    /// Takes the right to drain this outbox, if nobody else has it. It ends when the lease is dropped, and with the
+    /// process, however that ends.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Leased`] where somebody else has it.
+    fn lease(&self) -> Result<Box<dyn Lease>, StorageError>;
+
+    /// Reads entries in position order, those whose positions are in `range`.
+    ///
+    /// `wanted` says of each entry whether it is to be read. At most `read_max` are, and at most `looked_at_max` are
+    /// looked at, so that no read transaction lasts long.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn entries(&self, range: RangeInclusive<i64>, bounds: PageBounds, wanted: Wanted<'_>)
+    -> Result<Page, StorageError>;
+
+    /// What is held back: entries that wait for a retry, and streams that are parked behind a dead letter.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn held(&self) -> Result<Vec<Held>, StorageError>;
+
+    /// Settles entries in one transaction, all or none. Others see it once this returns; it is durable after the next
+    /// [`sync`](Self::sync). An entry that is no longer there is passed over, and so is one whose position another entry
+    /// has by now.
+    ///
+    /// Returns how many entries were there.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; everything is as before then, and may be settled again. An error that
+    /// [is no passing one](StorageError::is_passing) may be due to a single entry: the others can be settled without it.
+    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError>;
+
+    /// How many entries to settle with one call: fewer while another program writes, so that none waits long for its turn.
+    fn settle_max(&self) -> usize;
+
+    /// Makes durable whatever was settled so far.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; whether it is durable is not known then.
+    fn sync(&self) -> Result<(), StorageError>;
+
+    /// What an operator wants to know.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn status(&self) -> Result<Status, StorageError>;
+
+    /// A number that differs after an operator's act (a retry, a discard, ...) from what it was before, and after the
+    /// outbox was restored or its table rebuilt.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn generation(&self) -> Result<u64, StorageError>;
+
+    /// What tells that something was appended or done, by whomever.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn watch(&self) -> Result<Box<dyn Watch>, StorageError>;
+
+    /// What an operator may do with it.
+    fn operator(&self) -> &dyn Operator;
+
+    /// The versions of publishers that are kept in it.
+    fn registry(&self) -> &dyn Registry;
+}
+
+/// Says of an entry and its stream whether it is to be read.
+pub type Wanted<'a> = &'a mut dyn FnMut(EntryId, StreamKey) -> bool;
+
+/// How much [`OutboxStorageStrategy::entries`] may do at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageBounds {
+    /// The most entries that are read.
+    pub read_max: usize,
+    /// The most bytes that are read, those of every column, give or take one entry.
+    pub bytes_max: usize,
+    /// The most entries that are looked at.
+    pub looked_at_max: usize,
+}
+
+/// Entries that were read.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Page {
+    /// The wanted ones, in position order.
+    pub entries: Vec<RawEntry>,
+    /// The position of the last entry that was looked at; none where there was none.
+    pub last: Option<i64>,
+    /// Whether there was nothing behind it.
+    pub end: bool,
+}
+
+/// Something that holds a stream back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The stream.
+    pub stream: StreamKey,
+    /// The entry that waits, or the dead letter that parked the stream.
+    pub entry: EntryId,
+    /// What it is.
+    pub hold: Hold,
+    /// The names of the publishers that have the waiting entry's event already.
+    pub delivered_to: Vec<String>,
+}
+
+/// Why a stream is held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Its first entry waits for a retry.
+    Waiting {
+        /// When it failed.
+        failed_at: Timestamp,
+        /// When it is due.
+        retry_at: Timestamp,
+        /// Its history.
+        history: History,
+    },
+    /// It is parked behind a dead letter.
+    Parked,
+    /// Nothing: the entry was delivered, and the storage refused to remove it. It is not to be published again.
+    Delivered,
+}
+
+/// An entry's new state.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Settled {
+    /// It was delivered, and leaves.
+    Delivered {
+        /// The entry.
+        entry: EntryId,
+        /// Whether an earlier attempt of it is on record.
+        tried_before: bool,
+    },
+    /// It was not.
+    Failed(Box<Failed>),
+    /// It was delivered, and the storage refuses to remove it: it stays, and is kept as [`Hold::Delivered`].
+    Undeletable {
+        /// The entry.
+        entry: EntryId,
+        /// When that was found out.
+        at: Timestamp,
+        /// Why it cannot be removed.
+        reason: String,
+    },
+    /// Somebody removed it: what is on record of it goes too, and the entry that may have its position now stays.
+    Vanished {
+        /// The entry.
+        entry: EntryId,
+    },
+}
+
+impl Settled {
+    /// The entry.
+    #[inline]
+    pub fn entry(&self) -> EntryId {
+        match self {
+            Self::Delivered { entry, .. } | Self::Undeletable { entry, .. } | Self::Vanished { entry } => *entry,
+            Self::Failed(failed) => failed.entry,
+        }
+    }
+}
+
+/// An attempt that failed, and what becomes of its entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failed {
+    /// The entry.
+    pub entry: EntryId,
+    /// When it failed.
+    pub at: Timestamp,
+    /// How: of several publishers that failed, the one that decides what becomes of the entry.
+    pub attempt: Attempt,
+    /// How the others failed.
+    pub others: Vec<Attempt>,
+    /// The names of the publishers that have the event already; empty for most.
+    pub delivered_to: Vec<Arc<str>>,
+    /// The entry's history, this attempt included.
+    pub history: History,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What becomes of an entry that was not delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It waits.
+    Retry {
+        /// When it is due.
+        at: Timestamp,
+    },
+    /// It becomes a dead letter.
+    DeadLetter {
+        /// Whether its stream is parked until an operator acts.
+        park: bool,
+    },
+}
+
+/// The right to drain an outbox.
+///
+/// It also keeps which calls are under way, so that the next one to have the lease learns in which calls the host died.
+/// That has to outlive the process, and not the machine.
+pub trait Lease: Send + Sync {
+    /// Notes that the call of this slot is for these entries; none when it has ended.
+    fn mark(&self, slot: usize, positions: &[i64]);
+
+    /// The entries whose calls were under way when the last holder died.
+    fn interrupted(&self) -> Vec<i64>;
+
+    /// Forgets what was under way.
+    fn clear(&self);
+
+    /// Shows what the relay is doing to whoever asks for the status.
+    fn show(&self, state: &RelayState);
+
+    /// Whether this is still the outbox that was leased, in its place.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Replaced`] where it is not.
+    fn check(&self) -> Result<(), StorageError>;
+}
+
+/// Waits for changes of an outbox.
+pub trait Watch: Send {
+    /// Waits until something has changed since the last call, at most for `patience`; says whether it has.
+    fn wait(&mut self, patience: Duration) -> bool;
+}
+
+/// What a relay says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayState {
+    /// Its process.
+    pub pid: u32,
+    /// What it is doing.
+    pub state: RelayCondition,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, in words; empty when all is well.
+    pub reason: String,
+}
+
+/// What a relay is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelayCondition {
+    /// It publishes what there is.
+    Running,
+    /// The publisher is unavailable, and left alone for a while.
+    Paused,
+    /// It cannot read or write the database.
+    Degraded,
+}
+
+impl RelayCondition {
+    /// The state's name, as the status shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Degraded => "degraded",
+        }
+    }
+}
+
+/// What is in an outbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Status {
+    /// Entries that are not delivered yet, those that wait for a retry included.
+    pub pending: u64,
+    /// When the oldest of them was made: in RFC 3339, or else as its row says.
+    pub oldest_created_at: Option<String>,
+    /// Entries that failed, and wait for a retry.
+    pub waiting: u64,
+    /// Entries that were delivered, and that the database refuses to remove: they stay, and are not published again.
+    pub undeletable: u64,
+    /// Why, of one of them.
+    pub undeletable_reason: Option<String>,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// The highest position that was ever given; 0 for none.
+    pub last_position: i64,
+    /// The streams that are held back, and the entry that holds each; at most [`BLOCKED_MAX`].
+    pub blocked_streams: Vec<BlockedStream>,
+    /// How many streams are held back in all.
+    pub blocked_streams_total: u64,
+    /// What the relay says about itself, where one is at work.
+    pub relay: Option<RelayState>,
+    /// Why it is not known whether a relay is at work; none where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relay_unknown: Option<String>,
+}
+
+/// How many blocked streams a [`Status`] names.
+pub const BLOCKED_MAX: usize = 20;
+
+/// A stream that is held back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BlockedStream {
+    /// Its tenant.
+    pub tenant_id: String,
+    /// Its id.
+    pub stream_id: String,
+    /// The entry, or dead letter, that holds it back.
+    pub position: i64,
+    /// `waiting` or `parked`.
+    pub state: &'static str,
+    /// The attempts that were made of that entry.
+    pub attempts: u32,
+    /// When it is due; none for a parked stream.
+    pub retry_at: Option<Timestamp>,
+    /// Why it failed.
+    pub reason: String,
+}

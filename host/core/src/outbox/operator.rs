@@ -1,0 +1,335 @@
+//! What an operator may do with an outbox: see and settle dead letters, and prune what is old.
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::error::StorageError;
+use crate::raw::RawEntry;
+use crate::row::{Column, Field, Row};
+use crate::stream::StreamKey;
+
+/// The most bytes of each part of a dead letter that is one of many: of what is longer, only the length is told.
+pub const LISTED_BYTES_MAX: usize = 64 * 1024;
+
+/// The operator's side of a storage. Every act is put on record in the audit table, in the transaction that does it.
+pub trait Operator {
+    /// The dead letters that are selected, in position order, at most `limit`. Of a part of one that has more than
+    /// [`LISTED_BYTES_MAX`] bytes only the length is told.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError>;
+
+    /// The first dead letter that is selected, whole, as far as a publisher could be given it; none where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn dead_letter(&self, selection: &Selection) -> Result<Option<DeadLetter>, StorageError>;
+
+    /// A dead letter as the entry that it was; none where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn dead_entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError>;
+
+    /// The attempts on record of the entries and dead letters that have, or had, this position, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn attempts(&self, position: i64) -> Result<Vec<AttemptRecord>, StorageError>;
+
+    /// Puts dead letters back into the outbox, at their old places, with the same uuid and no attempts used up; one whose
+    /// place another entry has by now comes behind all others. One that somebody has put back by hand stays as it is.
+    /// Returns the positions of those that were put back.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; [`StorageError::Declined`] where the application's table does not take one of them: then the others
+    /// are put back all the same.
+    fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError>;
+
+    /// Deletes dead letters. Returns the positions of those that were.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn discard_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError>;
+
+    /// Replaces a dead letter's data by `data`, JSON. Returns false where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn edit_dead_letter(&self, position: i64, data: &str, by: &Act) -> Result<bool, StorageError> {
+        self.mend_dead_letter(position, &[(Column::Data, data.into()), (Column::ContentType, Field::Null)], by)
+    }
+
+    /// Replaces columns of a dead letter. Each old value is put on record, but for one that is longer than a publisher
+    /// could be given: of that one the length. Returns false where there is no such dead letter.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; nothing is replaced then. Among them [`StorageError::Declined`] where several dead letters have this
+    /// position.
+    fn mend_dead_letter(&self, position: i64, changes: &[(Column, Field<'_>)], by: &Act) -> Result<bool, StorageError>;
+
+    /// The newest records of the audit table, newest first, at most `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn audit(&self, limit: usize) -> Result<Vec<AuditRecord>, StorageError>;
+
+    /// Deletes, in one short transaction, at most `limit` of each kind of record that is older than `retention` allows;
+    /// with `dry_run` it only counts, all of them. Nothing is left to prune when all numbers are 0.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn prune(&self, retention: &Retention, by: &Act, limit: usize, dry_run: bool) -> Result<Pruned, StorageError>;
+}
+
+/// Who acts, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Act {
+    /// Who: a user's name, or the relay's.
+    pub who: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Which dead letters. Each condition that is set has to hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DeadLetterFilter {
+    /// The event's name; a `*` at its end stands for any rest.
+    pub name: Option<String>,
+    /// The stream's id or name.
+    pub stream: Option<String>,
+    /// The tenant.
+    pub tenant: Option<String>,
+    /// Those that died at this time or later.
+    pub since: Option<Timestamp>,
+    /// A part of the reason or the outcome's name, in upper or lower case.
+    pub reason: Option<String>,
+    /// Those behind this position.
+    pub after: Option<i64>,
+}
+
+/// Dead letters by their positions, or by what they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    /// Those at these positions.
+    Positions(Vec<i64>),
+    /// Those of the events with these uuids, as they are shown.
+    Uuids(Vec<String>),
+    /// All that match.
+    Matching(DeadLetterFilter),
+}
+
+impl Selection {
+    /// All dead letters.
+    pub fn all() -> Self {
+        Self::Matching(DeadLetterFilter::default())
+    }
+}
+
+/// An entry that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeadLetter {
+    /// Its place in the outbox, where a retry puts it back.
+    pub position: i64,
+    /// Its tenant, as far as it can be shown.
+    pub tenant_id: String,
+    /// Its stream's id, as far as it can be shown.
+    pub stream_id: String,
+    /// Its stream's name.
+    pub stream_name: Option<String>,
+    /// Its stream's category.
+    pub category: Option<String>,
+    /// The event's uuid, as far as it can be shown.
+    pub uuid: String,
+    /// The event's type, as far as it can be shown.
+    pub name: String,
+    /// The event's version.
+    pub version: Option<i64>,
+    /// When the event was made, as its row says.
+    pub created_at: String,
+    /// The media type of `data`; none stands for JSON.
+    pub content_type: Option<String>,
+    /// What travels with the event.
+    pub context: String,
+    /// The event's data; what is no text is shown as hex after `0x`.
+    pub data: String,
+    /// How many attempts it had.
+    pub attempts: u32,
+    /// The outcome of the last one.
+    pub outcome: String,
+    /// Its reason.
+    pub reason: String,
+    /// When it died.
+    pub died_at: Timestamp,
+    /// Whether its stream is parked until it is retried or discarded.
+    pub parks_stream: bool,
+    /// The publishers that have the event already: a retry is for the others.
+    pub delivered_to: Vec<String>,
+}
+
+/// How an entry became a dead letter.
+pub struct End {
+    /// How many attempts it had.
+    pub attempts: u32,
+    /// The outcome of the last one.
+    pub outcome: String,
+    /// Its reason.
+    pub reason: String,
+    /// When it died.
+    pub died_at: Timestamp,
+    /// Whether its stream is parked until it is retried or discarded.
+    pub parks_stream: bool,
+    /// The publishers that have the event already.
+    pub delivered_to: Vec<String>,
+}
+
+impl DeadLetter {
+    /// The dead letter with this row.
+    pub fn new(position: i64, row: &Row<'_>, end: End) -> Self {
+        let text = |column| row.shown(column).unwrap_or_default();
+        Self {
+            position,
+            tenant_id: text(Column::TenantId),
+            stream_id: text(Column::StreamId),
+            stream_name: row.shown(Column::StreamName),
+            category: row.shown(Column::Category),
+            uuid: text(Column::Uuid),
+            name: text(Column::Name),
+            version: match row.version {
+                Field::Integer(version) => Some(version),
+                _ => None,
+            },
+            created_at: text(Column::CreatedAt),
+            content_type: row.shown(Column::ContentType),
+            context: text(Column::Context),
+            data: text(Column::Data),
+            attempts: end.attempts,
+            outcome: end.outcome,
+            reason: end.reason,
+            died_at: end.died_at,
+            parks_stream: end.parks_stream && StreamKey::told(&row.tenant_id, &row.stream_id).is_some(),
+            delivered_to: end.delivered_to,
+        }
+    }
+
+    /// The same as one of many.
+    pub fn listed(position: i64, row: Row<'_>, end: End) -> Self {
+        let short = |text: String| if text.len() > LISTED_BYTES_MAX { format!("({} bytes)", text.len()) } else { text };
+        let end = End { outcome: short(end.outcome), reason: short(end.reason), ..end };
+        Self::new(position, &row.within(LISTED_BYTES_MAX), end)
+    }
+}
+
+impl DeadLetterFilter {
+    /// Whether each condition holds for the dead letter with this row. Its columns are compared as they are shown.
+    pub fn matches(&self, position: i64, row: &Row<'_>, end: &End) -> bool {
+        let Self { name, stream, tenant, since, reason, after } = self;
+        let is = |column, expected: &String| row.shown(column).is_some_and(|shown| shown == *expected);
+        let has = |text: &str, part: &String| text.to_lowercase().contains(&part.to_lowercase());
+        let has_name = |name: &String| match name.strip_suffix('*') {
+            Some(start) => row.shown(Column::Name).unwrap_or_default().starts_with(start),
+            None => is(Column::Name, name),
+        };
+        name.as_ref().is_none_or(has_name)
+            && stream.as_ref().is_none_or(|stream| is(Column::StreamId, stream) || is(Column::StreamName, stream))
+            && tenant.as_ref().is_none_or(|tenant| is(Column::TenantId, tenant))
+            && since.is_none_or(|since| end.died_at >= since)
+            && reason.as_ref().is_none_or(|reason| has(&end.reason, reason) || has(&end.outcome, reason))
+            && after.is_none_or(|after| position > after)
+    }
+}
+
+/// An attempt that is on record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AttemptRecord {
+    /// The uuid of the event, as far as it can be shown.
+    pub uuid: String,
+    /// Its number, from 1.
+    pub attempt: u32,
+    /// When it failed.
+    pub at: Timestamp,
+    /// How.
+    pub outcome: String,
+    /// Why.
+    pub reason: String,
+    /// The digest of the module that made it.
+    pub digest: Option<String>,
+    /// The last lines that the guest wrote to its standard error.
+    pub stderr: String,
+    /// Whether it no longer counts: a canary made it that was withdrawn.
+    pub given_back: bool,
+    /// The publisher that made it.
+    pub publisher: Option<String>,
+}
+
+/// An operator's act that is on record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditRecord {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub who: String,
+    /// What: `retry`, `discard`, `edit` or `prune` of dead letters; `deploy`, `rollback` or `remove` of publishers.
+    pub act: String,
+    /// The dead letter that it was done to.
+    pub position: Option<i64>,
+    /// Its event's uuid.
+    pub uuid: Option<String>,
+    /// What else there is to know.
+    pub detail: String,
+}
+
+/// How long records are kept; none stands for ever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Dead letters, with their attempts, from the time they died.
+    pub dead_letters: Option<std::time::Duration>,
+    /// Records of the attempts of entries that are still there.
+    pub attempts: Option<std::time::Duration>,
+    /// Records of operators' acts.
+    pub audit: Option<std::time::Duration>,
+}
+
+/// How many records were pruned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Pruned {
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Attempts of entries.
+    pub attempts: u64,
+    /// Operators' acts.
+    pub audit: u64,
+}
+
+impl Pruned {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.dead_letters + self.attempts + self.audit
+    }
+}
+
+impl std::ops::AddAssign for Pruned {
+    fn add_assign(&mut self, more: Self) {
+        self.dead_letters += more.dead_letters;
+        self.attempts += more.attempts;
+        self.audit += more.audit;
+    }
+}
+
+/// Several dead letters have a position that should name one.
+pub fn ambiguous(found: usize, position: i64) -> StorageError {
+    StorageError::Declined(format!(
+        "{found} dead letters have position {position}, which was given again: retry or discard one of them by its uuid first"
+    ))
+}

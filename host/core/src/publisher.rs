@@ -1,0 +1,106 @@
+//! The seam to what publishes: a native closure and a WebAssembly component are both a [`Publisher`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::outbox::{Registry, StorageError};
+use crate::recorded::Recorded;
+
+pub use crate::attempt::{Attempt, Outcome, PublishError};
+
+/// A future that may be sent to another thread, as [`Publisher`] returns it.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Something that brings one event to its destination.
+///
+/// A closure from `&Recorded` to `Result<(), PublishError>` is a publisher:
+///
+/// ```
+/// use outbox_engine::{PublishError, Publisher, Recorded};
+///
+/// fn check(_publisher: &impl Publisher) {}
+///
+/// check(&|event: &Recorded| match event.wrapped_event.name.as_str() {
+///     "order.placed" => Ok(()),
+///     other => Err(PublishError::rejected(format!("no route for {other}"))),
+/// });
+/// ```
+pub trait Publisher: Send + Sync {
+    /// Publishes one event. Called at least once for each entry, never while a database transaction is open, and for
+    /// one stream never twice at once. A panic counts as a trap.
+    fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt>;
+
+    /// Publishes several events, in the order given, and answers for each, in the same order. Called with two events
+    /// or more and at most [`max_batch`](Self::max_batch).
+    fn publish_batch<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Vec<Attempt>> {
+        Box::pin(async move {
+            let mut attempts = Vec::with_capacity(events.len());
+            for event in events {
+                attempts.push(self.publish(event).await);
+            }
+            attempts
+        })
+    }
+
+    /// How many events [`publish_batch`](Self::publish_batch) takes at once; 1 where a batch gains nothing.
+    fn max_batch(&self) -> usize {
+        1
+    }
+
+    /// Becomes what the registry says that it is to be. A relay that has the lease calls this before the first event, and
+    /// on a thread of its own after each change of the outbox, and when [`Kept::again`] says. It does not wait for what takes
+    /// long. A publisher without versions has nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]: it is called again.
+    fn keep_up(&self, _registry: &dyn Registry, _now: Timestamp) -> Result<Kept, StorageError> {
+        Ok(Kept::default())
+    }
+
+    /// The relay has ended its work: the last call was made.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; it is not called again.
+    fn leave(&self, _registry: &dyn Registry) -> Result<(), StorageError> {
+        Ok(())
+    }
+}
+
+/// What came of [`Publisher::keep_up`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// Whether other versions publish than before: one that was unavailable may be there now.
+    pub swapped: bool,
+    /// Whether something is under way that will change it soon.
+    pub busy: bool,
+    /// Whether every version that is at work publishes, one at least.
+    pub ready: bool,
+    /// How soon it is to be called again, though the outbox has not changed; none where there is no need.
+    pub again: Option<Duration>,
+    /// The canaries that publish no longer.
+    pub withdrawn: Vec<Withdrawn>,
+}
+
+/// A canary that publishes no longer: the attempts that it used up are given back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// The publisher's name.
+    pub publisher: String,
+    /// The sha256 digest of the module, in hex.
+    pub digest: String,
+}
+
+impl<F> Publisher for F
+where
+    F: Fn(&Recorded) -> Result<(), PublishError> + Send + Sync,
+{
+    fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
+        let attempt = Attempt::from(Outcome::from(self(event)));
+        Box::pin(std::future::ready(attempt))
+    }
+}

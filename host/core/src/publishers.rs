@@ -1,0 +1,363 @@
+//! Which publishers an entry goes to.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::column;
+use crate::publisher::Publisher;
+use crate::raw::RawEntry;
+
+/// The most publishers of one outbox.
+pub const PUBLISHERS_MAX: usize = 64;
+
+/// What an outbox publishes with: one publisher for every entry, or several with routes.
+///
+/// ```
+/// use outbox_engine::{JsonSerde, MemoryOutbox, NewEvent, Outbox, Publishers, Recorded, Route, StreamId};
+///
+/// let (webhook, audit) = (|_: &Recorded| Ok(()), |_: &Recorded| Ok(()));
+/// let orders = Route { name: Some("order.*".parse().unwrap()), ..Route::to(["webhook", "audit"]) };
+/// let publishers = Publishers::routed([("webhook", &webhook as _), ("audit", &audit as _)], [orders, Route::to(["audit"])])?;
+///
+/// let outbox = Outbox::new(MemoryOutbox::default(), JsonSerde);
+/// outbox.append(&[NewEvent::json(StreamId::new("order-42"), "order.placed", "{}")])?;
+/// assert_eq!(outbox.run(publishers, None)?.published, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Publishers<'a> {
+    members: Vec<Member<'a>>,
+    /// None where every entry goes to the only one.
+    routes: Option<Vec<(Route, Legs)>>,
+}
+
+#[derive(Clone)]
+struct Member<'a> {
+    /// None where there is only one, which nobody has to name.
+    name: Option<Arc<str>>,
+    publisher: &'a dyn Publisher,
+}
+
+/// Which entries go to which publishers. An entry takes the first route that matches it: all of its patterns do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The event's name; any where there is none.
+    pub name: Option<Pattern>,
+    /// The stream's category. A pattern matches no stream without one.
+    pub category: Option<Pattern>,
+    /// The tenant.
+    pub tenant: Option<Pattern>,
+    /// The publishers, by name: each gets the event, and the entry leaves when each has it.
+    pub publishers: Vec<String>,
+}
+
+/// A text in which `*` stands for anything: `order.*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern(String);
+
+/// Why publishers and routes do not fit together.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRoutes {
+    /// A route names a publisher that there is not.
+    #[error("route {route} names the publisher `{publisher}`, and there is none of that name; there is {known}")]
+    UnknownPublisher {
+        /// The route's number, from 1.
+        route: usize,
+        /// The name.
+        publisher: String,
+        /// The names that there are.
+        known: String,
+    },
+    /// A route that leads nowhere.
+    #[error("route {route} names no publisher")]
+    NoPublisher {
+        /// The route's number, from 1.
+        route: usize,
+    },
+    /// Two publishers have one name.
+    #[error("there are two publishers named `{0}`")]
+    Twice(String),
+    /// More than [`PUBLISHERS_MAX`].
+    #[error("there are {0} publishers, and an outbox may have {PUBLISHERS_MAX}")]
+    TooMany(usize),
+}
+
+/// Some of the publishers of an outbox.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Legs(u64);
+
+impl<'a> Publishers<'a> {
+    /// One publisher, which every entry goes to.
+    pub fn one(publisher: &'a dyn Publisher) -> Self {
+        Self { members: vec![Member { name: None, publisher }], routes: None }
+    }
+
+    /// Several publishers, each with its name, and the routes to them, of which the first that matches is taken. An entry
+    /// that none matches becomes a dead letter: nothing is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidRoutes`].
+    pub fn routed<'n>(
+        publishers: impl IntoIterator<Item = (&'n str, &'a dyn Publisher)>,
+        routes: impl IntoIterator<Item = Route>,
+    ) -> Result<Self, InvalidRoutes> {
+        let mut members: Vec<Member<'a>> = Vec::new();
+        for (name, publisher) in publishers {
+            if members.iter().any(|member| member.name.as_deref() == Some(name)) {
+                return Err(InvalidRoutes::Twice(name.to_owned()));
+            }
+            members.push(Member { name: Some(name.into()), publisher });
+        }
+        if members.len() > PUBLISHERS_MAX {
+            return Err(InvalidRoutes::TooMany(members.len()));
+        }
+        let mut publishers = Self { members, routes: None };
+        let routes = (1..).zip(routes).map(|(number, route)| {
+            let legs = publishers.legs_of(number, &route)?;
+            Ok((route, legs))
+        });
+        publishers.routes = Some(routes.collect::<Result<_, _>>()?);
+        Ok(publishers)
+    }
+
+    fn legs_of(&self, number: usize, route: &Route) -> Result<Legs, InvalidRoutes> {
+        let mut legs = Legs::NONE;
+        for name in &route.publishers {
+            let Some(leg) = self.named(name) else {
+                let known: Vec<&str> = self.members.iter().filter_map(|member| member.name.as_deref()).collect();
+                let (publisher, known) = (name.clone(), known.join(", "));
+                return Err(InvalidRoutes::UnknownPublisher { route: number, publisher, known });
+            };
+            legs = legs | Legs::one(leg);
+        }
+        if legs.is_empty() { Err(InvalidRoutes::NoPublisher { route: number }) } else { Ok(legs) }
+    }
+
+    /// The publishers that this entry goes to; none where no route matches it.
+    pub(crate) fn route(&self, entry: &RawEntry) -> Legs {
+        let Some(routes) = &self.routes else { return Legs::one(0) };
+        let row = entry.row();
+        // What cannot be decoded matches no pattern, and is set aside whatever its route.
+        let text = |decoded: Result<_, String>| decoded.ok().flatten();
+        let (name, category) = (text(column::optional(&row.name)), text(column::optional(&row.category)));
+        let tenant = column::tenant_id(&row.tenant_id).ok();
+        let matches = |route: &Route| {
+            let is = |pattern: &Option<Pattern>, text: Option<&str>| {
+                pattern.as_ref().is_none_or(|pattern| text.is_some_and(|text| pattern.matches(text)))
+            };
+            is(&route.name, name.as_deref())
+                && is(&route.category, category.as_deref())
+                && is(&route.tenant, tenant.as_deref())
+        };
+        routes.iter().find(|(route, _)| matches(route)).map_or(Legs::NONE, |(_, legs)| *legs)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Legs {
+        (0..self.len()).fold(Legs::NONE, |legs, leg| legs | Legs::one(leg))
+    }
+
+    /// All of them, with their numbers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &'a dyn Publisher)> {
+        self.members.iter().map(|member| member.publisher).enumerate()
+    }
+
+    pub(crate) fn publisher(&self, leg: usize) -> Option<&'a dyn Publisher> {
+        self.members.get(leg).map(|member| member.publisher)
+    }
+
+    /// Its name; none where there is only one, which nobody has to name.
+    pub(crate) fn name(&self, leg: usize) -> Option<&Arc<str>> {
+        self.members.get(leg)?.name.as_ref()
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<usize> {
+        self.members.iter().position(|member| member.name.as_deref() == Some(name))
+    }
+
+    /// The names of some of them.
+    pub(crate) fn names(&self, legs: Legs) -> Vec<Arc<str>> {
+        legs.iter().filter_map(|leg| self.name(leg).cloned()).collect()
+    }
+}
+
+impl<'a> From<&'a dyn Publisher> for Publishers<'a> {
+    fn from(publisher: &'a dyn Publisher) -> Self {
+        Self::one(publisher)
+    }
+}
+
+impl<'a, P: Publisher> From<&'a P> for Publishers<'a> {
+    fn from(publisher: &'a P) -> Self {
+        Self::one(publisher)
+    }
+}
+
+impl Route {
+    /// A route that matches every entry.
+    pub fn to<N: Into<String>>(publishers: impl IntoIterator<Item = N>) -> Self {
+        let publishers = publishers.into_iter().map(Into::into).collect();
+        Self { name: None, category: None, tenant: None, publishers }
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("a pattern is empty: leave it out where anything may match".into());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl Pattern {
+    /// Whether the whole text is as the pattern says.
+    pub fn matches(&self, text: &str) -> bool {
+        let Some((first, rest)) = self.0.split_once('*') else { return self.0 == text };
+        let Some(mut text) = text.strip_prefix(first) else { return false };
+        let mut parts = rest.split('*').peekable();
+        while let Some(part) = parts.next() {
+            // The last part has to be at the end; any other as early as it can be.
+            if parts.peek().is_none() {
+                return text.ends_with(part);
+            }
+            let Some(at) = text.find(part) else { return false };
+            text = text.get(at + part.len()..).unwrap_or_default();
+        }
+        true
+    }
+}
+
+impl Legs {
+    pub(crate) const NONE: Self = Self(0);
+
+    pub(crate) fn one(leg: usize) -> Self {
+        Self(1_u64.checked_shl(u32::try_from(leg).unwrap_or(u32::MAX)).unwrap_or(0))
+    }
+
+    pub(crate) fn of_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    pub(crate) fn both(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = usize> {
+        let mut bits = self.0;
+        std::iter::from_fn(move || {
+            let leg = (bits != 0).then(|| bits.trailing_zeros() as usize);
+            bits &= bits.wrapping_sub(1);
+            leg
+        })
+    }
+
+    /// The only one; none where there are several, or none.
+    pub(crate) fn only(self) -> Option<usize> {
+        (self.0.count_ones() == 1).then(|| self.0.trailing_zeros() as usize)
+    }
+}
+
+impl std::ops::BitOr for Legs {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl fmt::Debug for Legs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorded::Recorded;
+    use crate::row::Row;
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        for (pattern, text, expected) in [
+            ("order.placed", "order.placed", true),
+            ("order.placed", "order.placed2", false),
+            ("order.*", "order.placed", true),
+            ("order.*", "order.", true),
+            ("order.*", "orders", false),
+            ("*", "", true),
+            ("*.placed", "order.placed", true),
+            ("*.placed", "order.placed.late", false),
+            ("a*b*c", "abc", true),
+            ("a*b*c", "a--b--b--c", true),
+            ("a*b*c", "acb", false),
+            ("a*a", "a", false),
+            ("**", "x", true),
+            ("ü*", "über", true),
+        ] {
+            assert_eq!(pattern.parse::<Pattern>().unwrap().matches(text), expected, "{pattern} {text}");
+        }
+        assert!("".parse::<Pattern>().is_err());
+    }
+
+    fn entry(name: &str, category: Option<&str>, tenant: Option<&str>) -> RawEntry {
+        let (tenant_id, stream_id, category, name) = (tenant.into(), "s".into(), category.into(), name.into());
+        RawEntry::new(1, &Row { tenant_id, stream_id, category, name, ..Row::default() })
+    }
+
+    #[test]
+    fn the_first_route_that_matches_is_taken() {
+        let nothing = |_: &Recorded| Ok(());
+        let pattern = |text: &str| Some(text.parse().unwrap());
+        let routes = [
+            Route { tenant: pattern("acme"), ..Route::to(["a", "b"]) },
+            Route { name: pattern("order.*"), category: pattern("order"), ..Route::to(["b"]) },
+            Route { tenant: pattern("default"), name: pattern("hello"), ..Route::to(["a"]) },
+        ];
+        let publishers = Publishers::routed([("a", &nothing as _), ("b", &nothing as _)], routes).unwrap();
+        let (a, b) = (Legs::one(0), Legs::one(1));
+        assert_eq!(publishers.route(&entry("x", None, Some("acme"))), a | b);
+        assert_eq!(publishers.route(&entry("order.placed", Some("order"), Some("other"))), b);
+        assert_eq!(publishers.route(&entry("order.placed", None, Some("other"))), Legs::NONE);
+        assert_eq!(publishers.route(&entry("hello", None, None)), a);
+    }
+
+    #[test]
+    fn routes_lead_to_publishers_that_there_are() {
+        let nothing = |_: &Recorded| Ok(());
+        let routed = |names: &[&'static str], to: &[&str]| {
+            let publishers: Vec<_> = names.iter().map(|name| (*name, &nothing as &dyn Publisher)).collect();
+            Publishers::routed(publishers, [Route::to(to.iter().copied())]).map(|_| ()).unwrap_err().to_string()
+        };
+        let unknown = "route 1 names the publisher `c`, and there is none of that name; there is a, b";
+        assert_eq!(routed(&["a", "b"], &["a", "c"]), unknown);
+        assert_eq!(routed(&["a"], &[]), "route 1 names no publisher");
+        assert_eq!(routed(&["a", "a"], &["a"]), "there are two publishers named `a`");
+        assert!(routed(&["a"; 65], &["a"]).contains("two publishers"));
+    }
+}

@@ -1,0 +1,388 @@
+//! The calls: each caller takes a job, decodes its entries and has them published, one after the other.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use async_channel::Receiver as Jobs;
+use crossbeam_channel::Sender;
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use jiff::Timestamp;
+
+use super::answers::{Answers, Called, Finished};
+use super::channels::Message;
+use super::gate::LeftAlone;
+use super::job::{Job, Known, LaneId};
+use crate::attempt::{Attempt, Outcome};
+use crate::outbox::{Lease, StorageError};
+use crate::publisher::Publisher;
+use crate::publishers::{Legs, Publishers};
+use crate::recorded::Recorded;
+use crate::serde::Serde;
+
+/// How many entries a caller may publish before the others of its thread have a turn.
+const TURN: usize = 128;
+/// How many results are told at once, at the most: each telling may have to wake somebody.
+const TELL_MAX: usize = 64;
+/// How many entries a caller takes and marks at once, at the most, up to a job more: after a crash each of them is tried
+/// alone. With a job more, a mark has room for them.
+const TAKE_MAX: usize = 64;
+
+/// What all callers share.
+#[derive(Clone, Copy)]
+pub(super) struct Calls<'a> {
+    pub(super) publishers: &'a Publishers<'a>,
+    pub(super) serde: &'a dyn Serde,
+    pub(super) lease: &'a dyn Lease,
+    pub(super) jobs: &'a Jobs<Job>,
+    /// Closed when the calls under way are to be given up.
+    pub(super) given_up: &'a Jobs<()>,
+    pub(super) left_alone: &'a LeftAlone,
+    pub(super) results: &'a Sender<Message>,
+    pub(super) clock: fn() -> Timestamp,
+}
+
+/// How `callers` callers are spread over threads: the first slot and the number of each. More threads than processors
+/// gain nothing, and one processor is left to the database.
+pub(super) fn shares(callers: usize) -> Vec<(usize, usize)> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let callers = callers.max(1);
+    let threads = callers.min(processors.saturating_sub(1).clamp(1, 8));
+    let share = |thread: usize| callers / threads + usize::from(thread < callers % threads);
+    (0..threads).map(|thread| ((0..thread).map(share).sum(), share(thread))).collect()
+}
+
+/// Runs `callers` callers on this thread, the first of which has the slot `first_slot`, until there are no more jobs.
+pub(super) fn run(calls: Calls<'_>, first_slot: usize, callers: usize) {
+    let called = catch_unwind(AssertUnwindSafe(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let callers = (first_slot..first_slot + callers).map(|slot| Caller::new(calls, slot).run());
+        runtime.block_on(join_all(callers));
+        std::io::Result::Ok(())
+    }));
+    let cause = match called {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.into(),
+        Err(panic) => panic_text(panic.as_ref()).into(),
+    };
+    // Nobody would hear of the jobs that this thread had: the session begins anew.
+    let _ = calls.results.send(Message::Broken(StorageError::Other { doing: "call the publisher", cause }));
+}
+
+/// One caller: what it has taken, and what it has not told yet.
+struct Caller<'a> {
+    calls: Calls<'a>,
+    slot: usize,
+    /// Jobs that are to be begun.
+    taken: VecDeque<Job>,
+    told: Vec<Finished>,
+    /// Whether calls end at once: then several jobs are taken and marked at a time, since a mark costs as much as a call.
+    at_once: bool,
+    /// Whether the mark is of everything that was taken; else of one call.
+    marked_all: bool,
+}
+
+impl<'a> Caller<'a> {
+    fn new(calls: Calls<'a>, slot: usize) -> Self {
+        Self { calls, slot, taken: VecDeque::new(), told: Vec::new(), at_once: false, marked_all: false }
+    }
+
+    async fn run(mut self) {
+        let mut published = 0;
+        while self.take().await {
+            while let Some(job) = self.taken.pop_front() {
+                published += job.claims.len();
+                let finished = self.publish(job).await;
+                self.told.push(finished);
+            }
+            if self.told.len() >= TELL_MAX || published >= TURN {
+                self.tell_all();
+            }
+            if published >= TURN {
+                published = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Takes the next job, or several, and notes that their calls are under way; false when there are no more.
+    async fn take(&mut self) -> bool {
+        let job = match self.calls.jobs.try_recv() {
+            Ok(job) => job,
+            Err(_) => {
+                self.tell_all();
+                let Ok(job) = self.calls.jobs.recv().await else { return false };
+                job
+            }
+        };
+        let mut entries = job.claims.len();
+        self.taken.push_back(job);
+        while self.at_once
+            && entries < TAKE_MAX
+            && let Ok(job) = self.calls.jobs.try_recv()
+        {
+            entries += job.claims.len();
+            self.taken.push_back(job);
+        }
+        self.marked_all = self.at_once && entries > 1;
+        if self.marked_all {
+            let claims = self.taken.iter().flat_map(|job| &job.claims);
+            self.mark(&claims.map(|claim| claim.known.id.position).collect::<Vec<_>>());
+        }
+        true
+    }
+
+    /// Nothing is under way. First of all that is marked: once all is told, another entry may be published alone, and has to
+    /// be seen to be alone.
+    fn tell_all(&mut self) {
+        self.mark(&[]);
+        self.tell();
+    }
+
+    fn mark(&self, positions: &[i64]) {
+        self.calls.lease.mark(self.slot, positions);
+    }
+
+    fn tell(&mut self) {
+        if !self.told.is_empty() {
+            // Nobody listens only where the relay has ended in an error: its entries are still there.
+            let _ = self.calls.results.send(Message::Finished(std::mem::take(&mut self.told)));
+        }
+    }
+
+    async fn publish(&mut self, job: Job) -> Finished {
+        let left_alone = self.calls.left_alone.get();
+        // Once the relay is to stop, nothing new is begun.
+        if job.legs.meets(left_alone) || self.calls.jobs.is_closed() {
+            return job.untried();
+        }
+        let same = |leg: &usize| job.claims.iter().all(|claim| claim.known.legs() == Legs::one(*leg));
+        let only = job.legs.only().filter(|_| job.claims.len() > 1).filter(same);
+        let takes_batches = |publisher: &&dyn Publisher| publisher.max_batch() > 1;
+        let publishers = self.calls.publishers;
+        let finished = match only.and_then(|leg| Some((leg, publishers.publisher(leg).filter(takes_batches)?))) {
+            Some((leg, publisher)) => self.publish_batch(job, leg, publisher).await,
+            None => self.publish_in_turn(job).await,
+        };
+        let failed = finished.calls.iter().filter_map(|called| called.failed.as_deref());
+        for (leg, _) in failed.flat_map(|failed| &failed.unavailable) {
+            self.calls.left_alone.add(*leg);
+        }
+        finished
+    }
+
+    /// Publishes the entries of a job in turn, up to the first that fails.
+    async fn publish_in_turn(&mut self, job: Job) -> Finished {
+        let Calls { publishers, serde, clock, .. } = self.calls;
+        let mut calls = Vec::with_capacity(job.claims.len());
+        let mut claims = job.claims.into_iter();
+        for claim in claims.by_ref() {
+            let (position, known) = (claim.known.id.position, claim.known);
+            let called = match claim.decode(serde) {
+                Ok(event) => {
+                    let under_way = UnderWay { lane: job.lane, positions: &[position], calls: &mut calls };
+                    match known.legs().only().and_then(|leg| Some((leg, publishers.publisher(leg)?))) {
+                        Some((leg, publisher)) => {
+                            let answer = self.call(under_way, async { publisher.publish(&event).await }).await;
+                            self.answered_by_one(known, leg, answer)
+                        }
+                        None => self.publish_to_each(&event, known, under_way).await,
+                    }
+                }
+                Err(undecodable) => known.not_called(undecodable, clock()),
+            };
+            let failed = called.failed.is_some();
+            calls.push(called);
+            if failed || self.calls.jobs.is_closed() {
+                break;
+            }
+        }
+        Finished { lane: job.lane, calls, rest: Some(claims.collect()) }
+    }
+
+    /// Calls each publisher that has not got the event yet. That one fails keeps no other from it.
+    async fn publish_to_each(&mut self, event: &Recorded, known: Known, mut under_way: UnderWay<'_>) -> Called {
+        let Calls { publishers, clock, .. } = self.calls;
+        let (route, legs) = (known.route, known.legs());
+        if legs.is_empty() {
+            // Of those that it was to go to, all have it; or there was none from the start.
+            return if route.is_empty() {
+                known.not_called(unrouted(event), clock())
+            } else {
+                known.delivered(Legs::NONE)
+            };
+        }
+        let mut answers = Answers::default();
+        for leg in legs.iter() {
+            let Some(publisher) = publishers.publisher(leg) else { continue };
+            let answer = self.call(under_way.again(), async { publisher.publish(event).await }).await;
+            let Some(attempt) = answer else {
+                // Whatever was answered before counts for nothing but its deliveries.
+                answers.attempt = None;
+                break;
+            };
+            answers.add(leg, self.named(leg, attempt));
+        }
+        known.called(answers, clock)
+    }
+
+    /// Publishes the entries of a job with one call. An entry that cannot be decoded ends the batch before it.
+    async fn publish_batch(&mut self, job: Job, leg: usize, publisher: &dyn Publisher) -> Finished {
+        let Calls { serde, clock, .. } = self.calls;
+        let mut claims = job.claims.into_iter();
+        let (mut all_known, mut events, mut undecodable) = (Vec::new(), Vec::new(), None);
+        for claim in claims.by_ref().take(publisher.max_batch()) {
+            let known = claim.known;
+            match claim.decode(serde) {
+                Ok(event) => {
+                    all_known.push(known);
+                    events.push(event);
+                }
+                Err(outcome) => {
+                    undecodable = Some(known.not_called(outcome, clock()));
+                    break;
+                }
+            }
+        }
+        let positions: Vec<i64> = all_known.iter().map(|known| known.id.position).collect();
+        let under_way = UnderWay { lane: job.lane, positions: &positions, calls: &mut Vec::new() };
+        let attempts = match events.as_slice() {
+            [] => Some(Vec::new()),
+            [event] => {
+                let attempt = self.call(under_way, async { publisher.publish(event).await }).await;
+                attempt.map(|attempt| vec![attempt])
+            }
+            events => self.call(under_way, async { publisher.publish_batch(events).await }).await,
+        };
+        let mut attempts = attempts.map(Vec::into_iter);
+        let mut calls: Vec<Called> = all_known
+            .into_iter()
+            .map(|known| {
+                let answer = attempts.as_mut().map(|attempts| attempts.next().unwrap_or_else(miscounted));
+                self.answered_by_one(known, leg, answer)
+            })
+            .collect();
+        calls.extend(undecodable);
+        Finished { lane: job.lane, calls, rest: Some(claims.collect()) }
+    }
+
+    /// What the only publisher that was called has answered; none when its call was given up.
+    fn answered_by_one(&self, known: Known, leg: usize, answer: Option<Attempt>) -> Called {
+        match answer {
+            // By far the most common.
+            Some(attempt) if attempt.outcome == Outcome::Delivered => known.delivered(Legs::one(leg)),
+            answer => {
+                let mut answers = Answers::default();
+                answer.into_iter().for_each(|attempt| answers.add(leg, self.named(leg, attempt)));
+                known.called(answers, self.calls.clock)
+            }
+        }
+    }
+
+    /// The attempt with its publisher's name, where publishers have names here.
+    fn named(&self, leg: usize, mut attempt: Attempt) -> Attempt {
+        if attempt.outcome != Outcome::Delivered
+            && let Some(name) = self.calls.publishers.name(leg)
+        {
+            attempt.publisher = Some(name.clone());
+        }
+        attempt
+    }
+
+    /// Marks a call, and awaits what it comes to; none when it is given up. A panic of a native publisher's is an outcome
+    /// like others.
+    async fn call<T: FromPanic>(&mut self, under_way: UnderWay<'_>, call: impl Future<Output = T>) -> Option<T> {
+        if !self.marked_all {
+            self.mark(under_way.positions);
+        }
+        let mut call = std::pin::pin!(AssertUnwindSafe(call).catch_unwind());
+        let done = match call.as_mut().now_or_never() {
+            // Most calls are.
+            Some(done) => {
+                self.at_once = true;
+                Some(done)
+            }
+            None => {
+                self.waits(under_way);
+                let given_up = self.calls.given_up;
+                tokio::select! {
+                    done = call => Some(done),
+                    _ = given_up.recv() => None,
+                }
+            }
+        };
+        done.map(|done| done.unwrap_or_else(|panic| T::from_panic(&panic_text(panic.as_ref()))))
+    }
+
+    /// A call takes long. Whatever was delivered before it is told first: it would be committed, and its lane go on, only
+    /// after the call, and a crash would bring it again. What was taken beside it is given back, for others to take, and
+    /// from now on is not taken for under way.
+    fn waits(&mut self, under_way: UnderWay<'_>) {
+        self.at_once = false;
+        if std::mem::take(&mut self.marked_all) {
+            self.mark(under_way.positions);
+        }
+        if !under_way.calls.is_empty() {
+            let calls = std::mem::take(under_way.calls);
+            self.told.push(Finished { lane: under_way.lane, calls, rest: None });
+        }
+        self.told.extend(self.taken.drain(..).map(Job::untried));
+        self.tell();
+    }
+}
+
+/// A call, and what its job came to before it.
+struct UnderWay<'a> {
+    lane: LaneId,
+    positions: &'a [i64],
+    calls: &'a mut Vec<Called>,
+}
+
+impl UnderWay<'_> {
+    fn again(&mut self) -> UnderWay<'_> {
+        UnderWay { calls: self.calls, ..*self }
+    }
+}
+
+fn unrouted(event: &Recorded) -> Outcome {
+    let quoted = |text: &str| format!("{text:?}");
+    let (name, tenant) = (quoted(&event.wrapped_event.name), quoted(&event.tenant_id));
+    let category = event.stream_id.category.as_deref().map_or_else(|| "none".into(), quoted);
+    Outcome::Unrouted {
+        reason: format!(
+            "no [[route]] matches it: its name is {name}, its category {category}, its tenant {tenant}; add a route, restart \
+             the relay, and retry the dead letter"
+        ),
+    }
+}
+
+trait FromPanic {
+    fn from_panic(text: &str) -> Self;
+}
+
+impl FromPanic for Attempt {
+    fn from_panic(text: &str) -> Self {
+        Outcome::Trapped { reason: format!("the publisher panicked: {text}") }.into()
+    }
+}
+
+/// Empty, so that each event of the batch gets the same.
+impl FromPanic for Vec<Attempt> {
+    fn from_panic(_: &str) -> Self {
+        Vec::new()
+    }
+}
+
+fn miscounted() -> Attempt {
+    Outcome::Trapped { reason: "the publisher gave no answer for this event of a batch".into() }.into()
+}
+
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+}
+
+#[cfg(test)]
+#[path = "caller_tests.rs"]
+mod tests;

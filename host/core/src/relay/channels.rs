@@ -1,0 +1,63 @@
+//! What connects the session with the other stages: their threads, and the channels between them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::acker::{Group, Order, Refused};
+use super::answers::Finished;
+use super::caller;
+use super::job::Job;
+use crate::outbox::{Pruned, StorageError};
+use crate::publisher::Kept;
+use crate::raw::EntryId;
+
+/// What comes in while the relay is at work.
+#[derive(Debug)]
+pub(super) enum Message {
+    Changed,
+    TriedAgain {
+        settled: Vec<EntryId>,
+        refused: Vec<Refused>,
+    },
+    Finished(Vec<Finished>),
+    Committed(Group),
+    NotCommitted(StorageError),
+    GaveUp,
+    Lost(StorageError),
+    Broken(StorageError),
+    Pruned(Result<Pruned, StorageError>),
+    /// What came of keeping this publisher up.
+    Kept(usize, Kept),
+}
+
+/// The session's ends of the channels to the other stages.
+pub(super) struct Channels {
+    pub(super) inbox: Receiver<Message>,
+    pub(super) jobs: async_channel::Sender<Job>,
+    pub(super) taken_back: async_channel::Receiver<Job>,
+    pub(super) orders: Sender<Order>,
+    /// Closed when the calls under way are to be cut off.
+    pub(super) give_up_calls: async_channel::Sender<()>,
+    /// Dropped, like the rest, when commits are to be given up, and watching ended.
+    pub(super) _give_up: Sender<()>,
+}
+
+/// Starts a stage. One that panics ends the session: nobody would do its work.
+pub(super) fn spawn<'scope, 'env>(
+    scope: &'scope thread::Scope<'scope, 'env>,
+    results: &'scope Sender<Message>,
+    part: &'static str,
+    work: impl FnOnce() + Send + 'scope,
+) -> Result<(), StorageError> {
+    let work = move || {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+            let reason = caller::panic_text(panic.as_ref());
+            let _ = results.send(Message::Broken(StorageError::Panicked { part, reason }));
+        }
+    };
+    let spawned = thread::Builder::new().name(part.into()).spawn_scoped(scope, work);
+    let failed = |error| StorageError::Other { doing: "start a thread", cause: Box::new(error) };
+    spawned.map(|_| ()).map_err(failed)
+}

@@ -1,0 +1,107 @@
+//! What is handed to a caller: entries of one lane, and how much that is.
+
+use std::hash::Hasher;
+
+use super::answers::Finished;
+use crate::attempt::Outcome;
+use crate::publishers::Legs;
+use crate::raw::{EntryId, RawEntry};
+use crate::recorded::Recorded;
+use crate::serde::Serde;
+use crate::settlement::History;
+
+/// An entry that is to be published, with what is known of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Claim {
+    pub(super) known: Known,
+    pub(super) entry: RawEntry,
+}
+
+/// What is known of an entry beside its row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Known {
+    pub(super) id: EntryId,
+    pub(super) history: History,
+    /// Whether attempts of it are on record.
+    pub(super) tried_before: bool,
+    /// The publishers that it goes to.
+    pub(super) route: Legs,
+    /// Those of them that have it already.
+    pub(super) delivered: Legs,
+}
+
+impl Known {
+    /// The publishers that are still to be called.
+    pub(super) fn legs(&self) -> Legs {
+        self.route.without(self.delivered)
+    }
+}
+
+impl Claim {
+    pub(super) fn decode(self, serde: &dyn Serde) -> Result<Recorded, Outcome> {
+        self.entry.decode(self.known.history.attempts.saturating_add(1), serde).map_err(Outcome::from)
+    }
+}
+
+/// Entries of one lane, to be published one after the other.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Job {
+    pub(super) lane: LaneId,
+    pub(super) claims: Vec<Claim>,
+    /// The publishers that it calls.
+    pub(super) legs: Legs,
+}
+
+impl Job {
+    pub(super) fn untried(self) -> Finished {
+        Finished { lane: self.lane, calls: Vec::new(), rest: Some(self.claims) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct LaneId(pub(super) u64);
+
+/// How much was read, and is not published yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) entries: usize,
+    pub(super) bytes: usize,
+}
+
+impl Load {
+    pub(super) fn add(&mut self, claim: &Claim) {
+        self.entries += 1;
+        self.bytes += claim.entry.bytes();
+    }
+
+    pub(super) fn of<'a>(claims: impl IntoIterator<Item = &'a Claim>) -> Self {
+        claims.into_iter().fold(Self::default(), |mut load, claim| {
+            load.add(claim);
+            load
+        })
+    }
+
+    pub(super) fn remove(&mut self, other: Self) {
+        self.entries -= other.entries;
+        self.bytes -= other.bytes;
+    }
+}
+
+/// The ids are hashes already, or numbers: one multiplication spreads them.
+#[derive(Default)]
+pub(super) struct LaneHasher(u64);
+
+impl Hasher for LaneHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}

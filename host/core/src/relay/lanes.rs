@@ -1,0 +1,471 @@
+//! The order of things: which entry may be published next, and which has to wait for another.
+//!
+//! Each stream is a lane. Of a lane at most one job is under way at a time, and nothing behind an entry that waits for
+//! its retry. An entry that may not go yet is not kept in memory: the reader passes over it, the lane remembers from
+//! where on, and once nothing of the lane is under way the reader goes back there. Which entries are under way is known
+//! one by one: whatever else appears in the outbox is new, wherever its position lies, and is read.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::hash::BuildHasherDefault;
+use std::time::Instant;
+
+use self::lane::{Lane, Waiting};
+pub(super) use self::reconcile::{HeldBy, HeldEntry};
+use super::gate::Doors;
+use super::job::{Claim, Job, Known, LaneHasher, LaneId, Load};
+use super::options::Ordering;
+use crate::publishers::{Legs, PUBLISHERS_MAX};
+use crate::raw::{EntryId, RawEntry};
+use crate::settlement::History;
+use crate::stream::StreamKey;
+
+mod lane;
+mod reconcile;
+
+/// The most entries that are handed over at once.
+const JOB_MAX: usize = 64;
+
+/// All lanes that something is known of.
+pub(super) struct Lanes {
+    ordering: Ordering,
+    lanes: HashMap<LaneId, Lane, BuildHasherDefault<LaneHasher>>,
+    ready: VecDeque<LaneId>,
+    /// Lanes whose next entry is to be published with nothing beside it.
+    ready_alone: VecDeque<LaneId>,
+    timers: BinaryHeap<Reverse<(Instant, i64, LaneId)>>,
+    /// Lanes that wait for a publisher, with those that their next entry goes to.
+    at_doors: Vec<(LaneId, Legs)>,
+    /// How many jobs are under way for each publisher.
+    running_for: [u16; PUBLISHERS_MAX],
+    /// Lanes with waiting entries, of which entries are wanted that were not pushed yet.
+    coming: Vec<LaneId>,
+    /// Where the reader has to go back to.
+    rewind: Option<i64>,
+    /// The entries that were read and whose settlement is not committed.
+    in_flight: HashSet<EntryId, BuildHasherDefault<LaneHasher>>,
+    /// Entries that are done with, and that the storage refuses to settle: they stay, and are not read again.
+    unsettled: HashSet<EntryId, BuildHasherDefault<LaneHasher>>,
+    in_memory: Load,
+    running: usize,
+    running_alone: bool,
+    unacked: usize,
+}
+
+impl Lanes {
+    pub(super) fn new(ordering: Ordering) -> Self {
+        Self {
+            ordering,
+            lanes: HashMap::default(),
+            ready: VecDeque::new(),
+            ready_alone: VecDeque::new(),
+            timers: BinaryHeap::new(),
+            at_doors: Vec::new(),
+            running_for: [0; PUBLISHERS_MAX],
+            coming: Vec::new(),
+            rewind: None,
+            in_flight: HashSet::default(),
+            unsettled: HashSet::default(),
+            in_memory: Load::default(),
+            running: 0,
+            running_alone: false,
+            unacked: 0,
+        }
+    }
+
+    // --- what holds entries back, known from the start ----------------------------------------------------------
+
+    /// An entry waits until `due`.
+    pub(super) fn hold(&mut self, stream: StreamKey, entry: EntryId, due: Instant, history: History, delivered: Legs) {
+        let (id, alone) = (self.id(stream, entry.position), history.host_deaths > 0);
+        let waiting = Waiting { uuid_hash: entry.uuid_hash, due, history, delivered, on_record: true, alone };
+        let is_behind_one_alone = self.lanes.get(&id).is_some_and(|lane| lane.waits_alone_before(entry.position));
+        if alone || is_behind_one_alone {
+            self.wait_in_turn(id, entry.position, waiting)
+        } else {
+            self.wait(id, entry.position, waiting)
+        }
+    }
+
+    /// The host may have died of this entry: it is tried with nothing beside it.
+    pub(super) fn suspect(&mut self, stream: StreamKey, entry: EntryId, now: Instant) {
+        let id = self.id(stream, entry.position);
+        let known = self.lanes.get(&id).and_then(|lane| lane.waiting_as(entry));
+        let (history, delivered, uuid_hash) = (History::default(), Legs::NONE, entry.uuid_hash);
+        let new = Waiting { uuid_hash, due: now, history, delivered, on_record: false, alone: true };
+        self.wait_in_turn(id, entry.position, Waiting { alone: true, ..known.unwrap_or(new) });
+    }
+
+    /// When the host died in an entry's call, those before it in its stream were delivered, and maybe never removed. They
+    /// come again, and before it: it holds its lane from where the reader meets it.
+    fn wait_in_turn(&mut self, id: LaneId, position: i64, waiting: Waiting) {
+        let lane = self.lanes.entry(id).or_default();
+        lane.waiting.insert(position, waiting);
+        // One behind it that waits too has its turn after it.
+        lane.held_by = lane.held_by.filter(|holder| *holder < position);
+    }
+
+    /// The lane is held by the first of its waiting entries; another one is met again behind it.
+    fn wait(&mut self, id: LaneId, position: i64, waiting: Waiting) {
+        self.timers.push(Reverse((waiting.due, position, id)));
+        let lane = self.lanes.entry(id).or_default();
+        lane.waiting.insert(position, waiting);
+        let holder = lane.held_by.map_or(position, |holder| holder.min(position));
+        if let Some(other) = [lane.held_by, Some(position)].into_iter().flatten().find(|other| *other != holder) {
+            lane.miss(other);
+        }
+        lane.held_by = Some(holder);
+    }
+
+    // --- reading -----------------------------------------------------------------------------------------------
+
+    /// Waiting entries whose time has come, at most `max`: they are to be read by their positions. One whose failure is
+    /// not committed yet has its turn when it is.
+    pub(super) fn due(&mut self, now: Instant, max: usize) -> Vec<(LaneId, EntryId)> {
+        let mut due = Vec::new();
+        while due.len() < max
+            && let Some(Reverse((at, position, id))) = self.timers.peek().copied()
+            && at <= now
+        {
+            self.timers.pop();
+            let Some(lane) = self.lanes.get(&id) else { continue };
+            let Some(waiting) = lane.waiting.get(&position).filter(|waiting| waiting.due == at) else { continue };
+            let entry = EntryId { position, uuid_hash: waiting.uuid_hash };
+            let holds = lane.held_by == Some(position) && lane.queue.is_empty() && lane.is_free();
+            if holds && !self.in_flight.contains(&entry) && !due.contains(&(id, entry)) {
+                due.push((id, entry));
+            }
+        }
+        due
+    }
+
+    /// When the next waiting entry is due.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.timers.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// A waiting entry is no longer there; another one may have its position.
+    pub(super) fn vanished(&mut self, id: LaneId, entry: EntryId) {
+        self.no_longer_waiting(id, entry);
+        if let Some(lane) = self.lanes.get_mut(&id) {
+            lane.miss(entry.position);
+        }
+        self.retire(id);
+    }
+
+    /// Whether the reader should read this entry, or pass over it for now.
+    pub(super) fn wants(&mut self, entry: EntryId, stream: StreamKey, now: Instant) -> bool {
+        if self.in_flight.contains(&entry) || self.unsettled.contains(&entry) {
+            return false;
+        }
+        let (id, position) = (self.id(stream, entry.position), entry.position);
+        let Some(lane) = self.lanes.get_mut(&id) else {
+            return true;
+        };
+        lane.forget_predecessor(entry);
+        if lane.held_by == Some(position) {
+            return false;
+        }
+        if lane.parked || lane.at_door || lane.held_by.is_some() || lane.missed_from.is_some() {
+            lane.miss(position);
+            return false;
+        }
+        match lane.waiting.get(&position).copied() {
+            Some(waiting) if waiting.alone || waiting.due > now => {
+                if lane.is_active() {
+                    // It holds its lane once the entries before it have gone.
+                    lane.miss(position);
+                } else {
+                    lane.held_by = Some(position);
+                    self.timers.push(Reverse((waiting.due, position, id)));
+                }
+                false
+            }
+            _ => {
+                if !lane.waiting.is_empty() && !std::mem::replace(&mut lane.coming, true) {
+                    self.coming.push(id);
+                }
+                true
+            }
+        }
+    }
+
+    /// The wanted entries of a page were pushed, or could not be read.
+    pub(super) fn page_ended(&mut self) {
+        for id in std::mem::take(&mut self.coming) {
+            if let Some(lane) = self.lanes.get_mut(&id) {
+                lane.coming = false;
+            }
+            self.retire(id);
+        }
+    }
+
+    /// An entry that was read, because it was wanted or is due. One that has appeared before others of its stream goes
+    /// before those of them that are not under way.
+    pub(super) fn push(&mut self, entry: RawEntry, route: Legs) {
+        let (id, entry_id) = (self.id(entry.stream_key(), entry.position), entry.id());
+        let lane = self.lanes.entry(id).or_default();
+        let waiting = lane.waiting_as(entry_id);
+        let known = Known {
+            id: entry_id,
+            history: waiting.map_or(History::default(), |waiting| waiting.history),
+            tried_before: waiting.is_some_and(|waiting| waiting.on_record),
+            route,
+            delivered: waiting.map_or(Legs::NONE, |waiting| waiting.delivered),
+        };
+        let claim = Claim { known, entry };
+        self.in_memory.add(&claim);
+        self.in_flight.insert(entry_id);
+        let earlier = lane.queue.iter().rposition(|queued| queued.known.id.position < entry_id.position);
+        lane.queue.insert(earlier.map_or(0, |earlier| earlier + 1), claim);
+        if lane.queue.len() == 1 && !lane.running {
+            let alone = waiting.is_some_and(|waiting| waiting.alone);
+            if alone { &mut self.ready_alone } else { &mut self.ready }.push_back(id);
+        }
+    }
+
+    /// Where the reader has to go back to, once.
+    pub(super) fn take_rewind(&mut self) -> Option<i64> {
+        self.rewind.take()
+    }
+
+    // --- publishing --------------------------------------------------------------------------------------------
+
+    /// The next job, if one may start now. A lane whose next entry goes to a publisher that may not be called waits at its
+    /// door, and what was read of it is let go: a queue of it would keep the others from being read.
+    pub(super) fn next_job(&mut self, doors: Doors) -> Option<Job> {
+        while let Some(id) = self.ready_alone.front().copied()
+            && self.waits_at_door(id, doors.shut)
+        {
+            self.ready_alone.pop_front();
+        }
+        if self.running_alone || (self.running > 0 && !self.ready_alone.is_empty()) {
+            return None;
+        }
+        let alone = self.ready_alone.pop_front();
+        self.running_alone = alone.is_some();
+        let id = match alone {
+            Some(id) => id,
+            None => loop {
+                let id = self.ready.pop_front()?;
+                if !self.waits_at_door(id, doors.shut) {
+                    break id;
+                }
+            },
+        };
+        let lane = self.lanes.get_mut(&id)?;
+        let first = lane.queue.front()?.known.legs();
+        let may_go = |claim: &Claim| !claim.known.legs().meets(doors.shut | doors.probed);
+        let entries = match first.meets(doors.probed) {
+            true => 1,
+            false => lane.queue.iter().take(JOB_MAX).take_while(|claim| may_go(claim)).count(),
+        };
+        let claims: Vec<Claim> = lane.queue.drain(..entries).collect();
+        let legs = claims.iter().fold(Legs::NONE, |legs, claim| legs | claim.known.legs());
+        (lane.running, lane.load, lane.legs) = (true, Load::of(&claims), legs);
+        self.running += 1;
+        self.count_running(legs, 1);
+        Some(Job { lane: id, claims, legs })
+    }
+
+    /// Whether the lane's next entry goes to one of these publishers; then it waits from now on.
+    fn waits_at_door(&mut self, id: LaneId, shut: Legs) -> bool {
+        let Some(lane) = self.lanes.get_mut(&id) else { return false };
+        let Some(next) = lane.queue.front().filter(|next| next.known.legs().meets(shut)) else { return false };
+        let (position, legs) = (next.known.id.position, next.known.legs());
+        lane.at_door = true;
+        if lane.held_by != Some(position) {
+            lane.miss(position);
+        }
+        let queue = std::mem::take(&mut lane.queue);
+        self.at_doors.push((id, legs));
+        self.drop_unread(&queue);
+        true
+    }
+
+    /// What was read of a lane is let go, to be read again.
+    fn drop_unread(&mut self, queue: &VecDeque<Claim>) {
+        self.in_memory.remove(Load::of(queue));
+        queue.iter().for_each(|claim| _ = self.in_flight.remove(&claim.known.id));
+    }
+
+    /// Lanes that need not wait for a publisher any longer are read again; of those whose publisher is to be probed, the
+    /// first.
+    pub(super) fn open(&mut self, doors: Doors) {
+        let mut probed = Legs::NONE;
+        let mut opened = Vec::new();
+        self.at_doors.retain(|(id, legs)| {
+            let waits = legs.meets(doors.shut) || legs.both(doors.probed).meets(probed);
+            if !waits {
+                probed = probed | legs.both(doors.probed);
+                opened.push(*id);
+            }
+            waits
+        });
+        for id in opened {
+            let Some(lane) = self.lanes.get_mut(&id) else { continue };
+            lane.at_door = false;
+            if let Some((position, waiting)) = lane.held_by.and_then(|held| Some((held, lane.waiting.get(&held)?))) {
+                self.timers.push(Reverse((waiting.due, position, id)));
+            }
+            self.retire(id);
+        }
+    }
+
+    /// Whether a job is under way that calls this publisher.
+    pub(super) fn is_running_for(&self, leg: usize) -> bool {
+        self.running_for.get(leg).is_some_and(|running| *running > 0)
+    }
+
+    fn count_running(&mut self, legs: Legs, change: i16) {
+        for leg in legs.iter() {
+            if let Some(running) = self.running_for.get_mut(leg) {
+                *running = running.saturating_add_signed(change);
+            }
+        }
+    }
+
+    /// An entry of a running job was settled: its commit is awaited.
+    pub(super) fn settled(&mut self, id: LaneId, entry: EntryId) {
+        self.unacked += 1;
+        self.lanes.entry(id).or_default().unacked += 1;
+        self.no_longer_waiting(id, entry);
+    }
+
+    /// An entry of a running job was settled, and waits until `due`.
+    pub(super) fn failed(&mut self, id: LaneId, entry: EntryId, due: Instant, history: History, delivered: Legs) {
+        self.settled(id, entry);
+        let (alone, uuid_hash) = (history.host_deaths > 0, entry.uuid_hash);
+        self.wait(id, entry.position, Waiting { uuid_hash, due, history, delivered, on_record: true, alone });
+    }
+
+    /// An entry of a running job was settled as a dead letter that parks its stream.
+    pub(super) fn parked(&mut self, id: LaneId) {
+        if self.ordering == Ordering::Stream {
+            self.lanes.entry(id).or_default().parked = true;
+        }
+    }
+
+    /// An entry of a running job was not tried after all: it will be read again.
+    pub(super) fn released(&mut self, id: LaneId, entry: EntryId) {
+        self.in_flight.remove(&entry);
+        let lane = self.lanes.entry(id).or_default();
+        match lane.waiting_as(entry) {
+            Some(waiting) if lane.held_by == Some(entry.position) => {
+                self.timers.push(Reverse((waiting.due, entry.position, id)));
+            }
+            _ => lane.miss(entry.position),
+        }
+    }
+
+    /// A job has ended. `rest` are those of its claims that were not tried.
+    pub(super) fn finished(&mut self, id: LaneId, rest: Vec<Claim>) {
+        self.running -= 1;
+        self.running_alone = false;
+        let lane = self.lanes.entry(id).or_default();
+        lane.running = false;
+        let legs = std::mem::take(&mut lane.legs);
+        self.in_memory.remove(std::mem::take(&mut lane.load));
+        for claim in rest.into_iter().rev() {
+            self.in_memory.add(&claim);
+            lane.queue.push_front(claim);
+        }
+        if let Some(next) = lane.queue.front().map(|claim| claim.known.id.position) {
+            if lane.parked || lane.held_by.is_some() || lane.missed_from.is_some_and(|from| from < next) {
+                // They have to wait for another, and are read again when it has gone.
+                lane.miss(next);
+                let queue = std::mem::take(&mut lane.queue);
+                self.drop_unread(&queue);
+            } else {
+                self.ready.push_back(id);
+            }
+        }
+        self.count_running(legs, -1);
+        self.retire(id);
+    }
+
+    /// A settled entry's commit is done.
+    pub(super) fn committed(&mut self, id: LaneId, entry: EntryId) {
+        self.unacked -= 1;
+        self.in_flight.remove(&entry);
+        let lane = self.lanes.entry(id).or_default();
+        lane.unacked -= 1;
+        if let Some(waiting) = lane.waiting_as(entry).filter(|_| lane.held_by == Some(entry.position)) {
+            self.timers.push(Reverse((waiting.due, entry.position, id)));
+        }
+        self.retire(id);
+    }
+
+    /// This entry is done with, and the storage refuses to settle it: it stays where it is, and is not read again.
+    pub(super) fn keep_unsettled(&mut self, entry: EntryId) {
+        self.unsettled.insert(entry);
+    }
+
+    /// Whether this entry is done with, and stays.
+    pub(super) fn is_unsettled(&self, entry: EntryId) -> bool {
+        self.unsettled.contains(&entry)
+    }
+
+    /// This entry has been settled after all.
+    pub(super) fn no_longer_unsettled(&mut self, entry: EntryId) {
+        self.unsettled.remove(&entry);
+    }
+
+    fn no_longer_waiting(&mut self, id: LaneId, entry: EntryId) {
+        if let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.waiting_as(entry).is_some()) {
+            lane.waiting.remove(&entry.position);
+            if lane.held_by == Some(entry.position) {
+                lane.held_by = None;
+            }
+        }
+    }
+
+    /// When nothing of a lane is under way, and nothing holds it, the reader goes back to what it passed over; the lane
+    /// is forgotten, unless some entry of it waits.
+    fn retire(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| !lane.is_active()) else { return };
+        if lane.parked || lane.at_door || lane.held_by.is_some() {
+            return;
+        }
+        if let Some(from) = lane.missed_from.take() {
+            self.rewind = Some(self.rewind.map_or(from, |rewind| rewind.min(from)));
+        }
+        if lane.waiting.is_empty() {
+            self.lanes.remove(&id);
+        }
+    }
+
+    // --- how much there is -------------------------------------------------------------------------------------
+
+    /// What was read, and is not published yet.
+    pub(super) fn in_memory(&self) -> Load {
+        self.in_memory
+    }
+
+    /// How many jobs are under way.
+    pub(super) fn running(&self) -> usize {
+        self.running
+    }
+
+    /// How many entries are settled, and their commit is awaited.
+    pub(super) fn unacked(&self) -> usize {
+        self.unacked
+    }
+
+    /// Whether nothing is known of any lane.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// With no order, each entry is a lane of its own.
+    fn id(&self, stream: StreamKey, position: i64) -> LaneId {
+        match self.ordering {
+            Ordering::Stream => LaneId(stream.0),
+            Ordering::None => LaneId(position.cast_unsigned()),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "lanes_tests.rs"]
+mod tests;

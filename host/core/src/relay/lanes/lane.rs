@@ -1,0 +1,74 @@
+//! One lane: what of it is queued, under way, passed over and held.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use crate::publishers::Legs;
+use crate::raw::EntryId;
+use crate::relay::job::{Claim, Load};
+use crate::settlement::History;
+
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    pub(super) queue: VecDeque<Claim>,
+    /// Entries of it are wanted, and were not pushed yet.
+    pub(super) coming: bool,
+    pub(super) running: bool,
+    /// What its running job has taken.
+    pub(super) load: Load,
+    /// The publishers that its running job calls.
+    pub(super) legs: Legs,
+    /// Its next entry waits for a publisher.
+    pub(super) at_door: bool,
+    /// Settled entries whose commit is awaited.
+    pub(super) unacked: usize,
+    /// A dead letter holds it.
+    pub(super) parked: bool,
+    /// The waiting entry that holds it; only this one is read, by its position, and goes without company.
+    pub(super) held_by: Option<i64>,
+    /// Its waiting entries.
+    pub(super) waiting: BTreeMap<i64, Waiting>,
+    /// The first entry that was passed over.
+    pub(super) missed_from: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) uuid_hash: u64,
+    pub(super) due: Instant,
+    pub(super) history: History,
+    pub(super) delivered: Legs,
+    pub(super) on_record: bool,
+    pub(super) alone: bool,
+}
+
+impl Lane {
+    pub(super) fn is_active(&self) -> bool {
+        self.running || self.unacked > 0 || !self.queue.is_empty() || self.coming
+    }
+
+    /// What is known of this entry, if it waits.
+    pub(super) fn waiting_as(&self, entry: EntryId) -> Option<Waiting> {
+        self.waiting.get(&entry.position).filter(|waiting| waiting.uuid_hash == entry.uuid_hash).copied()
+    }
+
+    /// What waited at this entry's position was another entry, and is no longer there.
+    pub(super) fn forget_predecessor(&mut self, entry: EntryId) {
+        if self.waiting.contains_key(&entry.position) && self.waiting_as(entry).is_none() {
+            self.waiting.remove(&entry.position);
+            self.held_by = self.held_by.filter(|holder| *holder != entry.position);
+        }
+    }
+
+    pub(super) fn waits_alone_before(&self, position: i64) -> bool {
+        self.waiting.range(..position).any(|(_, waiting)| waiting.alone)
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        !self.running && !self.parked && !self.at_door
+    }
+
+    pub(super) fn miss(&mut self, position: i64) {
+        self.missed_from = Some(self.missed_from.map_or(position, |from| from.min(position)));
+    }
+}

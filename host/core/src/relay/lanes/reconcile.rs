@@ -1,0 +1,110 @@
+//! What the storage holds back, taken in again while the relay works: after an operator's act, and from time to time, since
+//! others may change the tables too.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use super::{LaneId, Lanes, Ordering};
+use crate::publishers::Legs;
+use crate::raw::EntryId;
+use crate::settlement::History;
+use crate::stream::StreamKey;
+
+/// An entry that is held back, or that holds its stream back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::relay) struct HeldEntry {
+    pub(in crate::relay) stream: StreamKey,
+    pub(in crate::relay) entry: EntryId,
+    pub(in crate::relay) hold: HeldBy,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::relay) enum HeldBy {
+    Waiting { due: Instant, history: History, delivered: Legs },
+    Parked,
+    Delivered,
+}
+
+/// What came of taking it in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::relay) struct Reconciled {
+    /// How many entries and streams are held, or are not, as they were not before.
+    pub(in crate::relay) changes: usize,
+    /// Whether some stream was too busy for its change to be taken in.
+    pub(in crate::relay) again: bool,
+}
+
+impl Lanes {
+    /// Takes in what the storage holds back now. Whatever is under way stays as it is: its commit will say the same, or
+    /// better. With `anew` the time that each entry is due is taken from the storage too; else that of an entry that waits
+    /// already stays, since it was measured by a clock that does not jump.
+    pub(in crate::relay) fn reconcile(&mut self, held: &[HeldEntry], anew: bool) -> Reconciled {
+        let mut reconciled = self.release(held);
+        for HeldEntry { stream, entry, hold } in held {
+            match *hold {
+                HeldBy::Waiting { due, history, delivered } => {
+                    let waits = (*stream, *entry, due, history, delivered);
+                    reconciled.changes += usize::from(self.hold_again(waits, anew));
+                }
+                HeldBy::Parked if self.ordering == Ordering::Stream => {
+                    let lane = self.lanes.entry(LaneId(stream.0)).or_default();
+                    reconciled.changes += usize::from(!std::mem::replace(&mut lane.parked, true));
+                }
+                HeldBy::Parked => {}
+                HeldBy::Delivered => reconciled.changes += usize::from(self.unsettled.insert(*entry)),
+            }
+        }
+        reconciled
+    }
+
+    /// Lets go what the storage no longer holds.
+    fn release(&mut self, held: &[HeldEntry]) -> Reconciled {
+        let waiting: HashSet<EntryId> =
+            (held.iter()).filter(|held| matches!(held.hold, HeldBy::Waiting { .. })).map(|held| held.entry).collect();
+        let parked: HashSet<StreamKey> =
+            held.iter().filter(|held| held.hold == HeldBy::Parked).map(|held| held.stream).collect();
+        let (mut reconciled, mut released) = (Reconciled::default(), Vec::new());
+        for (id, lane) in &mut self.lanes {
+            if lane.parked && !parked.contains(&StreamKey(id.0)) {
+                let is_busy = lane.running || lane.unacked > 0;
+                lane.parked = is_busy;
+                reconciled.again |= is_busy;
+                reconciled.changes += usize::from(!is_busy);
+                released.push(*id);
+            }
+            let is_gone = |position: i64, waits: &super::Waiting| {
+                let entry = EntryId { position, uuid_hash: waits.uuid_hash };
+                waits.on_record && !waiting.contains(&entry) && !self.in_flight.contains(&entry)
+            };
+            let gone: Vec<i64> =
+                lane.waiting.iter().filter(|(at, waits)| is_gone(**at, waits)).map(|(at, _)| *at).collect();
+            for position in gone {
+                lane.waiting.remove(&position);
+                lane.held_by = lane.held_by.filter(|holder| *holder != position);
+                lane.miss(position);
+                reconciled.changes += 1;
+                released.push(*id);
+            }
+        }
+        released.into_iter().for_each(|id| self.retire(id));
+        reconciled
+    }
+
+    /// Holds an entry as the storage does. Returns whether it was not held so before.
+    fn hold_again(&mut self, waits: (StreamKey, EntryId, Instant, History, Legs), anew: bool) -> bool {
+        let (stream, entry, due, history, delivered) = waits;
+        let id = self.id(stream, entry.position);
+        let known = self.lanes.get(&id).and_then(|lane| lane.waiting_as(entry));
+        let is_known = known.is_some_and(|known| known.history == history);
+        if self.in_flight.contains(&entry) || (is_known && !anew) {
+            return false;
+        }
+        let was_alone = known.is_some_and(|known| known.alone);
+        self.no_longer_waiting(id, entry);
+        self.hold(stream, entry, due, history, delivered);
+        if let Some(waiting) = self.lanes.get_mut(&id).and_then(|lane| lane.waiting.get_mut(&entry.position)) {
+            waiting.alone |= was_alone;
+        }
+        !is_known
+    }
+}

@@ -1,0 +1,109 @@
+//! What a session begins with: what the last host was doing when it died, and what waits from earlier times.
+
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::Session;
+use super::lanes::{HeldBy, HeldEntry};
+use super::settle::fate;
+use crate::attempt::{Attempt, Outcome};
+use crate::outbox::{Failed, Held, Hold, PageBounds, Settled, StorageError};
+use crate::publishers::Legs;
+use crate::raw::RawEntry;
+use crate::settlement::settle;
+use crate::text::shown;
+
+const ONE: PageBounds = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_at_max: 1 };
+
+impl Session<'_> {
+    /// Finds out whether the last host died in a call.
+    ///
+    /// If it died in a single one, that counts as an attempt of its entry: if it was the event that killed it, it will be
+    /// set aside when that has happened often enough. If there were several, any of them may have done it, or none: each
+    /// is tried with nothing beside it, so that the next death, if there is one, tells which.
+    pub(super) fn begin(&mut self, now: Instant) -> Result<(), StorageError> {
+        let mut entries = Vec::new();
+        for position in self.lease.interrupted() {
+            entries.extend(self.entry(position)?);
+        }
+        if let [entry] = entries.as_slice() {
+            self.host_died_of(entry)?;
+        }
+        self.lease.clear();
+        self.load_holds(now)?;
+        if entries.len() > 1 {
+            tracing::warn!(
+                "the last relay died with {} calls under way: trying their entries alone",
+                shown(entries.len())
+            );
+            entries.iter().for_each(|entry| self.lanes.suspect(entry.stream_key(), entry.id(), now));
+        }
+        Ok(())
+    }
+
+    fn entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError> {
+        let page = self.parts.strategy.entries(position..=position, ONE, &mut |_, _| true)?;
+        Ok(page.entries.into_iter().next())
+    }
+
+    fn host_died_of(&mut self, entry: &RawEntry) -> Result<(), StorageError> {
+        let held = self.parts.strategy.held()?.into_iter().find(|held| held.entry == entry.id());
+        let history = held.as_ref().and_then(|held| match held.hold {
+            Hold::Waiting { history, .. } => Some(history),
+            Hold::Parked | Hold::Delivered => None,
+        });
+        let delivered_to = held.map_or_else(Vec::new, |held| held.delivered_to);
+        let delivered_to = delivered_to.into_iter().map(Into::into).collect();
+        let reason = "the relay's process died while it was publishing this event, and no other".to_owned();
+        let attempt = Attempt::from(Outcome::HostDied { reason });
+        let at = (self.parts.clock)();
+        let options = self.parts.options;
+        let history = history.unwrap_or_default();
+        let settlement = settle(history, &attempt.outcome, &options.policy, (self.parts.random)());
+        let Some((fate, history)) = fate(settlement, at, options.on_dead_letter) else { return Ok(()) };
+        self.note_failure(entry.position, history.attempts, &attempt, fate.into());
+        let (entry, others) = (entry.id(), Vec::new());
+        let failed = Failed { entry, at, attempt, others, delivered_to, history, fate };
+        self.parts.strategy.settle(&[Settled::Failed(Box::new(failed))])?;
+        self.parts.strategy.sync()
+    }
+
+    /// Reads what is held back, for the first time.
+    fn load_holds(&mut self, now: Instant) -> Result<(), StorageError> {
+        self.generation = self.parts.strategy.generation()?;
+        let held = self.held(now)?;
+        self.lanes.reconcile(&held, true);
+        Ok(())
+    }
+
+    /// What is held back, as the storage says. What it could not remove is to be tried again.
+    pub(super) fn held(&mut self, now: Instant) -> Result<Vec<HeldEntry>, StorageError> {
+        let wall_clock = (self.parts.clock)();
+        let held = self.parts.strategy.held()?.into_iter().map(|Held { stream, entry, hold, delivered_to }| {
+            let hold = match hold {
+                Hold::Waiting { failed_at, retry_at, history } => {
+                    let due = now + remaining(failed_at, retry_at, wall_clock);
+                    let legs = delivered_to.iter().filter_map(|name| self.parts.publishers.named(name));
+                    let delivered = legs.fold(Legs::NONE, |legs, leg| legs | Legs::one(leg));
+                    HeldBy::Waiting { due, history, delivered }
+                }
+                Hold::Parked => HeldBy::Parked,
+                Hold::Delivered => {
+                    if !self.lanes.is_unsettled(entry) {
+                        self.unsettled.found(entry, now);
+                    }
+                    HeldBy::Delivered
+                }
+            };
+            HeldEntry { stream, entry, hold }
+        });
+        Ok(held.collect())
+    }
+}
+
+/// How long until an entry is due. Its times may be those of another clock: it never waits longer than it was to wait.
+fn remaining(failed_at: Timestamp, retry_at: Timestamp, now: Timestamp) -> Duration {
+    let positive = |duration| Duration::try_from(duration).unwrap_or(Duration::ZERO);
+    positive(retry_at.duration_since(now)).min(positive(retry_at.duration_since(failed_at)))
+}

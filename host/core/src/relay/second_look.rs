@@ -1,0 +1,134 @@
+//! What the session does beside its reader, so that nothing is passed over: it looks through the positions below its cursor
+//! ([`Sweep`](super::Sweep)), takes in anew what is held back, and tries again what the storage refused.
+
+use std::time::{Duration, Instant};
+
+use super::acker::{Order, Refused};
+use super::channels::Channels;
+use super::sweep::Looked;
+use super::unsettled::is_done_with;
+use super::{ORDERS_MAX, Session};
+use crate::outbox::StorageError;
+use crate::raw::EntryId;
+use crate::text::shown;
+
+/// How soon a change of what is held back is taken in that found its stream busy.
+const RECONCILE_AGAIN: Duration = Duration::from_millis(20);
+/// How often what is held back is compared with what the storage says, since others may change its tables; seldomer where
+/// that takes long: it may take one part in so many of all time.
+pub(super) const COMPARE_PAUSE: Duration = Duration::from_secs(5);
+const COMPARE_SHARE: u32 = 100;
+/// How long the news of an entry may take until it counts as lost.
+const NEWS_MAX: Duration = Duration::from_secs(1);
+
+impl Session<'_> {
+    /// Looks through a slice of the positions below the cursor, if it is time to.
+    pub(super) fn look_again(&mut self, now: Instant) -> Result<(), StorageError> {
+        self.report_found(now);
+        if self.limit.is_some() || self.room() == 0 {
+            return Ok(());
+        }
+        let by_watchdog = self.sweep.is_watchdog_due(now);
+        let Some(from) = self.sweep.next(now) else { return Ok(()) };
+        let in_memory = self.lanes.in_memory().entries;
+        let page = self.read_range(from..=self.cursor.saturating_sub(1), now)?;
+        let found = self.lanes.in_memory().entries - in_memory;
+        let ended = Instant::now();
+        let looked = self.sweep.looked(page.last, page.end, ended.duration_since(now), ended);
+        if by_watchdog && found > 0 {
+            self.found.get_or_insert((now, found, from));
+        }
+        if let Looked::Through { highest } = looked {
+            if self.at_end {
+                // What is appended next may have a lower position than all that were there before.
+                self.cursor = self.cursor.min(highest.map_or(i64::MIN, |highest| highest.saturating_add(1)));
+            }
+            // Who tells of changes may have missed one.
+            self.at_end &= !by_watchdog;
+        }
+        Ok(())
+    }
+
+    /// Entries that were found without any news of a change, which did not come later either.
+    fn report_found(&mut self, now: Instant) {
+        if let Some((_, number, from)) = self.found.take_if(|(at, ..)| now.duration_since(*at) >= NEWS_MAX) {
+            tracing::warn!(
+                "the watchdog found {} entries from position {} on that nothing held back and nobody had read: they are \
+                 published now",
+                shown(number),
+                shown(from)
+            );
+        }
+    }
+
+    /// After an operator's act, a restored database or a change of its tables, and while a change of what is held back is
+    /// outstanding, what is held back is read again.
+    pub(super) fn take_in_what_is_held(&mut self, now: Instant) -> Result<(), StorageError> {
+        if std::mem::take(&mut self.may_have_been_operated) {
+            let generation = self.parts.strategy.generation()?;
+            if generation != std::mem::replace(&mut self.generation, generation) {
+                // A table that was rebuilt counts from the start again: what is next is at the beginning.
+                (self.reconcile_at, self.cursor, self.at_end) = (Some(now), i64::MIN, false);
+            }
+        }
+        if self.give_back && self.lanes.running() == 0 && self.lanes.unacked() == 0 {
+            self.give_back()?;
+            self.give_back = false;
+            self.reconcile_at = Some(now);
+        }
+        if self.reconcile_at.is_some_and(|at| now >= at) {
+            let held = self.held(now)?;
+            let reconciled = self.lanes.reconcile(&held, true);
+            self.reconcile_at = reconciled.again.then_some(now + RECONCILE_AGAIN);
+        }
+        if now >= self.compare_at && self.limit.is_none() {
+            self.compare(now)?;
+        }
+        Ok(())
+    }
+
+    /// Compares what is held back with what the storage says, and takes over what differs.
+    fn compare(&mut self, now: Instant) -> Result<(), StorageError> {
+        let held = self.held(now)?;
+        let changes = self.lanes.reconcile(&held, false).changes;
+        if changes > 0 {
+            tracing::warn!(
+                "{} entries or streams were held back, or let go, by other programs than this relay",
+                shown(changes)
+            );
+        }
+        let ended = Instant::now();
+        self.compare_at = ended + COMPARE_PAUSE.max(ended.duration_since(now) * COMPARE_SHARE);
+        Ok(())
+    }
+
+    /// The storage refused to settle these.
+    pub(super) fn refused(&mut self, refused: Vec<Refused>) {
+        if refused.is_empty() {
+            return;
+        }
+        for Refused { settled, .. } in refused.iter().filter(|refused| is_done_with(&refused.settled)) {
+            self.lanes.keep_unsettled(settled.entry());
+        }
+        self.unsettled.refused(refused, Instant::now());
+        if let Some(error) = self.unsettled.error() {
+            self.degraded(&error);
+        }
+    }
+
+    pub(super) fn try_again_what_was_refused(&mut self, channels: &Channels, now: Instant) {
+        if self.orders_out < ORDERS_MAX
+            && let Some(settled) = self.unsettled.due(now)
+        {
+            self.orders_out += 1;
+            let _ = channels.orders.try_send(Order::TryAgain(settled));
+        }
+    }
+
+    pub(super) fn tried_again(&mut self, settled: Vec<EntryId>, refused: Vec<Refused>) {
+        self.orders_out -= 1;
+        settled.into_iter().for_each(|entry| self.lanes.no_longer_unsettled(entry));
+        self.refused(refused);
+        self.not_degraded();
+    }
+}

@@ -1,0 +1,280 @@
+//! Only one process drains a SQLite outbox: it holds an advisory lock on a file beside the database, which the kernel
+//! takes back however the process ends. What it is doing is kept there too, and outlives it.
+
+use std::fs::{self, File, Metadata, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use outbox_engine::outbox::{Lease, RelayState, StorageError};
+use outbox_engine::text::shown;
+use rustix::fs::OFlags;
+
+use super::beside;
+
+/// The room for a relay's state in the lock file.
+const STATE_BYTES: usize = 4_096;
+/// The room for the positions of one call: a count, and as many positions as a batch may have.
+const SLOT_BYTES: usize = 1_024;
+const SLOT_POSITIONS_MAX: usize = SLOT_BYTES / 8 - 1;
+/// How many slots are read, however long the file says that it is: more than any relay has calls at once.
+const SLOTS_MAX: usize = 16_384;
+/// How many positions are read: more than any relay has under way.
+const POSITIONS_MAX: usize = 16_384;
+/// How often a lock is tried again that somebody has: whoever asks for the status takes it for an instant.
+const TRIES: u32 = 5;
+
+pub(super) struct FileLease {
+    lock: File,
+    lock_path: PathBuf,
+    calls: File,
+    database: PathBuf,
+    /// The database that was opened under this lease.
+    opened: Option<Metadata>,
+}
+
+fn failed(doing: &'static str, error: io::Error) -> StorageError {
+    StorageError::Other { doing, cause: Box::new(error) }
+}
+
+impl FileLease {
+    pub(super) fn take(database: &Path) -> Result<Self, StorageError> {
+        fs::metadata(database).map_err(|_| StorageError::Missing(database.to_owned()))?;
+        let lock_path = beside::path(database, beside::LOCK);
+        let opened = |error| failed("open what lies beside the database", error);
+        for _ in 0..TRIES {
+            // Not truncated: what stands in it is either a relay's at work, or what the last one left.
+            let lock = beside::open_or_make(database, beside::LOCK, is_state).map_err(opened)?;
+            match lock.try_lock() {
+                // Whoever removed the file in between, and made another, would lock that one.
+                Ok(()) if is_in_place(&lock, &lock_path) => {
+                    let calls = beside::open_or_make(database, beside::CALLS, is_calls).map_err(opened)?;
+                    return Ok(Self { lock, lock_path, calls, database: database.to_owned(), opened: None });
+                }
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(2)),
+                Err(TryLockError::Error(error)) => return Err(failed("lock the outbox", error)),
+            }
+        }
+        let state = beside::open(&lock_path, OFlags::RDONLY).ok().and_then(|lock| read_state(&lock));
+        let by = state.map_or("another relay".into(), |state| format!("a relay (process {})", state.pid));
+        Err(StorageError::Leased { by })
+    }
+
+    /// The same lease, for the database that is at its path now.
+    pub(super) fn opened(mut self, database: &Path) -> Result<Box<dyn Lease>, StorageError> {
+        let metadata = fs::metadata(database).map_err(|_| StorageError::Missing(database.to_owned()))?;
+        self.opened = Some(metadata);
+        Ok(Box::new(self))
+    }
+}
+
+/// What the relay at work says about itself; none where there is none.
+pub(super) fn holder(database: &Path) -> io::Result<Option<RelayState>> {
+    let lock = match beside::open(&beside::path(database, beside::LOCK), OFlags::RDONLY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    Ok(match lock.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => read_state(&lock),
+        _ => None,
+    })
+}
+
+fn read_state(lock: &File) -> Option<RelayState> {
+    let mut text = String::new();
+    lock.take(STATE_BYTES as u64).read_to_string(&mut text).ok()?;
+    serde_json::from_str(text.trim()).ok()
+}
+
+/// Whether a file may be what a relay shows, or showed: a JSON object, or nothing.
+fn is_state(file: &File) -> bool {
+    let mut state = [0; STATE_BYTES];
+    read_up_to(file, &mut state, 0);
+    state.iter().find(|byte| !matches!(byte, b' ' | 0)).is_none_or(|first| *first == b'{')
+}
+
+/// Whether a file may be what says which calls are under way.
+fn is_calls(file: &File) -> bool {
+    let mut first = [0; 8];
+    read_up_to(file, &mut first, 0);
+    u64::from_le_bytes(first) <= SLOT_POSITIONS_MAX as u64
+}
+
+fn same_file(one: Option<&Metadata>, other: io::Result<Metadata>) -> bool {
+    one.zip(other.ok()).is_some_and(|(one, other)| one.dev() == other.dev() && one.ino() == other.ino())
+}
+
+/// Whether the file that was opened is the one at its path.
+fn is_in_place(file: &File, path: &Path) -> bool {
+    same_file(file.metadata().ok().as_ref(), fs::symlink_metadata(path))
+}
+
+impl Lease for FileLease {
+    /// One write into the page cache: the kernel keeps it when the process dies, and no disk is waited for.
+    fn mark(&self, slot: usize, positions: &[i64]) {
+        let positions = positions.get(..SLOT_POSITIONS_MAX).unwrap_or(positions);
+        let mut bytes = [0_u8; SLOT_BYTES];
+        let words = std::iter::once(positions.len() as u64).chain(positions.iter().map(|it| it.cast_unsigned()));
+        for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+            to.copy_from_slice(&word.to_le_bytes());
+        }
+        let used = bytes.get(..(positions.len() + 1) * 8).unwrap_or(&bytes);
+        if let Err(error) = self.calls.write_all_at(used, (slot * SLOT_BYTES) as u64) {
+            tracing::warn!("cannot note which calls are under way: {}", shown(error));
+        }
+    }
+
+    fn interrupted(&self) -> Vec<i64> {
+        let mut positions = Vec::new();
+        let mut slot = [0_u8; SLOT_BYTES];
+        for number in 0..SLOTS_MAX {
+            let read = read_up_to(&self.calls, &mut slot, (number * SLOT_BYTES) as u64);
+            if read == 0 || positions.len() >= POSITIONS_MAX {
+                break;
+            }
+            let mut words = slot.get(..read).unwrap_or_default().chunks_exact(8).map(word);
+            let count = usize::try_from(words.next().unwrap_or(0)).unwrap_or(usize::MAX);
+            positions.extend(words.take(count).map(u64::cast_signed));
+        }
+        positions.sort_unstable();
+        positions.dedup();
+        positions
+    }
+
+    fn clear(&self) {
+        if let Err(error) = self.calls.set_len(0) {
+            tracing::warn!("cannot forget which calls were under way: {}", shown(error));
+        }
+    }
+
+    fn show(&self, state: &RelayState) {
+        let mut text = serde_json::to_string(state).unwrap_or_default();
+        if text.len() > STATE_BYTES {
+            let short = RelayState { reason: state.reason.chars().take(500).collect(), ..state.clone() };
+            text = serde_json::to_string(&short).unwrap_or_default();
+        }
+        // In one write of always the same size, so that nobody reads half of it.
+        text.extend(std::iter::repeat_n(' ', STATE_BYTES.saturating_sub(text.len())));
+        if let Err(error) = self.lock.write_all_at(text.as_bytes(), 0) {
+            tracing::debug!("cannot show the relay's state: {}", shown(error));
+        }
+    }
+
+    fn check(&self) -> Result<(), StorageError> {
+        if !same_file(self.opened.as_ref(), fs::metadata(&self.database)) {
+            let what = if self.database.exists() { "was replaced by another file" } else { "was removed" };
+            return Err(StorageError::Replaced(format!("the database {} {what}", self.database.display())));
+        }
+        if !is_in_place(&self.lock, &self.lock_path) {
+            return Err(StorageError::Replaced(format!("the lock file {} was removed", self.lock_path.display())));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for FileLease {
+    fn drop(&mut self) {
+        let _ = self.lock.write_all_at(&[b' '; STATE_BYTES], 0);
+    }
+}
+
+fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> usize {
+    let mut read = 0;
+    while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + read as u64) {
+            Ok(0) => break,
+            Ok(bytes) => read += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    read
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    bytes.try_into().map_or(0, u64::from_le_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("app.db");
+        fs::write(&database, "").unwrap();
+        (folder, database)
+    }
+
+    #[test]
+    fn only_one_has_it_until_it_is_dropped() {
+        let (_folder, database) = database();
+        let lease = FileLease::take(&database).unwrap();
+        assert!(FileLease::take(&database).is_err_and(|error| error.is_leased()));
+        drop(lease);
+        FileLease::take(&database).unwrap();
+    }
+
+    #[test]
+    fn calls_under_way_are_known_to_the_next_one() {
+        let (_folder, database) = database();
+        let lease = FileLease::take(&database).unwrap();
+        assert_eq!(lease.interrupted(), [0_i64; 0]);
+        lease.mark(0, &[7]);
+        lease.mark(3, &[9, 8, -1]);
+        lease.mark(1, &[5]);
+        lease.mark(1, &[]);
+        drop(lease);
+        let lease = FileLease::take(&database).unwrap();
+        assert_eq!(lease.interrupted(), [-1, 7, 8, 9]);
+        lease.clear();
+        assert_eq!(lease.interrupted(), [0_i64; 0]);
+        lease.mark(0, &vec![1; 10_000]);
+        assert_eq!(lease.interrupted(), [1]);
+    }
+
+    #[test]
+    fn a_garbled_file_is_no_panic() {
+        let (_folder, database) = database();
+        fs::write(beside::path(&database, beside::CALLS), vec![0xff; 3_001]).unwrap();
+        let lease = FileLease::take(&database).unwrap();
+        assert_eq!(lease.interrupted(), [-1]);
+    }
+
+    #[test]
+    fn a_database_or_lock_file_that_is_gone_or_another_is_noticed() {
+        let (_folder, database) = database();
+        let lease = FileLease::take(&database).unwrap().opened(&database).unwrap();
+        lease.check().unwrap();
+        let other = beside::path(&database, ".new");
+        fs::write(&other, "").unwrap();
+        fs::rename(&other, &database).unwrap();
+        assert!(lease.check().unwrap_err().to_string().contains("was replaced"));
+        fs::remove_file(&database).unwrap();
+        assert!(lease.check().unwrap_err().to_string().contains("was removed"));
+        fs::write(&database, "").unwrap();
+        drop(lease);
+        let lease = FileLease::take(&database).unwrap().opened(&database).unwrap();
+        fs::remove_file(beside::path(&database, beside::LOCK)).unwrap();
+        assert!(lease.check().unwrap_err().is_replaced());
+    }
+
+    #[test]
+    fn the_state_is_shown_while_the_lease_is_held() {
+        let (_folder, database) = database();
+        assert_eq!(holder(&database).unwrap(), None);
+        let lease = FileLease::take(&database).unwrap();
+        let state = RelayState {
+            pid: 7,
+            state: outbox_engine::outbox::RelayCondition::Paused,
+            since: jiff::Timestamp::UNIX_EPOCH,
+            reason: "x".repeat(10_000),
+        };
+        lease.show(&state);
+        assert_eq!(holder(&database).unwrap().unwrap().reason.len(), 500);
+        drop(lease);
+        assert_eq!(holder(&database).unwrap(), None);
+    }
+}

@@ -1,0 +1,278 @@
+//! The outbox in a SQLite database, beside the application's own tables.
+//!
+//! [`append`] puts an event into the outbox within the application's own transaction: what the application did and the
+//! event that says so are both there, or neither is. [`SqliteOutbox`] is the storage that a relay drains; for who only
+//! appends it also makes the tables.
+//!
+//! ```
+//! use outbox_sqlite::rusqlite::Connection;
+//! use outbox_sqlite::{NewEvent, OutboxStorageStrategy, SqliteOutbox, StreamId};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let file = folder.path().join("app.db");
+//! SqliteOutbox::init(&file)?;
+//!
+//! let mut db = Connection::open(&file)?;
+//! db.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)", [])?;
+//! let tx = db.transaction()?;
+//! tx.execute("INSERT INTO orders (id) VALUES (42)", [])?;
+//! outbox_sqlite::append(&tx, &NewEvent::json(StreamId::new("order-42"), "order.placed", r#"{"order": 42}"#))?;
+//! tx.commit()?;
+//!
+//! assert_eq!(SqliteOutbox::open(&file)?.status()?.pending, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A connection is [`rusqlite`]'s, which this crate exports in the version that it takes.
+
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use outbox_engine::StoredData;
+use outbox_engine::outbox::{Held, Lease, Operator, Page, PageBounds, Registry, Settled, Status, Wanted, Watch};
+use outbox_engine::text::shown;
+use rusqlite::{Connection, TransactionBehavior};
+
+use self::access::Access;
+use self::doubt::Doubt;
+
+mod access;
+mod append;
+mod beside;
+mod checkpoints;
+mod connection;
+mod dead_columns;
+mod doubt;
+mod identity;
+mod lease;
+mod look;
+mod names;
+mod operator;
+mod owner;
+mod page;
+mod permissions;
+mod registry;
+mod schema;
+mod settle;
+mod settler;
+mod status;
+mod table;
+mod turns;
+mod value;
+mod wal;
+mod watch;
+
+pub use append::{append, append_if};
+pub use outbox_engine::{NewEvent, OutboxStorageStrategy, Payload, StorageError, StreamId};
+pub use rusqlite;
+pub use schema::{Initialised, SCHEMA_VERSION};
+
+/// An outbox in a SQLite database file.
+///
+/// It has a connection for reading, one for writing, and one for settling, so that reading goes on while a group of
+/// entries is settled.
+///
+/// ```
+/// use outbox_sqlite::{OutboxStorageStrategy, SqliteOutbox};
+///
+/// let folder = tempfile::tempdir()?;
+/// let file = folder.path().join("app.db");
+/// SqliteOutbox::init(&file)?;
+/// let outbox = SqliteOutbox::open(&file)?;
+/// assert_eq!(outbox.status()?.pending, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SqliteOutbox {
+    path: PathBuf,
+    busy_patience: Duration,
+    reader: Mutex<Connection>,
+    writer: Mutex<Connection>,
+    settler: Mutex<settler::Settler>,
+    wal: Mutex<wal::Wal>,
+    doubt: Doubt,
+    /// Whether the writer may have committed something that the settler has not seen.
+    has_written: AtomicBool,
+}
+
+/// How long to wait for another program's write transaction, unless set otherwise.
+pub const BUSY_PATIENCE: Duration = Duration::from_secs(5);
+
+impl SqliteOutbox {
+    /// Makes the outbox's tables in this database, or upgrades them, and sets its journal mode to WAL. A database that
+    /// does not exist is created. Harmless when repeated.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; nothing is changed then.
+    pub fn init(path: &Path) -> Result<Initialised, StorageError> {
+        schema::init(path, BUSY_PATIENCE)
+    }
+
+    /// Opens an outbox that was initialised.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`] where there is no such database, or no outbox of this version in it; nothing is changed then.
+    pub fn open(path: &Path) -> Result<Self, StorageError> {
+        Self::open_with(path, BUSY_PATIENCE)
+    }
+
+    /// Opens an outbox, with another patience for other writers.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_with(path: &Path, busy_patience: Duration) -> Result<Self, StorageError> {
+        Self::open_as(path, busy_patience, Access::Write, Doubt::default())
+    }
+
+    fn open_as(path: &Path, busy_patience: Duration, access: Access, doubt: Doubt) -> Result<Self, StorageError> {
+        let path = connection::canonical(path)?;
+        let reader = connection::open_as(&path, busy_patience, access)?;
+        schema::check(&reader, &path, busy_patience)?;
+        let writer = connection::open_as(&path, busy_patience, access)?;
+        let settler = Mutex::new(settler::Settler::open(&path, busy_patience, access, doubt.clone())?);
+        let wal = Mutex::new(wal::Wal::of(&path));
+        Ok(Self {
+            path,
+            busy_patience,
+            reader: Mutex::new(reader),
+            writer: Mutex::new(writer),
+            settler,
+            wal,
+            doubt,
+            has_written: AtomicBool::new(false),
+        })
+    }
+
+    /// The database's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens the file that is at the path now: it may have been replaced.
+    fn reopen(&self) -> Result<(), StorageError> {
+        let fresh = Self::open_as(&self.path, self.busy_patience, Access::Write, self.doubt.clone())?;
+        *self.reader() = fresh.reader.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.writer() = fresh.writer.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.settler() = fresh.settler.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.wal() = fresh.wal.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(())
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Connection> {
+        if self.doubt.raised().is_some() {
+            // Where it fails, so does the sync of what is written now, if the disk is at fault.
+            let _ = self.make_durable();
+        }
+        self.has_written.store(true, Ordering::Relaxed);
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn settler(&self) -> MutexGuard<'_, settler::Settler> {
+        self.settler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wal(&self) -> MutexGuard<'_, wal::Wal> {
+        self.wal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StorageError {
+        let meaning = connection::error(doing, self.path.clone(), self.busy_patience);
+        move |error| {
+            self.doubt.note(&error);
+            meaning(error)
+        }
+    }
+
+    /// Makes durable what was committed: by a sync, or, after one that failed, by writing the WAL again.
+    fn make_durable(&self) -> Result<(), StorageError> {
+        let mut wal = self.wal();
+        if self.doubt.raised().is_none() {
+            wal.sync().inspect_err(|_| self.doubt.raise())?;
+        }
+        // Raised before, or meanwhile by another sync that failed.
+        let Some(doubt) = self.doubt.raised() else { return Ok(()) };
+        let failed = self.error("keep others from writing while what was settled is made durable");
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _write_lock = writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        wal.sync_anew()?;
+        self.doubt.settle(&doubt);
+        Ok(())
+    }
+}
+
+impl OutboxStorageStrategy for SqliteOutbox {
+    fn append(&self, events: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError> {
+        append::append_all(&mut self.writer(), events).map_err(self.error("append events"))
+    }
+
+    fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
+        let lease = lease::FileLease::take(&self.path)?;
+        self.reopen()?;
+        for warning in table::warnings(&self.reader()).map_err(self.error("look at the table outbox"))? {
+            tracing::warn!("{}", shown(warning));
+        }
+        lease.opened(&self.path)
+    }
+
+    fn entries(
+        &self,
+        range: RangeInclusive<i64>,
+        bounds: PageBounds,
+        wanted: Wanted<'_>,
+    ) -> Result<Page, StorageError> {
+        page::read(&self.reader(), range, bounds, wanted).map_err(self.error("read the outbox"))
+    }
+
+    fn held(&self) -> Result<Vec<Held>, StorageError> {
+        page::held(&self.reader()).map_err(self.error("read what waits in the outbox"))
+    }
+
+    fn settle_max(&self) -> usize {
+        self.settler().settle_max()
+    }
+
+    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
+        self.settler().settle(settled, self.has_written.swap(false, Ordering::Relaxed))
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.make_durable()
+    }
+
+    fn status(&self) -> Result<Status, StorageError> {
+        let mut status = status::read(&mut self.reader()).map_err(self.error("read the outbox's status"))?;
+        match lease::holder(&self.path) {
+            Ok(relay) => status.relay = relay,
+            Err(error) => status.relay_unknown = Some(error.to_string()),
+        }
+        Ok(status)
+    }
+
+    fn generation(&self) -> Result<u64, StorageError> {
+        schema::state(&self.reader()).map_err(self.error("read the outbox's generation"))
+    }
+
+    fn watch(&self) -> Result<Box<dyn Watch>, StorageError> {
+        let connection = connection::open(&self.path, self.busy_patience)?;
+        Ok(Box::new(watch::WalWatch::new(connection, &self.path)))
+    }
+
+    fn operator(&self) -> &dyn Operator {
+        self
+    }
+
+    fn registry(&self) -> &dyn Registry {
+        self
+    }
+}

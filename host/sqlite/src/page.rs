@@ -1,0 +1,229 @@
+//! Reading entries, and what holds them back.
+
+use std::ops::RangeInclusive;
+use std::sync::LazyLock;
+
+use outbox_engine::outbox::{Held, Hold, Page, PageBounds, Wanted};
+use outbox_engine::{Column, EntryId, Field, History, RawEntry, Row, StreamKey};
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
+
+use super::names;
+use super::value::{self, measured};
+
+/// The columns behind the position are in the order of [`Column::ALL`].
+const ENTRIES: &str = "
+    SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
+           data
+    FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT ?3";
+
+/// Those of the columns that tell which entry it is and of which stream: `tenant_id`, `stream_id` and `uuid`.
+const KEY: [usize; 3] = [0, 1, 4];
+/// The others.
+const REST: [usize; 8] = [2, 3, 5, 6, 7, 8, 9, 10];
+
+/// The next entry, of which only so much is read as it takes to know whether it is wanted.
+static NEXT_KEY: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT position, {}, {} FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT 1",
+        measured_key(),
+        measured_uuid()
+    )
+});
+static ENTRY: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM outbox WHERE position = ?1", measured_whole()));
+static DEAD_ENTRY: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT {} FROM outbox_dead_letters WHERE position = ?1 ORDER BY id LIMIT 1", measured_whole())
+});
+
+/// An entry that somebody deleted by hand waits for nothing, and another one that has its position by now has no part in it.
+static WAITING: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT position, {}, attempts, host_deaths, failed_at_ms, retry_at_ms, {}, undeletable IS TRUE, {}
+         FROM outbox_waiting WHERE EXISTS (SELECT 1 FROM outbox WHERE outbox.position = outbox_waiting.position
+                                                                 AND outbox.uuid IS outbox_waiting.uuid)",
+        measured_key(),
+        value::bounded("delivered_to"),
+        measured_uuid()
+    )
+});
+static PARKED: LazyLock<String> = LazyLock::new(|| {
+    format!("SELECT position, {}, {} FROM outbox_dead_letters WHERE parks_stream", measured_key(), measured_uuid())
+});
+
+fn measured_uuid() -> String {
+    measured(&[Column::Uuid], Column::bytes_max)
+}
+
+/// What tells an entry's stream.
+pub(super) fn measured_key() -> String {
+    measured(&[Column::TenantId, Column::StreamId], Column::bytes_max)
+}
+
+fn measured_whole() -> String {
+    measured(&Column::ALL, Column::bytes_max)
+}
+
+pub(super) fn read(
+    connection: &Connection,
+    range: RangeInclusive<i64>,
+    bounds: PageBounds,
+    wanted: Wanted<'_>,
+) -> rusqlite::Result<Page> {
+    // Most rows are small, and measuring each of their columns would cost a tenth of what reading them does. So SQLite
+    // itself refuses what is large, before it reads it; such a row is then measured, and read alone.
+    let _bound = LengthBound::new(connection, Column::Name.bytes_max())?;
+    let page = Page { entries: Vec::with_capacity(bounds.read_max.min(1_024)), ..Page::default() };
+    let (next, last) = (Some(*range.start()).filter(|_| !range.is_empty()), *range.end());
+    let mut reading = Reading { connection, bounds, wanted, page, next, last, looked_at: 0, bytes: 0 };
+    loop {
+        match reading.small_rows() {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => reading.large_row()?,
+            read => return read.map(|()| reading.page),
+        }
+    }
+}
+
+struct Reading<'a> {
+    connection: &'a Connection,
+    bounds: PageBounds,
+    wanted: Wanted<'a>,
+    page: Page,
+    /// Where to read on; none behind the last position that there can be.
+    next: Option<i64>,
+    /// The last position to look at.
+    last: i64,
+    looked_at: usize,
+    bytes: usize,
+}
+
+impl Reading<'_> {
+    /// Reads on, up to the end, the bounds, or a row that is large: that is an error.
+    fn small_rows(&mut self) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare_cached(ENTRIES)?;
+        let Some(next) = self.next else {
+            self.page.end = true;
+            return Ok(());
+        };
+        let rest = i64::try_from(self.bounds.looked_at_max.saturating_sub(self.looked_at)).unwrap_or(i64::MAX);
+        let mut rows = statement.query([next, self.last, rest])?;
+        while self.has_room() {
+            let Some(row) = rows.next()? else {
+                self.page.end = self.looked_at < self.bounds.looked_at_max;
+                break;
+            };
+            let position = row.get(0)?;
+            let mut columns = [const { Field::Null }; Column::ALL.len()];
+            read_columns(row, &mut columns, KEY)?;
+            let [tenant, stream, uuid] = KEY.map(|column| &columns[column]);
+            let (entry, stream) = (EntryId::of(position, uuid), StreamKey::of_entry(position, tenant, stream));
+            if self.looks_at(entry, stream) {
+                read_columns(row, &mut columns, REST)?;
+                self.read(RawEntry::known(entry, stream, &Row::of(columns)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the next row, each column only once it is known not to be too long.
+    fn large_row(&mut self) -> rusqlite::Result<()> {
+        let _bound = LengthBound::new(self.connection, usize::MAX)?;
+        let mut next_key = self.connection.prepare_cached(&NEXT_KEY)?;
+        let mut rows = next_key.query((self.next, self.last))?;
+        let Some(row) = rows.next()? else { return Ok(()) };
+        let (position, [tenant, stream, uuid]) = (row.get(0)?, value::measured_fields(row, 1)?);
+        let stream = StreamKey::of_entry(position, &tenant, &stream);
+        if self.looks_at(EntryId::of(position, &uuid), stream) {
+            let entry = entry(self.connection, &ENTRY, position)?;
+            entry.into_iter().for_each(|entry| self.read(entry));
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.page.entries.len() < self.bounds.read_max && self.bytes < self.bounds.bytes_max
+    }
+
+    fn looks_at(&mut self, entry: EntryId, stream: StreamKey) -> bool {
+        self.looked_at += 1;
+        self.page.last = Some(entry.position);
+        self.next = entry.position.checked_add(1);
+        (self.wanted)(entry, stream)
+    }
+
+    fn read(&mut self, entry: RawEntry) {
+        self.bytes += entry.bytes();
+        self.page.entries.push(entry);
+    }
+}
+
+/// Reads these columns of a row of [`ENTRIES`].
+fn read_columns<'r, const N: usize>(
+    row: &'r rusqlite::Row<'_>,
+    columns: &mut [Field<'r>; Column::ALL.len()],
+    which: [usize; N],
+) -> rusqlite::Result<()> {
+    for column in which {
+        columns[column] = value::field(row.get_ref(1 + column)?);
+    }
+    Ok(())
+}
+
+/// The most bytes of a value that SQLite reads, for a while.
+pub(super) struct LengthBound<'a> {
+    connection: &'a Connection,
+    before: i32,
+}
+
+impl<'a> LengthBound<'a> {
+    pub(super) fn new(connection: &'a Connection, bytes_max: usize) -> rusqlite::Result<Self> {
+        let bytes_max = i32::try_from(bytes_max).unwrap_or(i32::MAX);
+        let before = connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, bytes_max)?;
+        Ok(Self { connection, before })
+    }
+}
+
+impl Drop for LengthBound<'_> {
+    fn drop(&mut self) {
+        let _ = self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, self.before);
+    }
+}
+
+/// A dead letter as the entry that it was.
+pub(super) fn dead_entry(connection: &Connection, position: i64) -> rusqlite::Result<Option<RawEntry>> {
+    entry(connection, &DEAD_ENTRY, position)
+}
+
+fn entry(connection: &Connection, sql: &str, position: i64) -> rusqlite::Result<Option<RawEntry>> {
+    let entry = |row: &rusqlite::Row<'_>| Ok(RawEntry::new(position, &value::measured_row(row, 0)?));
+    connection.prepare_cached(sql)?.query_row([position], entry).optional()
+}
+
+pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<Held>> {
+    let mut held = Vec::new();
+    let mut waiting = connection.prepare_cached(&WAITING)?;
+    let mut rows = waiting.query([])?;
+    while let Some(row) = rows.next()? {
+        let history = History { attempts: value::count(row, 5)?, host_deaths: value::count(row, 6)? };
+        let hold = match row.get(10)? {
+            true => Hold::Delivered,
+            false => Hold::Waiting { failed_at: value::time(row, 7)?, retry_at: value::time(row, 8)?, history },
+        };
+        let delivered_to = names::from_json(value::field(row.get_ref(9)?).text());
+        let ([tenant, stream], [uuid]) = (value::measured_fields(row, 1)?, value::measured_fields(row, 11)?);
+        let entry = EntryId::of(row.get(0)?, &uuid);
+        let stream = StreamKey::of_entry(entry.position, &tenant, &stream);
+        held.push(Held { stream, entry, hold, delivered_to });
+    }
+    let mut parked = connection.prepare_cached(&PARKED)?;
+    let mut rows = parked.query([])?;
+    while let Some(row) = rows.next()? {
+        let [tenant, stream, uuid] = value::measured_fields(row, 1)?;
+        // A dead letter whose stream cannot be told parks none.
+        if let Some(stream) = StreamKey::told(&tenant, &stream) {
+            let entry = EntryId::of(value::number(row, 0)?, &uuid);
+            held.push(Held { stream, entry, hold: Hold::Parked, delivered_to: Vec::new() });
+        }
+    }
+    Ok(held)
+}

@@ -1,0 +1,146 @@
+//! The tables, and their versions.
+
+use std::path::Path;
+use std::time::Duration;
+
+use outbox_engine::StorageError;
+use outbox_engine::text::shown;
+use rusqlite::{Connection, MAIN_DB, OptionalExtension, Transaction, TransactionBehavior, params};
+
+use super::{beside, connection, table, value};
+
+/// The version of the tables that this program works with.
+pub const SCHEMA_VERSION: i64 = 3;
+
+/// The table that applications append to. It is made where there is none: somebody may have dropped it.
+const OUTBOX: &str = include_str!("outbox.sql");
+
+/// What makes version n of version n - 1, from n = 1 on.
+const STEPS: [&str; 3] = [include_str!("schema.sql"), include_str!("schema2.sql"), include_str!("schema3.sql")];
+
+/// What [`SqliteOutbox::init`](super::SqliteOutbox::init) did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Initialised {
+    /// The version that was there before; 0 for none.
+    pub before: i64,
+    /// The version that is there now.
+    pub now: i64,
+    /// What about the table `outbox` may hinder the relay, and what to do about it: a sentence each.
+    pub warnings: Vec<String>,
+}
+
+pub(super) fn init(path: &Path, busy_patience: Duration) -> Result<Initialised, StorageError> {
+    if !path.exists() {
+        // If it cannot be made here, SQLite makes it, or says why not.
+        let _ = beside::make_database(path);
+    }
+    // If this fails, an empty file may stay. It is not removed: another program may have begun to use it.
+    let mut connection = connection::create(path, busy_patience)?;
+    upgrade(&mut connection, path, busy_patience)
+}
+
+fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) -> Result<Initialised, StorageError> {
+    let failed = connection::error("make the outbox's tables", path.to_owned(), busy_patience);
+    let found = version(connection).map_err(&failed)?;
+    check_not_newer(found, path)?;
+    table::check(connection, path, &failed)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+    // Once more, now that nobody else can write.
+    let before = version(&transaction).map_err(&failed)?;
+    check_not_newer(before, path)?;
+    transaction.execute_batch(OUTBOX).map_err(&failed)?;
+    for (step, sql) in (1..).zip(STEPS).filter(|(step, _)| *step > before) {
+        transaction.execute_batch(sql).map_err(&failed)?;
+        transaction
+            .execute("UPDATE outbox_meta SET value = ?1 WHERE key = 'schema_version'", [step])
+            .map_err(&failed)?;
+    }
+    transaction.commit().map_err(&failed)?;
+    // Kept in the file: every program that opens it from now on uses the WAL. It comes last, since no rollback undoes it.
+    connection::use_wal(connection, busy_patience).map_err(&failed)?;
+    let warnings = table::warnings(connection).map_err(&failed)?;
+    Ok(Initialised { before, now: SCHEMA_VERSION, warnings })
+}
+
+/// Whether this program can work with the outbox in this database.
+pub(super) fn check(connection: &Connection, path: &Path, busy_patience: Duration) -> Result<(), StorageError> {
+    let failed = connection::error("read the outbox's version", path.to_owned(), busy_patience);
+    let found = version(connection).map_err(&failed)?;
+    check_not_newer(found, path)?;
+    let has_table = table::check(connection, path, &failed)?;
+    match found {
+        SCHEMA_VERSION if has_table => check_wal(connection, path, busy_patience, &failed),
+        0 | SCHEMA_VERSION => Err(StorageError::NotInitialised(path.to_owned())),
+        found => Err(StorageError::Older { path: path.to_owned(), found, supported: SCHEMA_VERSION }),
+    }
+}
+
+/// Raised by each act of an operator on entries and dead letters.
+pub(super) const GENERATION: &str = "generation";
+/// Raised by each change of a version of a publisher.
+pub(super) const REGISTRY_GENERATION: &str = "registry_generation";
+
+/// One of the two numbers above; 0 for what is none.
+pub(super) fn generation(connection: &Connection, key: &str) -> rusqlite::Result<u64> {
+    let sql = "SELECT value FROM outbox_meta WHERE key = ?1";
+    let generation = connection.prepare_cached(sql)?.query_row([key], |row| value::number(row, 0)).optional()?;
+    Ok(generation.unwrap_or(0).cast_unsigned())
+}
+
+/// Differs after each act of an operator, and after the database was restored or its tables changed, which SQLite counts.
+pub(super) fn state(connection: &Connection) -> rusqlite::Result<u64> {
+    let changes: i64 = connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
+    Ok(generation(connection, GENERATION)? ^ changes.cast_unsigned().rotate_left(32))
+}
+
+/// It differs from what it was, whatever that was.
+pub(super) fn raise(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<()> {
+    let next = generation(transaction, key)?.wrapping_add(1).cast_signed();
+    transaction
+        .execute("INSERT OR REPLACE INTO outbox_meta (key, value) VALUES (?1, ?2)", params![key, next])
+        .map(|_| ())
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'outbox_meta'";
+    if connection.query_row(sql, [], |_| Ok(())).optional()?.is_none() {
+        return Ok(0);
+    }
+    let sql = "SELECT value FROM outbox_meta WHERE key = 'schema_version'";
+    let version = connection.query_row(sql, [], |row| Ok(row.get_ref(0)?.as_i64().unwrap_or(NO_VERSION))).optional()?;
+    Ok(version.unwrap_or(NO_VERSION))
+}
+
+/// What stands in place of the version is none: somebody else has written it.
+const NO_VERSION: i64 = -1;
+
+fn check_not_newer(found: i64, path: &Path) -> Result<(), StorageError> {
+    if found < 0 {
+        return Err(StorageError::Declined(format!(
+            "the table outbox_meta in {0} no longer tells the outbox's schema version: restore it from a backup, or, where it \
+             was {SCHEMA_VERSION}, with UPDATE outbox_meta SET value = {SCHEMA_VERSION} WHERE key = 'schema_version'",
+            path.display()
+        )));
+    }
+    if found > SCHEMA_VERSION {
+        return Err(StorageError::Newer { path: path.to_owned(), found, supported: SCHEMA_VERSION });
+    }
+    Ok(())
+}
+
+/// Somebody may have set another journal mode since: without the WAL, readers and writers block each other. Who may only
+/// read leaves it.
+fn check_wal(
+    connection: &Connection,
+    path: &Path,
+    busy_patience: Duration,
+    failed: &dyn Fn(rusqlite::Error) -> StorageError,
+) -> Result<(), StorageError> {
+    let mode: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(failed)?;
+    if mode.eq_ignore_ascii_case("wal") || connection.is_readonly(MAIN_DB).map_err(failed)? {
+        return Ok(());
+    }
+    let path = shown(path.display());
+    tracing::warn!("{path} has journal mode {}: setting it to WAL, which the outbox needs", shown(mode));
+    connection::use_wal(connection, busy_patience).map_err(failed)
+}

@@ -1,0 +1,59 @@
+//! What settles: a connection of its own, its turns at the write lock, and its checkpoints.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use outbox_engine::outbox::{Settled, StorageError};
+use rusqlite::Connection;
+
+use super::access::Access;
+use super::checkpoints::Checkpoints;
+use super::connection;
+use super::doubt::Doubt;
+use super::settle;
+use super::turns::Turns;
+
+pub(super) struct Settler {
+    connection: Connection,
+    path: PathBuf,
+    busy_patience: Duration,
+    turns: Turns,
+    checkpoints: Checkpoints,
+    doubt: Doubt,
+}
+
+impl Settler {
+    pub(super) fn open(
+        path: &Path,
+        busy_patience: Duration,
+        access: Access,
+        doubt: Doubt,
+    ) -> Result<Self, StorageError> {
+        let mut connection = connection::open_as(path, busy_patience, access)?;
+        let configured =
+            Checkpoints::of(&mut connection, path.to_owned(), busy_patience, doubt.clone()).and_then(|checkpoints| {
+                // Its commits do not sync the WAL: that is done after them, when the write lock is free again for others.
+                connection.pragma_update(None, "synchronous", "NORMAL")?;
+                Ok(checkpoints)
+            });
+        let checkpoints = configured.map_err(connection::error("open the database", path.to_owned(), busy_patience))?;
+        Ok(Self { connection, path: path.to_owned(), busy_patience, turns: Turns::default(), checkpoints, doubt })
+    }
+
+    /// How many entries to settle at once.
+    pub(super) fn settle_max(&self) -> usize {
+        self.turns.settle_max()
+    }
+
+    /// Settles all of them, and returns how many were there. `has_written` says whether another connection of this outbox
+    /// may have committed something since the last time.
+    pub(super) fn settle(&mut self, settled: &[Settled], has_written: bool) -> Result<usize, StorageError> {
+        std::thread::sleep(self.turns.pause(&self.connection, has_written));
+        let failed = connection::error("settle entries of the outbox", self.path.clone(), self.busy_patience);
+        let settled = settle::settle(&mut self.connection, settled);
+        let (held, found) = settled.inspect_err(|error| self.doubt.note(error)).map_err(failed)?;
+        self.turns.taken(held);
+        self.checkpoints.committed(&self.connection, self.turns.is_other_present());
+        Ok(found)
+    }
+}

@@ -1,0 +1,531 @@
+//! A publisher whose versions are kept in the outbox, and are swapped while it publishes.
+//!
+//! Each call takes the versions that are at work as they are at that moment, and keeps the one that it is made with until
+//! it has ended: a swap happens between two calls, and an old version goes with its last call. What is asked for is
+//! compiled, instantiated and configured on a thread of its own, and swapped in only after that has succeeded.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use outbox_engine::outbox::{CanaryShare, Counts, PublisherVersion, Registry, StorageError, VersionState};
+use outbox_engine::text::shown;
+use outbox_engine::{
+    Attempt, BoxFuture, CanaryRules, Kept, Outcome, Publisher, Recorded, StreamKey, Verdict, Withdrawn, judge,
+};
+
+use super::load::LoadError;
+use super::loading::Loading;
+use super::publisher::ComponentPublisher;
+use super::settings::Settings;
+
+/// So many times the host may die while it activates a version, and no more.
+const ACTIVATIONS_MAX: u32 = 3;
+/// How often what the versions did is written down.
+const COUNT_PAUSE: Duration = Duration::from_secs(1);
+/// How often to look whether a version has been loaded, and how often to judge a canary.
+const LOADING_PAUSE: Duration = Duration::from_millis(5);
+const TRIAL_PAUSE: Duration = Duration::from_millis(100);
+
+/// A publisher whose versions are those that the outbox's [`Registry`] keeps under its name.
+///
+/// A relay keeps it up to date ([`Publisher::keep_up`]): it loads the active version, activates one that is asked for, and
+/// judges a canary. Until there is an active version every call is [`Outcome::Unavailable`].
+pub struct VersionedPublisher {
+    name: Arc<str>,
+    settings: Settings,
+    rules: CanaryRules,
+    at_work: RwLock<Arc<AtWork>>,
+    upkeep: Mutex<Upkeep>,
+}
+
+/// The versions that publish.
+#[derive(Clone, Default)]
+struct AtWork {
+    active: Option<Arc<Loaded>>,
+    canary: Option<(Arc<Loaded>, CanaryShare)>,
+    /// Why there is no active one.
+    without: String,
+}
+
+/// A version that can be called.
+struct Loaded {
+    version: u32,
+    publisher: Arc<ComponentPublisher>,
+    /// What became of all calls since that was last written down.
+    calls: Tally,
+    /// What became of first attempts since the trial began that it is in.
+    trial: Tally,
+}
+
+#[derive(Default)]
+struct Tally {
+    delivered: AtomicU64,
+    failed: AtomicU64,
+    trapped: AtomicU64,
+}
+
+/// What is known between two times that it is kept up.
+#[derive(Default)]
+struct Upkeep {
+    /// The registry's generation that was followed.
+    generation: Option<u64>,
+    /// It is to be followed again, though it has not changed: something has been loaded.
+    look_again: bool,
+    loading: Option<(PublisherVersion, Loading)>,
+    /// The active version, where it could not be loaded.
+    broken: Option<u32>,
+    counted_at: Option<Instant>,
+    /// Versions that are no longer at work, for what is left to be counted.
+    leaving: Vec<Arc<Loaded>>,
+}
+
+impl VersionedPublisher {
+    /// A publisher with this name in the registry, each version of which is run with these settings.
+    pub fn new(name: &str, settings: Settings, rules: CanaryRules) -> Self {
+        let without = format!("no version of {name} is active: `outbox publisher deploy {name} FILE` deploys one");
+        let at_work = AtWork { without, ..AtWork::default() };
+        Self { name: name.into(), settings, rules, at_work: RwLock::new(Arc::new(at_work)), upkeep: Mutex::default() }
+    }
+
+    /// Its name in the registry.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn at_work(&self) -> Arc<AtWork> {
+        self.at_work.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From here on each call that begins is made with these.
+    fn swap(&self, next: AtWork) {
+        *self.at_work.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+    }
+}
+
+// --- publishing --------------------------------------------------------------------------------------------------------
+
+impl AtWork {
+    /// The version for this event, and whether that is on trial. All events of a stream have the same.
+    fn of(&self, event: &Recorded) -> Option<(&Arc<Loaded>, bool)> {
+        let canary = self.canary.as_ref().filter(|(_, share)| {
+            let stream = StreamKey::of(event.tenant_id.as_bytes(), event.stream_id.id.as_bytes());
+            is_within(stream, *share)
+        });
+        match canary {
+            Some((canary, _)) => Some((canary, true)),
+            None => self.active.as_ref().map(|active| (active, false)),
+        }
+    }
+
+    fn unavailable(&self) -> Attempt {
+        Outcome::Unavailable { reason: self.without.clone(), after: None }.into()
+    }
+}
+
+/// Whether a stream is one of this share of all streams; the same ones in every process, and those of a smaller share are
+/// among those of a larger one.
+fn is_within(stream: StreamKey, share: CanaryShare) -> bool {
+    let mixed = stream.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    (mixed * u64::from(CanaryShare::WHOLE)) >> 32 < u64::from(share.parts())
+}
+
+impl Loaded {
+    /// Counts a call; what a canary answers is told as that of a version on trial.
+    fn answered(&self, event: &Recorded, attempt: Attempt, on_trial: bool) -> Attempt {
+        let counts = counts(&attempt.outcome);
+        self.calls.add(counts);
+        if event.attempt == 1 {
+            self.trial.add(counts);
+        }
+        if !on_trial {
+            return attempt;
+        }
+        // The active version may well be able to publish what the canary cannot: nothing is to be paused for it.
+        let outcome = match attempt.outcome {
+            Outcome::Unavailable { reason, after } => Outcome::Retry { reason, after },
+            other => other,
+        };
+        Attempt { outcome, on_trial, ..attempt }
+    }
+}
+
+fn counts(outcome: &Outcome) -> Counts {
+    let (delivered, failed, trapped) = match outcome {
+        Outcome::Delivered => (1, 0, 0),
+        Outcome::Trapped { .. } | Outcome::TimedOut { .. } | Outcome::LimitExceeded { .. } => (0, 0, 1),
+        _ => (0, 1, 0),
+    };
+    Counts { delivered, failed, trapped }
+}
+
+impl Tally {
+    fn add(&self, counts: Counts) {
+        for (sum, more) in self.sums().into_iter().zip([counts.delivered, counts.failed, counts.trapped]) {
+            if more > 0 {
+                sum.fetch_add(more, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn read(&self) -> Counts {
+        let [delivered, failed, trapped] = self.sums().map(|sum| sum.load(Ordering::Relaxed));
+        Counts { delivered, failed, trapped }
+    }
+
+    fn take(&self) -> Counts {
+        let [delivered, failed, trapped] = self.sums().map(|sum| sum.swap(0, Ordering::Relaxed));
+        Counts { delivered, failed, trapped }
+    }
+
+    fn sums(&self) -> [&AtomicU64; 3] {
+        [&self.delivered, &self.failed, &self.trapped]
+    }
+}
+
+impl Publisher for VersionedPublisher {
+    fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
+        let at_work = self.at_work();
+        Box::pin(async move {
+            let Some((loaded, on_trial)) = at_work.of(event) else { return at_work.unavailable() };
+            let attempt = loaded.publisher.publish_one(event).await;
+            loaded.answered(event, attempt, on_trial)
+        })
+    }
+
+    fn publish_batch<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Vec<Attempt>> {
+        let at_work = self.at_work();
+        Box::pin(async move {
+            let mut attempts = Vec::with_capacity(events.len());
+            let version = |event: &Recorded| at_work.of(event).map(|(loaded, _)| loaded.version);
+            for same in events.chunk_by(|a, b| version(a) == version(b)) {
+                let Some((loaded, on_trial)) = same.first().and_then(|event| at_work.of(event)) else {
+                    attempts.extend(same.iter().map(|_| at_work.unavailable()));
+                    continue;
+                };
+                let answers = loaded.publisher.publish_batch(same).await;
+                let answers = same.iter().zip(answers);
+                attempts.extend(answers.map(|(event, attempt)| loaded.answered(event, attempt, on_trial)));
+            }
+            attempts
+        })
+    }
+
+    fn max_batch(&self) -> usize {
+        let at_work = self.at_work();
+        let versions = at_work.active.iter().chain(at_work.canary.as_ref().map(|(canary, _)| canary));
+        versions.map(|loaded| loaded.publisher.max_batch()).max().unwrap_or(1)
+    }
+
+    fn keep_up(&self, registry: &dyn Registry, now: Timestamp) -> Result<Kept, StorageError> {
+        let mut upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = Kept::default();
+        self.count_when_due(&mut upkeep, registry)?;
+        self.judge_canary(registry, now)?;
+        let generation = registry.registry_generation()?;
+        let has_changed = upkeep.generation != Some(generation);
+        if has_changed {
+            upkeep.broken = None;
+        }
+        if has_changed || upkeep.look_again {
+            self.follow(&mut upkeep, registry, &mut kept)?;
+            (upkeep.generation, upkeep.look_again) = (Some(generation), false);
+        }
+        self.finish_loading(&mut upkeep, registry, now, &mut kept)?;
+        // After one version there may be another one to be loaded: the registry has to be asked first.
+        let is_followed = !upkeep.look_again;
+        let is_asked_for = |(version, _): &(PublisherVersion, Loading)| version.state == VersionState::Stored;
+        kept.busy = upkeep.loading.is_some() || !is_followed;
+        let is_on_trial = self.at_work().canary.is_some();
+        kept.again = Some(match (kept.busy, is_on_trial) {
+            (true, _) => LOADING_PAUSE,
+            (false, true) => TRIAL_PAUSE,
+            (false, false) => COUNT_PAUSE,
+        });
+        kept.ready = self.at_work().active.is_some() && is_followed && upkeep.loading.as_ref().is_none_or(is_asked_for);
+        Ok(kept)
+    }
+
+    fn leave(&self, registry: &dyn Registry) -> Result<(), StorageError> {
+        let mut upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        upkeep.generation = None;
+        let counted = self.count(&mut upkeep, registry);
+        match upkeep.loading.take() {
+            // It was not the version that ended it.
+            Some((version, _)) if version.state == VersionState::Stored => {
+                registry.activation_given_up(&self.name, version.version).and(counted)
+            }
+            _ => counted,
+        }
+    }
+}
+
+// --- following the registry --------------------------------------------------------------------------------------------
+
+impl VersionedPublisher {
+    /// Puts those versions to work that the registry says are, and begins to load what is not loaded yet.
+    fn follow(&self, upkeep: &mut Upkeep, registry: &dyn Registry, kept: &mut Kept) -> Result<(), StorageError> {
+        let versions = registry.versions(Some(&self.name))?;
+        let find = |state| versions.iter().find(|version| version.state == state);
+        let (active, canary) = (find(VersionState::Active), find(VersionState::Canary));
+        let before = self.at_work();
+        let loaded = |version: &PublisherVersion| {
+            let canary = before.canary.as_ref().map(|(canary, _)| canary);
+            before.active.iter().chain(canary).find(|loaded| loaded.version == version.version).cloned()
+        };
+        let next = AtWork {
+            // Where it has still to be loaded, what was active goes on until then.
+            active: active.and_then(|active| loaded(active).or_else(|| before.active.clone())),
+            canary: canary.and_then(|canary| Some((loaded(canary)?, canary.canary?))),
+            without: before.without.clone(),
+        };
+        if let Some((gone, _)) = before.canary.as_ref().filter(|(gone, _)| !next.has(gone)) {
+            tracing::info!(publisher = &*self.name, version = gone.version, "the canary is no longer at work");
+            let (publisher, digest) = (self.name.to_string(), gone.publisher.digest().to_string());
+            kept.withdrawn.push(Withdrawn { publisher, digest });
+        }
+        kept.swapped |= next != *before;
+        self.put_to_work(upkeep, next);
+        // What is at work comes first; of what is asked for there is one at most.
+        let missing = |version: &&PublisherVersion| loaded(version).is_none() && upkeep.broken != Some(version.version);
+        let missing = [active, canary].into_iter().flatten().find(missing);
+        let wanted = missing.or_else(|| find(VersionState::Stored));
+        let is_loading = |version: &PublisherVersion| {
+            upkeep.loading.as_ref().is_some_and(|(loading, _)| {
+                (loading.version, loading.requested) == (version.version, version.requested)
+            })
+        };
+        match wanted {
+            None => upkeep.loading = None,
+            Some(version) if is_loading(version) => {}
+            Some(version) => self.begin_to_load(upkeep, registry, version)?,
+        }
+        Ok(())
+    }
+
+    fn put_to_work(&self, upkeep: &mut Upkeep, next: AtWork) {
+        let before = self.at_work();
+        let were = before.active.iter().chain(before.canary.as_ref().map(|(canary, _)| canary));
+        upkeep.leaving.extend(were.filter(|loaded| !next.has(loaded)).cloned());
+        self.swap(next);
+    }
+
+    fn begin_to_load(
+        &self,
+        upkeep: &mut Upkeep,
+        registry: &dyn Registry,
+        version: &PublisherVersion,
+    ) -> Result<(), StorageError> {
+        upkeep.loading = None;
+        let number = version.version;
+        if version.state == VersionState::Stored {
+            // Counted before it begins: a module that kills the host must be found out too.
+            let Some(tries) = registry.begin_activation(&self.name, number)? else { return Ok(()) };
+            if tries > ACTIVATIONS_MAX {
+                let died = tries - 1;
+                let reason = format!("the relay's process died {died} times while it activated this version");
+                return self.refuse(upkeep, registry, version, &reason);
+            }
+        }
+        let bytes_max = self.settings.limits.module_bytes;
+        if usize::try_from(version.size).is_ok_and(|size| size > bytes_max) {
+            let too_large = LoadError::TooLarge { name: self.name.to_string(), bytes_max };
+            return self.refuse(upkeep, registry, version, &too_large.to_string());
+        }
+        let bytes = match registry.module(&version.digest) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => {
+                let reason = "its bytes are no longer in the database: deploy it again";
+                return self.refuse(upkeep, registry, version, reason);
+            }
+            Err(error @ StorageError::DamagedModule { .. }) => {
+                return self.refuse(upkeep, registry, version, &error.to_string());
+            }
+            Err(error) => return Err(error),
+        };
+        tracing::info!(publisher = &*self.name, version = number, digest = version.digest, "loading");
+        // What is at work was configured once: if it cannot be now, its calls say so, and it is tried again.
+        let is_new = version.state == VersionState::Stored;
+        let loading = Loading::begin(&self.name, bytes, self.settings.clone(), is_new);
+        upkeep.loading = Some((version.clone(), loading));
+        Ok(())
+    }
+
+    /// What was asked for becomes active or the canary once it is loaded; what is at work already is put to work.
+    fn finish_loading(
+        &self,
+        upkeep: &mut Upkeep,
+        registry: &dyn Registry,
+        now: Timestamp,
+        kept: &mut Kept,
+    ) -> Result<(), StorageError> {
+        let Some((version, loading)) = &mut upkeep.loading else { return Ok(()) };
+        let Some(result) = loading.result() else { return Ok(()) };
+        let version = version.clone();
+        let number = version.version;
+        let at_work = matches!(version.state, VersionState::Active | VersionState::Canary);
+        let share = version.canary.filter(|_| version.state != VersionState::Active);
+        // The registry first: what it does not take is not at work. Until it has answered, nothing is forgotten.
+        let taken = match (&result, share) {
+            (Err(reason), _) => self.refuse(upkeep, registry, &version, reason).map(|()| false)?,
+            (Ok(_), _) if at_work => true,
+            (Ok(_), Some(_)) => registry.canary_started(&self.name, number, now)?,
+            (Ok(_), None) => registry.activated(&self.name, number, now)?,
+        };
+        // What is next is asked anew.
+        (upkeep.loading, upkeep.look_again) = (None, true);
+        // Not taken where somebody has asked for another one meanwhile.
+        let Some(publisher) = result.ok().filter(|_| taken) else { return Ok(()) };
+        let loaded = Arc::new(Loaded { version: number, publisher, calls: Tally::default(), trial: Tally::default() });
+        let mut next = (*self.at_work()).clone();
+        let digest = loaded.publisher.digest().clone();
+        match share {
+            Some(share) => {
+                // Both are compared by what they do from now on.
+                if let Some(active) = &next.active {
+                    active.trial.take();
+                }
+                next.canary = Some((loaded, share));
+                tracing::info!(
+                    publisher = &*self.name,
+                    version = number,
+                    digest = &*digest,
+                    "canary: {} of the streams",
+                    shown(share)
+                );
+            }
+            None => {
+                next.active = Some(loaded);
+                if version.state == VersionState::Stored {
+                    next.canary = None;
+                }
+                tracing::info!(publisher = &*self.name, version = number, digest = &*digest, "active");
+            }
+        }
+        self.put_to_work(upkeep, next);
+        kept.swapped = true;
+        Ok(())
+    }
+
+    /// A version that was asked for is refused. What is at work by the registry's word and cannot be loaded stays so: no
+    /// other was asked for, and it may be this machine's fault.
+    fn refuse(
+        &self,
+        upkeep: &mut Upkeep,
+        registry: &dyn Registry,
+        version: &PublisherVersion,
+        reason: &str,
+    ) -> Result<(), StorageError> {
+        let number = version.version;
+        tracing::error!(
+            publisher = &*self.name,
+            version = number,
+            "the version cannot be activated: {}",
+            shown(reason)
+        );
+        if version.state == VersionState::Active {
+            upkeep.broken = Some(number);
+            let mut next = (*self.at_work()).clone();
+            next.without = format!("version {number} of {} is active, and cannot be loaded: {reason}", self.name);
+            self.swap(next);
+            return Ok(());
+        }
+        registry.refused(&self.name, number, reason).map(|_| ())
+    }
+
+    /// Promotes or withdraws the canary, where there is one; the rest follows from the registry.
+    fn judge_canary(&self, registry: &dyn Registry, now: Timestamp) -> Result<(), StorageError> {
+        let at_work = self.at_work();
+        let (Some((canary, _)), Some(active)) = (&at_work.canary, &at_work.active) else { return Ok(()) };
+        let number = canary.version;
+        match judge(canary.trial.read(), active.trial.read(), &self.rules) {
+            Verdict::Continue => Ok(()),
+            Verdict::Promote => {
+                tracing::info!(publisher = &*self.name, version = number, "the canary is promoted");
+                registry.activated(&self.name, number, now).map(|_| ())
+            }
+            Verdict::Withdraw { reason } => {
+                tracing::error!(
+                    publisher = &*self.name,
+                    version = number,
+                    "the canary is withdrawn: {}",
+                    shown(&reason)
+                );
+                registry.refused(&self.name, number, &reason).map(|_| ())
+            }
+        }
+    }
+
+    fn count_when_due(&self, upkeep: &mut Upkeep, registry: &dyn Registry) -> Result<(), StorageError> {
+        if upkeep.counted_at.is_some_and(|at| at.elapsed() < COUNT_PAUSE) {
+            return Ok(());
+        }
+        self.count(upkeep, registry)
+    }
+
+    /// Writes down what the versions did since the last time.
+    fn count(&self, upkeep: &mut Upkeep, registry: &dyn Registry) -> Result<(), StorageError> {
+        upkeep.counted_at = Some(Instant::now());
+        let at_work = self.at_work();
+        let present = at_work.active.iter().chain(at_work.canary.as_ref().map(|(canary, _)| canary));
+        for loaded in present.chain(&upkeep.leaving) {
+            let counts = loaded.calls.take();
+            if counts != Counts::default()
+                && let Err(error) = registry.count(&self.name, loaded.version, counts)
+            {
+                loaded.calls.add(counts);
+                return Err(error);
+            }
+        }
+        // The last holder of a version counts its last call.
+        upkeep.leaving.retain(|loaded| Arc::strong_count(loaded) > 1 || loaded.calls.read() != Counts::default());
+        Ok(())
+    }
+}
+
+impl AtWork {
+    fn has(&self, loaded: &Arc<Loaded>) -> bool {
+        let canary = self.canary.as_ref().map(|(canary, _)| canary);
+        self.active.iter().chain(canary).any(|at_work| Arc::ptr_eq(at_work, loaded))
+    }
+}
+
+impl PartialEq for AtWork {
+    fn eq(&self, other: &Self) -> bool {
+        let versions = |at_work: &Self| {
+            let canary = at_work.canary.as_ref().map(|(canary, share)| (canary.version, *share));
+            (at_work.active.as_ref().map(|active| active.version), canary)
+        };
+        versions(self) == versions(other)
+    }
+}
+
+impl fmt::Debug for VersionedPublisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at_work = self.at_work();
+        f.debug_struct("VersionedPublisher")
+            .field("name", &self.name)
+            .field("active", &at_work.active.as_ref().map(|active| active.version))
+            .field("canary", &at_work.canary.as_ref().map(|(canary, _)| canary.version))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_the_streams_is_nearly_that_and_grows_with_it() {
+        let streams: Vec<StreamKey> =
+            (0..100_000).map(|number| StreamKey::of(b"default", format!("order-{number}").as_bytes())).collect();
+        let share = |parts| CanaryShare::from_parts(parts).unwrap();
+        for (parts, about) in [(100, 1_000), (500, 5_000), (5_000, 50_000), (9_900, 99_000)] {
+            let within = streams.iter().filter(|stream| is_within(**stream, share(parts))).count();
+            assert!((about * 9 / 10..=about * 11 / 10).contains(&within), "{parts}: {within}");
+        }
+        assert!(streams.iter().all(|stream| !is_within(*stream, share(500)) || is_within(*stream, share(900))));
+    }
+}
