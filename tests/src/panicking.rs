@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use outbox_host::outbox::{
-    Held, Lease, Operator, OutboxStorageStrategy, Page, PageBounds, Registry, Settled, Status, StorageError, Wanted,
+    Deployments, Held, Lease, Operator, OutboxStorageStrategy, Page, PageBounds, Settled, Status, StorageError, Wanted,
     Watch,
 };
 use outbox_host::{NewEvent, StoredData};
@@ -20,7 +20,7 @@ pub enum Part {
     /// The watch's.
     Watch,
     /// That of the thread which follows the versions of publishers.
-    Registry,
+    Deployments,
 }
 
 /// A storage that passes everything on, and panics once.
@@ -95,11 +95,11 @@ impl<S: OutboxStorageStrategy> OutboxStorageStrategy for Panicking<S> {
     }
 
     /// Called by the thread that keeps the publishers up, each time that something has changed.
-    fn registry(&self) -> &dyn Registry {
-        if std::thread::current().name() == Some("outbox-upkeep") {
-            self.pass(Part::Registry);
+    fn deployments(&self) -> &dyn Deployments {
+        if std::thread::current().name() == Some("outbox-maintain") {
+            self.pass(Part::Deployments);
         }
-        self.inner.registry()
+        self.inner.deployments()
     }
 }
 

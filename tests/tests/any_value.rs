@@ -56,9 +56,9 @@ fn fill(outbox: SqliteOutbox) {
     outbox.run(&publisher, None).unwrap();
     let strategy = outbox.strategy();
     strategy.operator().edit_dead_letter(3, "[1]", &act()).unwrap();
-    strategy.registry().deploy("hook", b"one", None, "a note", &act()).unwrap();
-    strategy.registry().activated("hook", 1, act().at).unwrap();
-    strategy.registry().deploy("hook", b"two", Some("5%".parse().unwrap()), "", &act()).unwrap();
+    strategy.deployments().deploy("hook", b"one", None, "a note", &act()).unwrap();
+    strategy.deployments().activated("hook", 1, act().at).unwrap();
+    strategy.deployments().deploy("hook", b"two", Some("5%".parse().unwrap()), "", &act()).unwrap();
 }
 
 /// The tables of the outbox with their columns, but for what tells the schema's version.
@@ -87,7 +87,7 @@ fn copes<T>(what: &str, result: Result<T, StorageError>) {
 }
 
 fn look_at_everything(outbox: &SqliteOutbox) {
-    let (operator, registry) = (outbox.operator(), outbox.registry());
+    let (operator, deployments) = (outbox.operator(), outbox.deployments());
     let page = PageBounds { read_max: 100, bytes_max: usize::MAX, looked_at_max: 100 };
     copes("entries", outbox.entries(i64::MIN..=i64::MAX, page, &mut |_, _| true));
     copes("held", outbox.held());
@@ -103,20 +103,20 @@ fn look_at_everything(outbox: &SqliteOutbox) {
     let keep = Some(Duration::ZERO);
     let retention = Retention { dead_letters: keep, attempts: keep, audit: keep };
     copes("a dry prune", operator.prune(&retention, &act(), 100, true));
-    copes("registry generation", registry.registry_generation());
-    for version in registry.versions(None).unwrap() {
-        copes("module", registry.module(&version.digest));
-        copes("versions", registry.versions(Some(&version.publisher)));
+    copes("deployments generation", deployments.registry_generation());
+    for version in deployments.versions(None).unwrap() {
+        copes("module", deployments.module(&version.digest));
+        copes("versions", deployments.versions(Some(&version.publisher)));
     }
 }
 
 /// And then what changes something: it copes too, and nothing is lost or stands still.
 fn work_on_everything(kept: &Sqlite) {
     let outbox = Outbox::new(kept.open(), JsonSerde);
-    let (operator, registry) = (outbox.strategy().operator(), outbox.strategy().registry());
-    copes("rollback", registry.rollback("hook", None, &act()));
-    copes("deploy", registry.deploy("hook", b"three", None, "", &act()));
-    copes("remove", registry.remove("hook", Some(1), &act()));
+    let (operator, deployments) = (outbox.strategy().operator(), outbox.strategy().deployments());
+    copes("rollback", deployments.rollback("hook", None, &act()));
+    copes("deploy", deployments.deploy("hook", b"three", None, "", &act()));
+    copes("remove", deployments.remove("hook", Some(1), &act()));
     let before = outbox.strategy().generation().unwrap();
     copes("retry", operator.retry_dead_letters(&Selection::all(), &act()));
     assert_ne!(outbox.strategy().generation().unwrap(), before, "a relay at work is told");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use jiff::Timestamp;
-use outbox_host::outbox::{Registry, RelayCondition, RelayState};
+use outbox_host::outbox::{Deployments, RelayCondition, RelayState};
 use outbox_host::{OutboxStorageStrategy, SqliteOutbox};
 use outbox_tests::workplace::{Ran, Workplace, eventually};
 use serde_json::{Value, json};

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use outbox_host::outbox::{Act, Registry};
+use outbox_host::outbox::{Act, Deployments};
 use outbox_host::publisher::component::{Compiler, ComponentPublisher, Limits, LoadError, OutputSink, Settings};
 use outbox_host::{Outcome, Publisher, SqliteOutbox};
 use outbox_tests::outbox_program;

@@ -52,11 +52,11 @@ impl World {
     }
 
     fn deploy(&self, bytes: &[u8]) -> u32 {
-        self.operator.registry().deploy(NAME, bytes, None, "", &by()).unwrap().version
+        self.operator.deployments().deploy(NAME, bytes, None, "", &by()).unwrap().version
     }
 
     fn version(&self, number: u32) -> PublisherVersion {
-        let versions = self.operator.registry().versions(Some(NAME)).unwrap();
+        let versions = self.operator.deployments().versions(Some(NAME)).unwrap();
         versions.into_iter().find(|version| version.version == number).unwrap()
     }
 
@@ -300,7 +300,7 @@ fn a_version_in_whose_activation_the_host_dies_again_and_again_is_refused() {
     let publisher = world.publisher();
     let version = world.deploy(&Sheet::good(1).bytes());
     for _ in 0..3 {
-        world.operator.registry().begin_activation(NAME, version).unwrap();
+        world.operator.deployments().begin_activation(NAME, version).unwrap();
     }
     relaying(&world.outbox, &publisher, |_| {
         world.until_state(version, VersionState::Refused);
@@ -416,7 +416,7 @@ fn a_rollback_brings_the_last_version_back() {
     let publisher = world.publisher();
     relaying(&world.outbox, &publisher, |_| {
         let (first, second) = (world.activate(Sheet::good(1)), world.activate(Sheet::good(2)));
-        world.operator.registry().rollback(NAME, None, &by()).unwrap();
+        world.operator.deployments().rollback(NAME, None, &by()).unwrap();
         world.until_state(first, VersionState::Active);
         assert_eq!(world.version(second).state, VersionState::Retired);
         world.append(&events(1, 0..1));
@@ -443,7 +443,7 @@ fn trial(canary: Sheet, rules: CanaryRules, meanwhile: impl Fn(&World, u32)) -> 
     relaying(&world.outbox, &publisher, |_| {
         world.activate(Sheet::good(1));
         let share = "20%".parse().unwrap();
-        number = world.operator.registry().deploy(NAME, &canary.bytes(), Some(share), "", &by()).unwrap().version;
+        number = world.operator.deployments().deploy(NAME, &canary.bytes(), Some(share), "", &by()).unwrap().version;
         world.until_state(number, VersionState::Canary);
         meanwhile(&world, number);
         until("the trial has ended", || {
@@ -511,7 +511,7 @@ fn a_rollback_during_a_trial_withdraws_the_canary() {
             world.ledger.by_version().len()
         };
         assert_eq!(versions_of_all_streams(), 2);
-        world.operator.registry().rollback(NAME, None, &by()).unwrap();
+        world.operator.deployments().rollback(NAME, None, &by()).unwrap();
         until("the relay has taken it back", || versions_of_all_streams() == 1);
         world.ledger.clear();
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use outbox_host::SqliteOutbox;
-use outbox_host::outbox::{Act, PublisherVersion, Registry, VersionState};
+use outbox_host::outbox::{Act, Deployments, PublisherVersion, VersionState};
 use outbox_tests::versions::{Sheet, logged, number_in, numbered_lines};
 use outbox_tests::workplace::{Logged, Signal, Workplace, eventually};
 

@@ -166,7 +166,7 @@ fn columns_of_the_applications_own_are_kept_with_a_dead_letter() {
 /// Nobody else would do its work: the session ends with that reason, and the next one goes on.
 #[test]
 fn a_stage_that_panics_is_no_silent_standstill() {
-    for part in [Part::Settle, Part::Sync, Part::Watch, Part::Registry] {
+    for part in [Part::Settle, Part::Sync, Part::Watch, Part::Deployments] {
         let kept = Sqlite::new();
         let ledger = Ledger(Mutex::default());
         let publisher = ledger.publisher();

@@ -42,11 +42,11 @@
 
 pub use outbox_engine::{
     Attempt, Backoff, BoxFuture, CanaryRules, Column, DEFAULT_LIMIT, DEFAULT_TENANT, EntryId, FAILURES_MAX, Failure,
-    Field, Filterer, History, InvalidRoutes, JsonSerde, Kept, MemoryOutbox, NewEvent, NoOutbox, OnDeadLetter, Ordering,
-    Outbox, OutboxStorageStrategy, Outcome, PUBLISHERS_MAX, Pattern, Payload, Policy, PublishError, Publisher,
-    Publishers, RawEntry, Recorded, RelayOptions, Report, Route, Row, STREAM_NAMESPACE, Serde, SerdeError, Settlement,
-    Stop, Stopping, StorageError, StoredData, StoredValue, StreamId, StreamKey, Then, Undecodable, Verdict, Withdrawn,
-    WrappedEvent, files, judge, settle, settle_on_trial, stop, text,
+    Field, Filterer, History, InvalidRoutes, JsonSerde, Maintenance, MemoryOutbox, NewEvent, NoOutbox, OnDeadLetter,
+    Ordering, Outbox, OutboxStorageStrategy, Outcome, PUBLISHERS_MAX, Pattern, Payload, Policy, PublishError,
+    Publisher, Publishers, RawEntry, Recorded, RelayOptions, Report, Route, Row, STREAM_NAMESPACE, Serde, SerdeError,
+    Settlement, Stop, Stopping, StorageError, StoredData, StoredValue, StreamId, StreamKey, Then, Undecodable, Verdict,
+    Withdrawn, WrappedEvent, files, judge, settle, settle_on_trial, stop, text,
 };
 pub use outbox_sqlite::SqliteOutbox;
 pub use outbox_wasm::{VersionedPublisher, WatchedPublisher};
@@ -62,8 +62,8 @@ pub mod recorded {
 pub mod outbox {
     pub use outbox_engine::outbox::{
         Act, AttemptRecord, AuditRecord, BLOCKED_MAX, BlockedStream, CanaryShare, Counts, DeadLetter, DeadLetterFilter,
-        Deployed, Failed, Fate, Held, Hold, LISTED_BYTES_MAX, Lease, MODULE_BYTES_MAX, MemoryOutbox, NoOutbox,
-        Operator, OutboxStorageStrategy, Page, PageBounds, Pruned, PublisherVersion, Registry, RelayCondition,
+        Deployed, Deployments, Failed, Fate, Held, Hold, LISTED_BYTES_MAX, Lease, MODULE_BYTES_MAX, MemoryOutbox,
+        NoOutbox, Operator, OutboxStorageStrategy, Page, PageBounds, Pruned, PublisherVersion, RelayCondition,
         RelayState, Retention, RolledBack, Selection, Settled, Status, StorageError, VersionState, Wanted, Watch,
     };
     pub use outbox_sqlite::{self as sqlite, SqliteOutbox, append, append_if};
@@ -71,6 +71,6 @@ pub mod outbox {
 
 /// What publishes: [`outbox_engine::publisher`], and [`outbox_wasm`] as [`component`].
 pub mod publisher {
-    pub use outbox_engine::publisher::{Attempt, BoxFuture, Kept, Outcome, PublishError, Publisher, Withdrawn};
+    pub use outbox_engine::publisher::{Attempt, BoxFuture, Maintenance, Outcome, PublishError, Publisher, Withdrawn};
     pub use outbox_wasm::{self as component, VersionedPublisher, WatchedPublisher};
 }

@@ -58,7 +58,7 @@ pub use canary::{CanaryRules, Verdict, judge};
 pub use entry::Undecodable;
 pub use new_event::{NewEvent, parse_time};
 pub use outbox::{MemoryOutbox, NoOutbox, OutboxStorageStrategy, StorageError};
-pub use publisher::{BoxFuture, Kept, Publisher, Withdrawn};
+pub use publisher::{BoxFuture, Maintenance, Publisher, Withdrawn};
 #[cfg(feature = "relay")]
 pub use publishers::{InvalidRoutes, PUBLISHERS_MAX, Pattern, Publishers, Route};
 pub use raw::{EntryId, RawEntry};

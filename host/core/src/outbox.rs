@@ -15,21 +15,21 @@ use crate::settlement::History;
 use crate::stream::StreamKey;
 
 pub mod blocked;
+pub mod deployments;
 mod error;
 mod memory;
 mod none;
 pub mod operator;
-pub mod registry;
 
+pub use deployments::{
+    CanaryShare, Counts, Deployed, Deployments, MODULE_BYTES_MAX, PublisherVersion, RolledBack, VersionState,
+};
 pub use error::StorageError;
 pub use memory::MemoryOutbox;
 pub use none::NoOutbox;
 pub use operator::{
     Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, LISTED_BYTES_MAX, Operator, Pruned, Retention,
     Selection,
-};
-pub use registry::{
-    CanaryShare, Counts, Deployed, MODULE_BYTES_MAX, PublisherVersion, Registry, RolledBack, VersionState,
 };
 
 /// Keeps the entries of an outbox. One conformance suite holds for every implementation.
@@ -118,7 +118,7 @@ pub trait OutboxStorageStrategy: Send + Sync {
     fn operator(&self) -> &dyn Operator;
 
     /// The versions of publishers that are kept in it.
-    fn registry(&self) -> &dyn Registry;
+    fn deployments(&self) -> &dyn Deployments;
 }
 
 /// Says of an entry and its stream whether it is to be read.

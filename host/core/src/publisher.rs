@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::outbox::{Registry, StorageError};
+use crate::outbox::{Deployments, StorageError};
 use crate::recorded::Recorded;
 
 pub use crate::attempt::{Attempt, Outcome, PublishError};
@@ -50,15 +50,15 @@ pub trait Publisher: Send + Sync {
         1
     }
 
-    /// Becomes what the registry says that it is to be. A relay that has the lease calls this before the first event, and
-    /// on a thread of its own after each change of the outbox, and when [`Kept::again`] says. It does not wait for what takes
+    /// Becomes what its deployments say that it is to be. A relay that has the lease calls this before the first event, and
+    /// on a thread of its own after each change of the outbox, and when [`Maintenance::again`] says. It does not wait for what takes
     /// long. A publisher without versions has nothing to do.
     ///
     /// # Errors
     ///
     /// [`StorageError`]: it is called again.
-    fn keep_up(&self, _registry: &dyn Registry, _now: Timestamp) -> Result<Kept, StorageError> {
-        Ok(Kept::default())
+    fn maintain(&self, _deployments: &dyn Deployments, _now: Timestamp) -> Result<Maintenance, StorageError> {
+        Ok(Maintenance::default())
     }
 
     /// The relay has ended its work: the last call was made.
@@ -66,14 +66,14 @@ pub trait Publisher: Send + Sync {
     /// # Errors
     ///
     /// [`StorageError`]; it is not called again.
-    fn leave(&self, _registry: &dyn Registry) -> Result<(), StorageError> {
+    fn leave(&self, _deployments: &dyn Deployments) -> Result<(), StorageError> {
         Ok(())
     }
 }
 
-/// What came of [`Publisher::keep_up`].
+/// What came of [`Publisher::maintain`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Kept {
+pub struct Maintenance {
     /// Whether other versions publish than before: one that was unavailable may be there now.
     pub swapped: bool,
     /// Whether something is under way that will change it soon.

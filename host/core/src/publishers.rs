@@ -29,7 +29,7 @@ pub const PUBLISHERS_MAX: usize = 64;
 pub struct Publishers<'a> {
     members: Vec<Member<'a>>,
     /// None where every entry goes to the only one.
-    routes: Option<Vec<(Route, Legs)>>,
+    routes: Option<Vec<(Route, PublisherSet)>>,
 }
 
 #[derive(Clone)]
@@ -85,7 +85,7 @@ pub enum InvalidRoutes {
 
 /// Some of the publishers of an outbox.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Legs(u64);
+pub(crate) struct PublisherSet(u64);
 
 impl<'a> Publishers<'a> {
     /// One publisher, which every entry goes to.
@@ -122,22 +122,22 @@ impl<'a> Publishers<'a> {
         Ok(publishers)
     }
 
-    fn legs_of(&self, number: usize, route: &Route) -> Result<Legs, InvalidRoutes> {
-        let mut legs = Legs::NONE;
+    fn legs_of(&self, number: usize, route: &Route) -> Result<PublisherSet, InvalidRoutes> {
+        let mut legs = PublisherSet::NONE;
         for name in &route.publishers {
             let Some(leg) = self.named(name) else {
                 let known: Vec<&str> = self.members.iter().filter_map(|member| member.name.as_deref()).collect();
                 let (publisher, known) = (name.clone(), known.join(", "));
                 return Err(InvalidRoutes::UnknownPublisher { route: number, publisher, known });
             };
-            legs = legs | Legs::one(leg);
+            legs = legs | PublisherSet::one(leg);
         }
         if legs.is_empty() { Err(InvalidRoutes::NoPublisher { route: number }) } else { Ok(legs) }
     }
 
     /// The publishers that this entry goes to; none where no route matches it.
-    pub(crate) fn route(&self, entry: &RawEntry) -> Legs {
-        let Some(routes) = &self.routes else { return Legs::one(0) };
+    pub(crate) fn route(&self, entry: &RawEntry) -> PublisherSet {
+        let Some(routes) = &self.routes else { return PublisherSet::one(0) };
         let row = entry.row();
         // What cannot be decoded matches no pattern, and is set aside whatever its route.
         let text = |decoded: Result<_, String>| decoded.ok().flatten();
@@ -151,7 +151,7 @@ impl<'a> Publishers<'a> {
                 && is(&route.category, category.as_deref())
                 && is(&route.tenant, tenant.as_deref())
         };
-        routes.iter().find(|(route, _)| matches(route)).map_or(Legs::NONE, |(_, legs)| *legs)
+        routes.iter().find(|(route, _)| matches(route)).map_or(PublisherSet::NONE, |(_, legs)| *legs)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -159,8 +159,8 @@ impl<'a> Publishers<'a> {
     }
 
     /// All of them.
-    pub(crate) fn all(&self) -> Legs {
-        (0..self.len()).fold(Legs::NONE, |legs, leg| legs | Legs::one(leg))
+    pub(crate) fn all(&self) -> PublisherSet {
+        (0..self.len()).fold(PublisherSet::NONE, |legs, leg| legs | PublisherSet::one(leg))
     }
 
     /// All of them, with their numbers.
@@ -182,7 +182,7 @@ impl<'a> Publishers<'a> {
     }
 
     /// The names of some of them.
-    pub(crate) fn names(&self, legs: Legs) -> Vec<Arc<str>> {
+    pub(crate) fn names(&self, legs: PublisherSet) -> Vec<Arc<str>> {
         legs.iter().filter_map(|leg| self.name(leg).cloned()).collect()
     }
 }
@@ -236,7 +236,7 @@ impl Pattern {
     }
 }
 
-impl Legs {
+impl PublisherSet {
     pub(crate) const NONE: Self = Self(0);
 
     pub(crate) fn one(leg: usize) -> Self {
@@ -282,7 +282,7 @@ impl Legs {
     }
 }
 
-impl std::ops::BitOr for Legs {
+impl std::ops::BitOr for PublisherSet {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -290,7 +290,7 @@ impl std::ops::BitOr for Legs {
     }
 }
 
-impl fmt::Debug for Legs {
+impl fmt::Debug for PublisherSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.iter()).finish()
     }
@@ -340,10 +340,10 @@ mod tests {
             Route { tenant: pattern("default"), name: pattern("hello"), ..Route::to(["a"]) },
         ];
         let publishers = Publishers::routed([("a", &nothing as _), ("b", &nothing as _)], routes).unwrap();
-        let (a, b) = (Legs::one(0), Legs::one(1));
+        let (a, b) = (PublisherSet::one(0), PublisherSet::one(1));
         assert_eq!(publishers.route(&entry("x", None, Some("acme"))), a | b);
         assert_eq!(publishers.route(&entry("order.placed", Some("order"), Some("other"))), b);
-        assert_eq!(publishers.route(&entry("order.placed", None, Some("other"))), Legs::NONE);
+        assert_eq!(publishers.route(&entry("order.placed", None, Some("other"))), PublisherSet::NONE);
         assert_eq!(publishers.route(&entry("hello", None, None)), a);
     }
 

@@ -20,10 +20,10 @@ use crate::serde::Serde;
 use crate::text::shown;
 
 use self::acker::{Acker, Group, Patience};
+use self::breaker::{Admission, Breakers};
 use self::caller::Calls;
 use self::channels::{Channels, Message, spawn};
 use self::commit::GROUP_AGE_MAX;
-use self::gate::{Doors, Gates};
 use self::lanes::Lanes;
 use self::log::{Line, Log};
 use self::reader::IN_MEMORY_MAX;
@@ -33,16 +33,17 @@ use self::unsettled::Unsettled;
 
 mod acker;
 mod answers;
+mod breaker;
 mod caller;
 mod channels;
 mod commit;
 mod condition;
 #[cfg(test)]
 mod faulty;
-mod gate;
 mod job;
 mod lanes;
 mod log;
+mod maintenance;
 mod options;
 mod prune;
 mod reader;
@@ -50,12 +51,11 @@ mod recovery;
 mod report;
 mod second_look;
 mod settle;
+mod shutdown;
 mod stop;
 mod sweep;
 mod syncer;
 mod unsettled;
-mod upkeep;
-mod wind_up;
 
 pub use self::options::{OnDeadLetter, Ordering, RelayOptions};
 pub use self::report::{FAILURES_MAX, Failure, Report, Then};
@@ -71,7 +71,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const STANDBY_PAUSE: Duration = Duration::from_millis(100);
 /// What a relay works with.
 #[derive(Clone, Copy)]
-pub(crate) struct Parts<'a> {
+pub(crate) struct RelayContext<'a> {
     pub(crate) strategy: &'a dyn OutboxStorageStrategy,
     pub(crate) serde: &'a dyn Serde,
     pub(crate) publishers: &'a Publishers<'a>,
@@ -82,24 +82,24 @@ pub(crate) struct Parts<'a> {
 }
 
 /// One pass: every entry that is due now is tried once, at most `limit` of them.
-pub(crate) fn pass(parts: Parts<'_>, limit: usize) -> Result<Report, StorageError> {
-    let lease = parts.strategy.lease()?;
+pub(crate) fn pass(context: RelayContext<'_>, limit: usize) -> Result<Report, StorageError> {
+    let lease = context.strategy.lease()?;
     let (_stop, stopping) = stop();
     let mut log = Log::default();
-    let session = Session::new(parts, lease.as_ref(), Some(limit), &mut log)?;
+    let session = Session::new(context, lease.as_ref(), Some(limit), &mut log)?;
     let (report, ended) = session.run(&stopping);
     ended.map(|()| report)
 }
 
 /// Publishes until it is told to stop. While somebody else drains the outbox it stands by; when the database goes away
 /// it waits for it to come back.
-pub(crate) fn relay(parts: Parts<'_>, stopping: &Stopping) -> Result<Report, StorageError> {
+pub(crate) fn relay(context: RelayContext<'_>, stopping: &Stopping) -> Result<Report, StorageError> {
     let (mut total, mut log) = (Report::default(), Log::default());
     let mut standing_by = false;
     let mut worked = false;
     while stopping.level() == StopLevel::Go {
-        let leased = parts.strategy.lease().and_then(|lease| {
-            let session = Session::new(parts, lease.as_ref(), None, &mut log)?;
+        let leased = context.strategy.lease().and_then(|lease| {
+            let session = Session::new(context, lease.as_ref(), None, &mut log)?;
             session.log.line(Line::new(Level::INFO, "publishing"), Instant::now());
             (standing_by, worked) = (false, true);
             let (report, ended) = session.run(stopping);
@@ -128,10 +128,10 @@ pub(crate) fn relay(parts: Parts<'_>, stopping: &Stopping) -> Result<Report, Sto
 
 /// The time during which one lease is held.
 struct Session<'a> {
-    parts: Parts<'a>,
+    context: RelayContext<'a>,
     lease: &'a dyn Lease,
     lanes: Lanes,
-    gates: Gates,
+    breakers: Breakers,
     /// Everything below this position was read, or passed over.
     cursor: i64,
     /// Nothing is behind the cursor, as far as is known.
@@ -170,7 +170,7 @@ struct Session<'a> {
 
 impl<'a> Session<'a> {
     fn new(
-        parts: Parts<'a>,
+        context: RelayContext<'a>,
         lease: &'a dyn Lease,
         limit: Option<usize>,
         log: &'a mut Log,
@@ -179,15 +179,15 @@ impl<'a> Session<'a> {
         let condition = RelayState {
             pid: std::process::id(),
             state: RelayCondition::Running,
-            since: (parts.clock)(),
+            since: (context.clock)(),
             reason: String::new(),
         };
         lease.show(&condition);
         let mut session = Self {
-            parts,
+            context,
             lease,
-            lanes: Lanes::new(parts.options.ordering),
-            gates: Gates::new(parts.publishers.len()),
+            lanes: Lanes::new(context.options.ordering),
+            breakers: Breakers::new(context.publishers.len()),
             cursor: i64::MIN,
             at_end: false,
             read_again_at: None,
@@ -225,12 +225,12 @@ impl<'a> Session<'a> {
         let (give_up, all_given_up) = bounded(0);
         let channels =
             Channels { inbox, jobs, taken_back: taken.clone(), orders: order, give_up_calls, _give_up: give_up };
-        let Parts { publishers, serde, strategy, clock, .. } = self.parts;
-        let (lease, parts) = (self.lease, self.parts);
-        if let Err(error) = upkeep::begin(parts, self.limit.is_some(), stopping) {
+        let RelayContext { publishers, serde, strategy, clock, .. } = self.context;
+        let (lease, context) = (self.lease, self.context);
+        if let Err(error) = maintenance::begin(context, self.limit.is_some(), stopping) {
             return (self.report, Err(error));
         }
-        let (results, given_up, left_alone) = (&message, &calls_given_up, &*self.gates.left_alone());
+        let (results, given_up, left_alone) = (&message, &calls_given_up, &*self.breakers.left_alone());
         let calls = Calls { publishers, serde, lease, jobs: &taken, given_up, left_alone, results, clock };
         let (orders, given_up) = (&orders, &all_given_up);
         let patience = Patience { give_up: given_up, in_pass: self.limit.is_some(), results };
@@ -239,7 +239,7 @@ impl<'a> Session<'a> {
         let ended = thread::scope(move |scope| {
             // Whatever way this ends, the channels end with it, and with them the threads.
             let channels = channels;
-            for (first_slot, share) in caller::shares(session.parts.options.concurrency) {
+            for (first_slot, share) in caller::shares(session.context.options.concurrency) {
                 spawn(scope, results, "outbox-caller", move || caller::run(calls, first_slot, share))?;
             }
             spawn(scope, results, "outbox-acker", move || acker.run(orders))?;
@@ -255,16 +255,16 @@ impl<'a> Session<'a> {
                         }
                     }
                 })?;
-                spawn(scope, results, "outbox-upkeep", move || upkeep::run(parts, &changes, results))?;
+                spawn(scope, results, "outbox-maintain", move || maintenance::run(context, &changes, results))?;
             }
             let worked = session.work(&channels, stopping);
-            session.wind_up(&channels, stopping);
+            session.shut_down(&channels, stopping);
             worked
         });
         let ended = ended.and_then(|()| self.unsettled.error().filter(|_| self.limit.is_some()).map_or(Ok(()), Err));
         // What is still marked was cut off by the relay itself, and not by its event.
         self.lease.clear();
-        upkeep::end(parts);
+        maintenance::end(context);
         (self.report, ended)
     }
 
@@ -304,7 +304,7 @@ impl<'a> Session<'a> {
         let sweep = Some(self.sweep.wake_at()).filter(|_| self.limit.is_none() && self.room() > 0);
         let again = self.unsettled.wake_at().filter(|_| self.orders_out < ORDERS_MAX);
         let own = [due, group, sweep, again, self.reconcile_at, self.log.next()];
-        let times = own.into_iter().chain([self.gates.wake_at(), self.read_again_at, self.prune_at]);
+        let times = own.into_iter().chain([self.breakers.wake_at(), self.read_again_at, self.prune_at]);
         let next = times.flatten().min();
         next.map_or(LOOK_AGAIN, |next| {
             next.saturating_duration_since(now).clamp(Duration::from_micros(100), LOOK_AGAIN)
@@ -313,7 +313,8 @@ impl<'a> Session<'a> {
 
     /// Whether a pass is over: nothing more may be read, and all that was tried is settled.
     fn is_done(&self) -> bool {
-        let nothing_to_publish = self.lanes.in_memory().entries == 0 || self.all_shut(self.doors(Instant::now()));
+        let nothing_to_publish =
+            self.lanes.in_memory().entries == 0 || self.refuses_all(self.admission(Instant::now()));
         let nothing_under_way = self.lanes.running() == 0 && self.lanes.unacked() == 0 && self.orders_out == 0;
         self.limit.is_some() && nothing_to_publish && nothing_under_way
     }
@@ -323,31 +324,31 @@ impl<'a> Session<'a> {
         if self.give_back || self.lanes.unacked() >= UNACKED_MAX {
             return;
         }
-        let mut doors = self.doors(now);
+        let mut admission = self.admission(now);
         // Where nobody may be called, nothing has to be let go for anybody.
-        if self.all_shut(doors) {
+        if self.refuses_all(admission) {
             return;
         }
         while !channels.jobs.is_full()
-            && let Some(job) = self.lanes.next_job(doors)
+            && let Some(job) = self.lanes.next_job(admission)
         {
-            let probed = job.legs.both(doors.probed);
+            let probed = job.legs.both(admission.probed);
             if !probed.is_empty() {
-                self.gates.probe(probed);
-                doors = Doors { shut: doors.shut | probed, probed: doors.probed.without(probed) };
+                self.breakers.probe(probed);
+                admission = Admission { refused: admission.refused | probed, probed: admission.probed.without(probed) };
             }
             // The channel is as long as all that can be queued, and only closed at the end.
             let _ = channels.jobs.try_send(job);
         }
-        self.lanes.open(doors);
+        self.lanes.admit(admission);
     }
 
-    fn doors(&self, now: Instant) -> Doors {
-        self.gates.doors(now, self.limit.is_some(), |leg| self.lanes.is_running_for(leg))
+    fn admission(&self, now: Instant) -> Admission {
+        self.breakers.admission(now, self.limit.is_some(), |leg| self.lanes.is_running_for(leg))
     }
 
-    fn all_shut(&self, doors: Doors) -> bool {
-        doors.shut == self.parts.publishers.all()
+    fn refuses_all(&self, admission: Admission) -> bool {
+        admission.refused == self.context.publishers.all()
     }
 
     fn take_in(&mut self, message: Message) {
@@ -367,7 +368,7 @@ impl<'a> Session<'a> {
                 self.lost = Some(error);
             }
             Message::Pruned(pruned) => self.pruned(pruned),
-            Message::Kept(leg, kept) => self.kept(leg, kept),
+            Message::Maintenance(leg, maintenance) => self.maintenance(leg, maintenance),
         }
     }
 

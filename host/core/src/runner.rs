@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::new_event::NewEvent;
 use crate::outbox::{OutboxStorageStrategy, StorageError};
 use crate::publishers::Publishers;
-use crate::relay::{self, Parts, RelayOptions, Report, Stopping};
+use crate::relay::{self, RelayContext, RelayOptions, Report, Stopping};
 use crate::serde::{JsonSerde, Serde};
 
 /// How many entries a pass tries, unless it is told otherwise.
@@ -102,7 +102,7 @@ impl<S: OutboxStorageStrategy, D: Serde> Outbox<S, D> {
         publishers: impl Into<Publishers<'p>>,
         limit: impl Into<Option<usize>>,
     ) -> Result<Report, StorageError> {
-        relay::pass(self.parts(&publishers.into()), limit.into().unwrap_or(DEFAULT_LIMIT))
+        relay::pass(self.context(&publishers.into()), limit.into().unwrap_or(DEFAULT_LIMIT))
     }
 
     /// Publishes until it is told to stop: entries that are there, that are appended by anybody, and that are to be tried
@@ -116,11 +116,11 @@ impl<S: OutboxStorageStrategy, D: Serde> Outbox<S, D> {
         publishers: impl Into<Publishers<'p>>,
         stopping: &Stopping,
     ) -> Result<Report, StorageError> {
-        relay::relay(self.parts(&publishers.into()), stopping)
+        relay::relay(self.context(&publishers.into()), stopping)
     }
 
-    fn parts<'a>(&'a self, publishers: &'a Publishers<'a>) -> Parts<'a> {
+    fn context<'a>(&'a self, publishers: &'a Publishers<'a>) -> RelayContext<'a> {
         let Self { strategy, serde, options, clock, random, .. } = self;
-        Parts { strategy, serde, publishers, options, clock: *clock, random: *random }
+        RelayContext { strategy, serde, publishers, options, clock: *clock, random: *random }
     }
 }

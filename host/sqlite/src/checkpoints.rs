@@ -36,25 +36,25 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// Takes them over from SQLite, which would make them within `settler`'s commits.
+    /// Takes them over from SQLite, which would make them within the commits of `settling_connection`.
     pub(super) fn of(
-        settler: &mut Connection,
+        settling_connection: &mut Connection,
         path: PathBuf,
         busy_patience: Duration,
         doubt: Doubt,
     ) -> rusqlite::Result<Self> {
         let pages = Arc::new(AtomicU32::new(0));
         let told = pages.clone();
-        settler.wal_hook(Some(move |_: &mut Wal, pages| {
+        settling_connection.wal_hook(Some(move |_: &mut Wal, pages| {
             told.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
             Ok(())
         }))?;
         Ok(Self { path, busy_patience, pages, moved: 0, beside: None, doubt })
     }
 
-    /// After a commit of `settler`. What may be missing in the disk's WAL is not moved: of a database with newer pages, and
+    /// After a commit of `settling_connection`. What may be missing in the disk's WAL is not moved: of a database with newer pages, and
     /// a WAL with the older ones of them, a power cut would make a mixture.
-    pub(super) fn committed(&mut self, settler: &Connection, is_other_present: bool) {
+    pub(super) fn committed(&mut self, settling_connection: &Connection, is_other_present: bool) {
         if self.doubt.raised().is_some() {
             return;
         }
@@ -67,7 +67,7 @@ impl Checkpoints {
             self.beside().ask(Ask::BeginAnew);
         } else if pages >= anew {
             // Does nothing while the other thread is at it.
-            checkpoint(settler, Ask::Move, &self.doubt);
+            checkpoint(settling_connection, Ask::Move, &self.doubt);
         } else if pages - self.moved >= BESIDE_PAGES {
             self.moved = pages;
             self.beside().ask(Ask::Move);

@@ -34,7 +34,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use outbox_engine::StoredData;
-use outbox_engine::outbox::{Held, Lease, Operator, Page, PageBounds, Registry, Settled, Status, Wanted, Watch};
+use outbox_engine::outbox::{Deployments, Held, Lease, Operator, Page, PageBounds, Settled, Status, Wanted, Watch};
 use outbox_engine::text::shown;
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -47,6 +47,7 @@ mod beside;
 mod checkpoints;
 mod connection;
 mod dead_columns;
+mod deployments;
 mod doubt;
 mod identity;
 mod lease;
@@ -56,16 +57,15 @@ mod operator;
 mod owner;
 mod page;
 mod permissions;
-mod registry;
 mod schema;
 mod settle;
-mod settler;
+mod settling_connection;
 mod status;
 mod table;
-mod turns;
 mod value;
 mod wal;
 mod watch;
+mod write_lock;
 
 pub use append::{append, append_if};
 pub use outbox_engine::{NewEvent, OutboxStorageStrategy, Payload, StorageError, StreamId};
@@ -92,10 +92,10 @@ pub struct SqliteOutbox {
     busy_patience: Duration,
     reader: Mutex<Connection>,
     writer: Mutex<Connection>,
-    settler: Mutex<settler::Settler>,
+    settling_connection: Mutex<settling_connection::SettlingConnection>,
     wal: Mutex<wal::Wal>,
     doubt: Doubt,
-    /// Whether the writer may have committed something that the settler has not seen.
+    /// Whether the writer may have committed something that the settling connection has not seen.
     has_written: AtomicBool,
 }
 
@@ -136,14 +136,15 @@ impl SqliteOutbox {
         let reader = connection::open_as(&path, busy_patience, access)?;
         schema::check(&reader, &path, busy_patience)?;
         let writer = connection::open_as(&path, busy_patience, access)?;
-        let settler = Mutex::new(settler::Settler::open(&path, busy_patience, access, doubt.clone())?);
+        let settling_connection =
+            Mutex::new(settling_connection::SettlingConnection::open(&path, busy_patience, access, doubt.clone())?);
         let wal = Mutex::new(wal::Wal::of(&path));
         Ok(Self {
             path,
             busy_patience,
             reader: Mutex::new(reader),
             writer: Mutex::new(writer),
-            settler,
+            settling_connection,
             wal,
             doubt,
             has_written: AtomicBool::new(false),
@@ -160,7 +161,7 @@ impl SqliteOutbox {
         let fresh = Self::open_as(&self.path, self.busy_patience, Access::Write, self.doubt.clone())?;
         *self.reader() = fresh.reader.into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.writer() = fresh.writer.into_inner().unwrap_or_else(PoisonError::into_inner);
-        *self.settler() = fresh.settler.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.settling_connection() = fresh.settling_connection.into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.wal() = fresh.wal.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(())
     }
@@ -178,8 +179,8 @@ impl SqliteOutbox {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn settler(&self) -> MutexGuard<'_, settler::Settler> {
-        self.settler.lock().unwrap_or_else(PoisonError::into_inner)
+    fn settling_connection(&self) -> MutexGuard<'_, settling_connection::SettlingConnection> {
+        self.settling_connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn wal(&self) -> MutexGuard<'_, wal::Wal> {
@@ -239,11 +240,11 @@ impl OutboxStorageStrategy for SqliteOutbox {
     }
 
     fn settle_max(&self) -> usize {
-        self.settler().settle_max()
+        self.settling_connection().settle_max()
     }
 
     fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
-        self.settler().settle(settled, self.has_written.swap(false, Ordering::Relaxed))
+        self.settling_connection().settle(settled, self.has_written.swap(false, Ordering::Relaxed))
     }
 
     fn sync(&self) -> Result<(), StorageError> {
@@ -272,7 +273,7 @@ impl OutboxStorageStrategy for SqliteOutbox {
         self
     }
 
-    fn registry(&self) -> &dyn Registry {
+    fn deployments(&self) -> &dyn Deployments {
         self
     }
 }

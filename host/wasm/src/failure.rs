@@ -8,7 +8,7 @@ use wasmtime::component::ResourceTableError;
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_http::FieldMapError;
 
-use super::held::TooMuchHeld;
+use super::host_memory::TooMuchHeld;
 use super::output::WriteTooLong;
 use super::settings::Limits;
 use super::text::bounded;

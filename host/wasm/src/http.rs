@@ -19,7 +19,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use super::address::AddressClass;
 use super::destination::Destination;
 use super::grants::{AddressRule, Grants};
-use super::held::{self, OnTheWay};
+use super::host_memory::{self, OnTheWay};
 use super::http_client::{Exchange, HttpClient, SendError, Timeouts};
 use super::http_connect::HEAD_BYTES_MAX;
 use super::http_tap::HttpTap;
@@ -271,7 +271,7 @@ fn weight(request: &Request<WasiBody>) -> usize {
         uri.authority().map(|it| it.as_str()),
         uri.path_and_query().map(|it| it.as_str()),
     ];
-    line.iter().flatten().map(|text| text.len()).sum::<usize>() + held::headers(request.headers())
+    line.iter().flatten().map(|text| text.len()).sum::<usize>() + host_memory::headers(request.headers())
 }
 
 /// A request body that the guest writes. When the guest is gone its end is no regular one: what it had written so far

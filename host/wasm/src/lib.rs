@@ -39,7 +39,7 @@ mod engine;
 mod expand;
 mod failure;
 mod grants;
-mod held;
+mod host_memory;
 mod http;
 mod http_body;
 mod http_client;

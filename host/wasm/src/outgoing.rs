@@ -15,7 +15,7 @@ use wasmtime_wasi_http::p2::body::HostOutgoingBody;
 use wasmtime_wasi_http::p2::types::{HostFutureIncomingResponse, HostIncomingResponse, HostOutgoingRequest};
 use wasmtime_wasi_http::{FieldMap, RequestOptions, WasiHttpView};
 
-use super::held;
+use super::host_memory;
 use super::state::State;
 
 const HANDLER: &str = "wasi:http/outgoing-handler@0.2.12";
@@ -71,38 +71,38 @@ fn handle(
 }
 
 fn fields_from_list(mut store: Store<'_>, (entries,): (Vec<(String, Vec<u8>)>,)) -> HeaderAnswer<Fields> {
-    let bytes = entries.iter().map(|(name, value)| held::header(name, value)).sum();
+    let bytes = entries.iter().map(|(name, value)| host_memory::header(name, value)).sum();
     store.data_mut().hold(bytes)?;
     let fields = HostFields::from_list(&mut store.data_mut().http(), entries);
     fields.map_or_else(|error| Ok((Err(error.downcast()?),)), |fields| Ok((Ok(fields),)))
 }
 
 fn set_field(mut store: Store<'_>, (fields, name, values): (Fields, String, Vec<Vec<u8>>)) -> HeaderAnswer<()> {
-    store.data_mut().hold(values.iter().map(|value| held::header(&name, value)).sum())?;
+    store.data_mut().hold(values.iter().map(|value| host_memory::header(&name, value)).sum())?;
     let set = HostFields::set(&mut store.data_mut().http(), fields, name, values);
     set.map_or_else(|error| Ok((Err(error.downcast()?),)), |()| Ok((Ok(()),)))
 }
 
 fn append_field(mut store: Store<'_>, (fields, name, value): (Fields, String, Vec<u8>)) -> HeaderAnswer<()> {
-    store.data_mut().hold(held::header(&name, &value))?;
+    store.data_mut().hold(host_memory::header(&name, &value))?;
     let appended = HostFields::append(&mut store.data_mut().http(), fields, name, value);
     appended.map_or_else(|error| Ok((Err(error.downcast()?),)), |()| Ok((Ok(()),)))
 }
 
 /// A copy shares its memory with the original until one of them is changed.
 fn clone_fields(mut store: Store<'_>, (fields,): (Fields,)) -> wasmtime::Result<(Fields,)> {
-    let bytes = held::headers(store.data_mut().table().get(&fields)?);
+    let bytes = host_memory::headers(store.data_mut().table().get(&fields)?);
     store.data_mut().hold(bytes)?;
     Ok((HostFields::clone(&mut store.data_mut().http(), fields)?,))
 }
 
 fn add_setters_to_linker(types: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
     let set_method = |mut store: Store<'_>, (request, method): (Request, Method)| -> Set {
-        store.data_mut().hold(held::method(&method))?;
+        store.data_mut().hold(host_memory::method(&method))?;
         Ok((store.data_mut().http().set_method(request, method)?,))
     };
     let set_scheme = |mut store: Store<'_>, (request, scheme): (Request, Option<Scheme>)| -> Set {
-        store.data_mut().hold(held::scheme(scheme.as_ref()))?;
+        store.data_mut().hold(host_memory::scheme(scheme.as_ref()))?;
         Ok((store.data_mut().http().set_scheme(request, scheme)?,))
     };
     let set_authority = |mut store: Store<'_>, (request, authority): (Request, Option<String>)| -> Set {
@@ -125,7 +125,7 @@ fn finish_body(
 ) -> wasmtime::Result<(Result<(), ErrorCode>,)> {
     let table = store.data_mut().table();
     let bytes = match &trailers {
-        Some(trailers) => held::headers(table.get(trailers)?),
+        Some(trailers) => host_memory::headers(table.get(trailers)?),
         None => 0,
     };
     if bytes > TRAILER_BYTES_MAX {
@@ -146,7 +146,7 @@ fn get_response(
 ) -> wasmtime::Result<(Response,)> {
     let response = Future::get(&mut store.data_mut().http(), future)?;
     if let Some(Ok(Ok(response))) = &response {
-        let bytes = held::headers(&store.data_mut().table().get(response)?.headers);
+        let bytes = host_memory::headers(&store.data_mut().table().get(response)?.headers);
         store.data_mut().hold(bytes)?;
     }
     Ok((response,))

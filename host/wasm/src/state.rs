@@ -9,7 +9,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use super::held::{Held, TooMuchHeld};
+use super::host_memory::{HostMemory, TooMuchHeld};
 use super::http::Gate;
 use super::limits::Limiter;
 use super::output::{Capture, GuestStream};
@@ -26,7 +26,7 @@ pub(super) struct State {
     http: WasiHttpCtx,
     table: ResourceTable,
     config: WasiConfigVariables,
-    held: Held,
+    host_memory: HostMemory,
     pub(super) gate: Gate,
     pub(super) sockets: Arc<SocketGate>,
     pub(super) limiter: Limiter,
@@ -46,7 +46,7 @@ impl State {
             http: WasiHttpCtx::new(),
             table,
             config: settings.grants.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-            held: Held::new(gate.on_the_way()),
+            host_memory: HostMemory::new(gate.on_the_way()),
             gate,
             sockets,
             limiter: Limiter::new(&settings.limits),
@@ -90,7 +90,7 @@ impl State {
 
     /// Enters what the guest hands over into its account, before it is put into the table.
     pub(super) fn hold(&mut self, bytes: usize) -> Result<(), TooMuchHeld> {
-        self.held.grow(bytes, &mut self.table)
+        self.host_memory.grow(bytes, &mut self.table)
     }
 }
 

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use outbox_engine::outbox::{CanaryShare, Counts, PublisherVersion, Registry, StorageError, VersionState};
+use outbox_engine::outbox::{CanaryShare, Counts, Deployments, PublisherVersion, StorageError, VersionState};
 use outbox_engine::text::shown;
 use outbox_engine::{
-    Attempt, BoxFuture, CanaryRules, Kept, Outcome, Publisher, Recorded, StreamKey, Verdict, Withdrawn, judge,
+    Attempt, BoxFuture, CanaryRules, Maintenance, Outcome, Publisher, Recorded, StreamKey, Verdict, Withdrawn, judge,
 };
 
 use super::load::LoadError;
@@ -29,9 +29,9 @@ const COUNT_PAUSE: Duration = Duration::from_secs(1);
 const LOADING_PAUSE: Duration = Duration::from_millis(5);
 const TRIAL_PAUSE: Duration = Duration::from_millis(100);
 
-/// A publisher whose versions are those that the outbox's [`Registry`] keeps under its name.
+/// A publisher whose versions are those that the outbox's [`Deployments`] keeps under its name.
 ///
-/// A relay keeps it up to date ([`Publisher::keep_up`]): it loads the active version, activates one that is asked for, and
+/// A relay keeps it up to date ([`Publisher::maintain`]): it loads the active version, activates one that is asked for, and
 /// judges a canary. Until there is an active version every call is [`Outcome::Unavailable`].
 pub struct VersionedPublisher {
     name: Arc<str>,
@@ -67,10 +67,10 @@ struct Tally {
     trapped: AtomicU64,
 }
 
-/// What is known between two times that it is kept up.
+/// What is known between two times that it is maintained.
 #[derive(Default)]
 struct Upkeep {
-    /// The registry's generation that was followed.
+    /// The generation of the deployments that was followed.
     generation: Option<u64>,
     /// It is to be followed again, though it has not changed: something has been loaded.
     look_again: bool,
@@ -83,14 +83,14 @@ struct Upkeep {
 }
 
 impl VersionedPublisher {
-    /// A publisher with this name in the registry, each version of which is run with these settings.
+    /// A publisher with this name in the outbox, each version of which is run with these settings.
     pub fn new(name: &str, settings: Settings, rules: CanaryRules) -> Self {
         let without = format!("no version of {name} is active: `outbox publisher deploy {name} FILE` deploys one");
         let at_work = AtWork { without, ..AtWork::default() };
         Self { name: name.into(), settings, rules, at_work: RwLock::new(Arc::new(at_work)), upkeep: Mutex::default() }
     }
 
-    /// Its name in the registry.
+    /// Its name in the outbox.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -219,55 +219,61 @@ impl Publisher for VersionedPublisher {
         versions.map(|loaded| loaded.publisher.max_batch()).max().unwrap_or(1)
     }
 
-    fn keep_up(&self, registry: &dyn Registry, now: Timestamp) -> Result<Kept, StorageError> {
+    fn maintain(&self, deployments: &dyn Deployments, now: Timestamp) -> Result<Maintenance, StorageError> {
         let mut upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = Kept::default();
-        self.count_when_due(&mut upkeep, registry)?;
-        self.judge_canary(registry, now)?;
-        let generation = registry.registry_generation()?;
+        let mut maintenance = Maintenance::default();
+        self.count_when_due(&mut upkeep, deployments)?;
+        self.judge_canary(deployments, now)?;
+        let generation = deployments.registry_generation()?;
         let has_changed = upkeep.generation != Some(generation);
         if has_changed {
             upkeep.broken = None;
         }
         if has_changed || upkeep.look_again {
-            self.follow(&mut upkeep, registry, &mut kept)?;
+            self.follow(&mut upkeep, deployments, &mut maintenance)?;
             (upkeep.generation, upkeep.look_again) = (Some(generation), false);
         }
-        self.finish_loading(&mut upkeep, registry, now, &mut kept)?;
-        // After one version there may be another one to be loaded: the registry has to be asked first.
+        self.finish_loading(&mut upkeep, deployments, now, &mut maintenance)?;
+        // After one version there may be another one to be loaded: the deployments have to be asked first.
         let is_followed = !upkeep.look_again;
         let is_asked_for = |(version, _): &(PublisherVersion, Loading)| version.state == VersionState::Stored;
-        kept.busy = upkeep.loading.is_some() || !is_followed;
+        maintenance.busy = upkeep.loading.is_some() || !is_followed;
         let is_on_trial = self.at_work().canary.is_some();
-        kept.again = Some(match (kept.busy, is_on_trial) {
+        maintenance.again = Some(match (maintenance.busy, is_on_trial) {
             (true, _) => LOADING_PAUSE,
             (false, true) => TRIAL_PAUSE,
             (false, false) => COUNT_PAUSE,
         });
-        kept.ready = self.at_work().active.is_some() && is_followed && upkeep.loading.as_ref().is_none_or(is_asked_for);
-        Ok(kept)
+        maintenance.ready =
+            self.at_work().active.is_some() && is_followed && upkeep.loading.as_ref().is_none_or(is_asked_for);
+        Ok(maintenance)
     }
 
-    fn leave(&self, registry: &dyn Registry) -> Result<(), StorageError> {
+    fn leave(&self, deployments: &dyn Deployments) -> Result<(), StorageError> {
         let mut upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
         upkeep.generation = None;
-        let counted = self.count(&mut upkeep, registry);
+        let counted = self.count(&mut upkeep, deployments);
         match upkeep.loading.take() {
             // It was not the version that ended it.
             Some((version, _)) if version.state == VersionState::Stored => {
-                registry.activation_given_up(&self.name, version.version).and(counted)
+                deployments.activation_given_up(&self.name, version.version).and(counted)
             }
             _ => counted,
         }
     }
 }
 
-// --- following the registry --------------------------------------------------------------------------------------------
+// --- following the deployments --------------------------------------------------------------------------------------------
 
 impl VersionedPublisher {
-    /// Puts those versions to work that the registry says are, and begins to load what is not loaded yet.
-    fn follow(&self, upkeep: &mut Upkeep, registry: &dyn Registry, kept: &mut Kept) -> Result<(), StorageError> {
-        let versions = registry.versions(Some(&self.name))?;
+    /// Puts those versions to work that the deployments say are, and begins to load what is not loaded yet.
+    fn follow(
+        &self,
+        upkeep: &mut Upkeep,
+        deployments: &dyn Deployments,
+        maintenance: &mut Maintenance,
+    ) -> Result<(), StorageError> {
+        let versions = deployments.versions(Some(&self.name))?;
         let find = |state| versions.iter().find(|version| version.state == state);
         let (active, canary) = (find(VersionState::Active), find(VersionState::Canary));
         let before = self.at_work();
@@ -284,9 +290,9 @@ impl VersionedPublisher {
         if let Some((gone, _)) = before.canary.as_ref().filter(|(gone, _)| !next.has(gone)) {
             tracing::info!(publisher = &*self.name, version = gone.version, "the canary is no longer at work");
             let (publisher, digest) = (self.name.to_string(), gone.publisher.digest().to_string());
-            kept.withdrawn.push(Withdrawn { publisher, digest });
+            maintenance.withdrawn.push(Withdrawn { publisher, digest });
         }
-        kept.swapped |= next != *before;
+        maintenance.swapped |= next != *before;
         self.put_to_work(upkeep, next);
         // What is at work comes first; of what is asked for there is one at most.
         let missing = |version: &&PublisherVersion| loaded(version).is_none() && upkeep.broken != Some(version.version);
@@ -300,7 +306,7 @@ impl VersionedPublisher {
         match wanted {
             None => upkeep.loading = None,
             Some(version) if is_loading(version) => {}
-            Some(version) => self.begin_to_load(upkeep, registry, version)?,
+            Some(version) => self.begin_to_load(upkeep, deployments, version)?,
         }
         Ok(())
     }
@@ -315,33 +321,33 @@ impl VersionedPublisher {
     fn begin_to_load(
         &self,
         upkeep: &mut Upkeep,
-        registry: &dyn Registry,
+        deployments: &dyn Deployments,
         version: &PublisherVersion,
     ) -> Result<(), StorageError> {
         upkeep.loading = None;
         let number = version.version;
         if version.state == VersionState::Stored {
             // Counted before it begins: a module that kills the host must be found out too.
-            let Some(tries) = registry.begin_activation(&self.name, number)? else { return Ok(()) };
+            let Some(tries) = deployments.begin_activation(&self.name, number)? else { return Ok(()) };
             if tries > ACTIVATIONS_MAX {
                 let died = tries - 1;
                 let reason = format!("the relay's process died {died} times while it activated this version");
-                return self.refuse(upkeep, registry, version, &reason);
+                return self.refuse(upkeep, deployments, version, &reason);
             }
         }
         let bytes_max = self.settings.limits.module_bytes;
         if usize::try_from(version.size).is_ok_and(|size| size > bytes_max) {
             let too_large = LoadError::TooLarge { name: self.name.to_string(), bytes_max };
-            return self.refuse(upkeep, registry, version, &too_large.to_string());
+            return self.refuse(upkeep, deployments, version, &too_large.to_string());
         }
-        let bytes = match registry.module(&version.digest) {
+        let bytes = match deployments.module(&version.digest) {
             Ok(Some(bytes)) => bytes,
             Ok(None) => {
                 let reason = "its bytes are no longer in the database: deploy it again";
-                return self.refuse(upkeep, registry, version, reason);
+                return self.refuse(upkeep, deployments, version, reason);
             }
             Err(error @ StorageError::DamagedModule { .. }) => {
-                return self.refuse(upkeep, registry, version, &error.to_string());
+                return self.refuse(upkeep, deployments, version, &error.to_string());
             }
             Err(error) => return Err(error),
         };
@@ -357,9 +363,9 @@ impl VersionedPublisher {
     fn finish_loading(
         &self,
         upkeep: &mut Upkeep,
-        registry: &dyn Registry,
+        deployments: &dyn Deployments,
         now: Timestamp,
-        kept: &mut Kept,
+        maintenance: &mut Maintenance,
     ) -> Result<(), StorageError> {
         let Some((version, loading)) = &mut upkeep.loading else { return Ok(()) };
         let Some(result) = loading.result() else { return Ok(()) };
@@ -367,12 +373,12 @@ impl VersionedPublisher {
         let number = version.version;
         let at_work = matches!(version.state, VersionState::Active | VersionState::Canary);
         let share = version.canary.filter(|_| version.state != VersionState::Active);
-        // The registry first: what it does not take is not at work. Until it has answered, nothing is forgotten.
+        // The deployments first: what they do not take is not at work. Until they have answered, nothing is forgotten.
         let taken = match (&result, share) {
-            (Err(reason), _) => self.refuse(upkeep, registry, &version, reason).map(|()| false)?,
+            (Err(reason), _) => self.refuse(upkeep, deployments, &version, reason).map(|()| false)?,
             (Ok(_), _) if at_work => true,
-            (Ok(_), Some(_)) => registry.canary_started(&self.name, number, now)?,
-            (Ok(_), None) => registry.activated(&self.name, number, now)?,
+            (Ok(_), Some(_)) => deployments.canary_started(&self.name, number, now)?,
+            (Ok(_), None) => deployments.activated(&self.name, number, now)?,
         };
         // What is next is asked anew.
         (upkeep.loading, upkeep.look_again) = (None, true);
@@ -405,16 +411,16 @@ impl VersionedPublisher {
             }
         }
         self.put_to_work(upkeep, next);
-        kept.swapped = true;
+        maintenance.swapped = true;
         Ok(())
     }
 
-    /// A version that was asked for is refused. What is at work by the registry's word and cannot be loaded stays so: no
+    /// A version that was asked for is refused. What is at work by the word of the deployments and cannot be loaded stays so: no
     /// other was asked for, and it may be this machine's fault.
     fn refuse(
         &self,
         upkeep: &mut Upkeep,
-        registry: &dyn Registry,
+        deployments: &dyn Deployments,
         version: &PublisherVersion,
         reason: &str,
     ) -> Result<(), StorageError> {
@@ -432,11 +438,11 @@ impl VersionedPublisher {
             self.swap(next);
             return Ok(());
         }
-        registry.refused(&self.name, number, reason).map(|_| ())
+        deployments.refused(&self.name, number, reason).map(|_| ())
     }
 
-    /// Promotes or withdraws the canary, where there is one; the rest follows from the registry.
-    fn judge_canary(&self, registry: &dyn Registry, now: Timestamp) -> Result<(), StorageError> {
+    /// Promotes or withdraws the canary, where there is one; the rest follows from the deployments.
+    fn judge_canary(&self, deployments: &dyn Deployments, now: Timestamp) -> Result<(), StorageError> {
         let at_work = self.at_work();
         let (Some((canary, _)), Some(active)) = (&at_work.canary, &at_work.active) else { return Ok(()) };
         let number = canary.version;
@@ -444,7 +450,7 @@ impl VersionedPublisher {
             Verdict::Continue => Ok(()),
             Verdict::Promote => {
                 tracing::info!(publisher = &*self.name, version = number, "the canary is promoted");
-                registry.activated(&self.name, number, now).map(|_| ())
+                deployments.activated(&self.name, number, now).map(|_| ())
             }
             Verdict::Withdraw { reason } => {
                 tracing::error!(
@@ -453,27 +459,27 @@ impl VersionedPublisher {
                     "the canary is withdrawn: {}",
                     shown(&reason)
                 );
-                registry.refused(&self.name, number, &reason).map(|_| ())
+                deployments.refused(&self.name, number, &reason).map(|_| ())
             }
         }
     }
 
-    fn count_when_due(&self, upkeep: &mut Upkeep, registry: &dyn Registry) -> Result<(), StorageError> {
+    fn count_when_due(&self, upkeep: &mut Upkeep, deployments: &dyn Deployments) -> Result<(), StorageError> {
         if upkeep.counted_at.is_some_and(|at| at.elapsed() < COUNT_PAUSE) {
             return Ok(());
         }
-        self.count(upkeep, registry)
+        self.count(upkeep, deployments)
     }
 
     /// Writes down what the versions did since the last time.
-    fn count(&self, upkeep: &mut Upkeep, registry: &dyn Registry) -> Result<(), StorageError> {
+    fn count(&self, upkeep: &mut Upkeep, deployments: &dyn Deployments) -> Result<(), StorageError> {
         upkeep.counted_at = Some(Instant::now());
         let at_work = self.at_work();
         let present = at_work.active.iter().chain(at_work.canary.as_ref().map(|(canary, _)| canary));
         for loaded in present.chain(&upkeep.leaving) {
             let counts = loaded.calls.take();
             if counts != Counts::default()
-                && let Err(error) = registry.count(&self.name, loaded.version, counts)
+                && let Err(error) = deployments.count(&self.name, loaded.version, counts)
             {
                 loaded.calls.add(counts);
                 return Err(error);

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
-use outbox_engine::outbox::{Registry, StorageError};
+use outbox_engine::outbox::{Deployments, StorageError};
 use outbox_engine::text::shown;
-use outbox_engine::{Attempt, BoxFuture, Kept, Publisher, Recorded};
+use outbox_engine::{Attempt, BoxFuture, Maintenance, Publisher, Recorded};
 
 use super::load::LoadError;
 use super::loading::Loading;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A publisher that is a file, read anew whenever its content has changed.
 ///
-/// A relay looks after it ([`Publisher::keep_up`]). What cannot be loaded, or whose `configure` fails, is told and left:
+/// A relay looks after it ([`Publisher::maintain`]). What cannot be loaded, or whose `configure` fails, is told and left:
 /// the last one that worked goes on.
 pub struct WatchedPublisher {
     path: PathBuf,
@@ -154,11 +154,11 @@ impl Publisher for WatchedPublisher {
         self.at_work().max_batch()
     }
 
-    fn keep_up(&self, _registry: &dyn Registry, _now: Timestamp) -> Result<Kept, StorageError> {
+    fn maintain(&self, _deployments: &dyn Deployments, _now: Timestamp) -> Result<Maintenance, StorageError> {
         let (mut watch, now) = (self.watch.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
         self.look(&mut watch, now);
         let swapped = self.finish(&mut watch, now);
-        Ok(Kept { swapped, ready: true, again: Some(LOOK_PAUSE), ..Kept::default() })
+        Ok(Maintenance { swapped, ready: true, again: Some(LOOK_PAUSE), ..Maintenance::default() })
     }
 }
 

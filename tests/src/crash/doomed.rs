@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use outbox_host::outbox::{
-    Held, Lease, Operator, OutboxStorageStrategy, Page, PageBounds, Registry, RelayState, Settled, Status,
+    Deployments, Held, Lease, Operator, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status,
     StorageError, Wanted, Watch,
 };
 use outbox_host::{Attempt, BoxFuture, NewEvent, Publisher, Recorded, StoredData};
@@ -74,8 +74,8 @@ impl<S: OutboxStorageStrategy> OutboxStorageStrategy for DoomedOutbox<S> {
         self.inner.operator()
     }
 
-    fn registry(&self) -> &dyn Registry {
-        self.inner.registry()
+    fn deployments(&self) -> &dyn Deployments {
+        self.inner.deployments()
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use outbox_host::OutboxStorageStrategy;
-use outbox_host::outbox::{PublisherVersion, Registry, RolledBack, VersionState};
+use outbox_host::outbox::{Deployments, PublisherVersion, RolledBack, VersionState};
 use serde::Serialize;
 
 use super::table::{first_line, lines};

@@ -1,7 +1,7 @@
 use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
-use outbox_host::outbox::{PublisherVersion, Registry, Status, VersionState};
+use outbox_host::outbox::{Deployments, PublisherVersion, Status, VersionState};
 use outbox_host::{OutboxStorageStrategy, SqliteOutbox};
 use serde::Serialize;
 

@@ -12,7 +12,7 @@ use super::operator::{
     Act, AttemptRecord, AuditRecord, DeadLetter, End, Operator, Pruned, Retention, Selection, ambiguous,
 };
 use super::{
-    BlockedStream, Failed, Fate, Held, Hold, Lease, OutboxStorageStrategy, Page, PageBounds, Registry, RelayState,
+    BlockedStream, Deployments, Failed, Fate, Held, Hold, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState,
     Settled, Status, StorageError, Wanted, Watch,
 };
 use crate::attempt::{Attempt, Outcome};
@@ -23,7 +23,7 @@ use crate::serde::{StoredData, StoredValue};
 use crate::settlement::History;
 use crate::stream::StreamKey;
 
-mod registry;
+mod deployments;
 
 use super::blocked::{WAITING, first_of_each, shown_time};
 
@@ -51,7 +51,7 @@ struct Kept {
     leased: bool,
     calls: HashMap<usize, Vec<i64>>,
     state: Option<RelayState>,
-    registered: registry::Registered,
+    registered: deployments::Registered,
 }
 
 struct Waiting {
@@ -202,7 +202,7 @@ impl OutboxStorageStrategy for MemoryOutbox {
         self
     }
 
-    fn registry(&self) -> &dyn Registry {
+    fn deployments(&self) -> &dyn Deployments {
         self
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::deployments::{CanaryShare, Counts, Deployed, Deployments, PublisherVersion, RolledBack, unknown};
 use super::operator::{Act, AttemptRecord, AuditRecord, DeadLetter, Operator, Pruned, Retention, Selection};
-use super::registry::{CanaryShare, Counts, Deployed, PublisherVersion, Registry, RolledBack, unknown};
 use super::{
     Held, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status, StorageError, Wanted, Watch,
 };
@@ -64,7 +64,7 @@ impl OutboxStorageStrategy for NoOutbox {
         self
     }
 
-    fn registry(&self) -> &dyn Registry {
+    fn deployments(&self) -> &dyn Deployments {
         self
     }
 }
@@ -130,7 +130,7 @@ impl Operator for NoOutbox {
     }
 }
 
-impl Registry for NoOutbox {
+impl Deployments for NoOutbox {
     fn deploy(
         &self,
         publisher: &str,

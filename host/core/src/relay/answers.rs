@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::job::{Claim, Known, LaneId};
 use crate::attempt::{Attempt, Outcome};
-use crate::publishers::Legs;
+use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
 use crate::settlement::History;
 
@@ -23,7 +23,7 @@ pub(super) struct Called {
     pub(super) entry: EntryId,
     pub(super) tried_before: bool,
     /// The publishers that answered with anything but that they are unavailable.
-    pub(super) available: Legs,
+    pub(super) available: PublisherSet,
     /// Why not each publisher has it that it goes to; none where each has.
     pub(super) failed: Option<Box<NotDelivered>>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Called {
 pub(super) struct NotDelivered {
     pub(super) history: History,
     /// The publishers that have it all the same, those from earlier attempts included.
-    pub(super) delivered: Legs,
+    pub(super) delivered: PublisherSet,
     /// Whether it was delivered to one of them only now.
     pub(super) in_part: bool,
     /// What the publisher answered that decides what becomes of the entry. None when the call was given up.
@@ -47,7 +47,7 @@ pub(super) struct NotDelivered {
 
 impl Known {
     /// Each publisher has it now; these have answered.
-    pub(super) fn delivered(self, available: Legs) -> Called {
+    pub(super) fn delivered(self, available: PublisherSet) -> Called {
         Called { entry: self.id, tried_before: self.tried_before, available, failed: None }
     }
 
@@ -75,8 +75,8 @@ pub(super) struct Answers {
     /// The answer that decides.
     pub(super) attempt: Option<Attempt>,
     /// Those that took it.
-    delivered: Legs,
-    available: Legs,
+    delivered: PublisherSet,
+    available: PublisherSet,
     unavailable: Vec<(usize, Attempt)>,
     others: Vec<Attempt>,
 }
@@ -85,12 +85,12 @@ impl Answers {
     /// Takes in what one publisher answered: of several answers the one that decides is that which leaves most open.
     pub(super) fn add(&mut self, leg: usize, attempt: Attempt) {
         match &attempt.outcome {
-            Outcome::Delivered => self.delivered = self.delivered | Legs::one(leg),
+            Outcome::Delivered => self.delivered = self.delivered | PublisherSet::one(leg),
             Outcome::Unavailable { .. } => self.unavailable.push((leg, attempt.clone())),
             _ => {}
         }
         if !matches!(attempt.outcome, Outcome::Unavailable { .. }) {
-            self.available = self.available | Legs::one(leg);
+            self.available = self.available | PublisherSet::one(leg);
         }
         match &mut self.attempt {
             None => self.attempt = Some(attempt),

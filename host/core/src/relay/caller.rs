@@ -11,13 +11,13 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::answers::{Answers, Called, Finished};
+use super::breaker::LeftAlone;
 use super::channels::Message;
-use super::gate::LeftAlone;
 use super::job::{Job, Known, LaneId};
 use crate::attempt::{Attempt, Outcome};
 use crate::outbox::{Lease, StorageError};
 use crate::publisher::Publisher;
-use crate::publishers::{Legs, Publishers};
+use crate::publishers::{PublisherSet, Publishers};
 use crate::recorded::Recorded;
 use crate::serde::Serde;
 
@@ -157,7 +157,7 @@ impl<'a> Caller<'a> {
         if job.legs.meets(left_alone) || self.calls.jobs.is_closed() {
             return job.untried();
         }
-        let same = |leg: &usize| job.claims.iter().all(|claim| claim.known.legs() == Legs::one(*leg));
+        let same = |leg: &usize| job.claims.iter().all(|claim| claim.known.legs() == PublisherSet::one(*leg));
         let only = job.legs.only().filter(|_| job.claims.len() > 1).filter(same);
         let takes_batches = |publisher: &&dyn Publisher| publisher.max_batch() > 1;
         let publishers = self.calls.publishers;
@@ -210,7 +210,7 @@ impl<'a> Caller<'a> {
             return if route.is_empty() {
                 known.not_called(unrouted(event), clock())
             } else {
-                known.delivered(Legs::NONE)
+                known.delivered(PublisherSet::NONE)
             };
         }
         let mut answers = Answers::default();
@@ -271,7 +271,7 @@ impl<'a> Caller<'a> {
     fn answered_by_one(&self, known: Known, leg: usize, answer: Option<Attempt>) -> Called {
         match answer {
             // By far the most common.
-            Some(attempt) if attempt.outcome == Outcome::Delivered => known.delivered(Legs::one(leg)),
+            Some(attempt) if attempt.outcome == Outcome::Delivered => known.delivered(PublisherSet::one(leg)),
             answer => {
                 let mut answers = Answers::default();
                 answer.into_iter().for_each(|attempt| answers.add(leg, self.named(leg, attempt)));

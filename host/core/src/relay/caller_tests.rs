@@ -59,7 +59,7 @@ fn jobs(positions: std::ops::RangeInclusive<i64>) -> Vec<Job> {
             data: "{}".into(),
             ..Row::default()
         };
-        lanes.push(RawEntry::new(position, &row), Legs::one(0));
+        lanes.push(RawEntry::new(position, &row), PublisherSet::one(0));
     }
     std::iter::from_fn(|| lanes.next_job(Default::default())).collect()
 }

@@ -10,7 +10,7 @@ use super::answers::Finished;
 use super::caller;
 use super::job::Job;
 use crate::outbox::{Pruned, StorageError};
-use crate::publisher::Kept;
+use crate::publisher::Maintenance;
 use crate::raw::EntryId;
 
 /// What comes in while the relay is at work.
@@ -29,7 +29,7 @@ pub(super) enum Message {
     Broken(StorageError),
     Pruned(Result<Pruned, StorageError>),
     /// What came of keeping this publisher up.
-    Kept(usize, Kept),
+    Maintenance(usize, Maintenance),
 }
 
 /// The session's ends of the channels to the other stages.

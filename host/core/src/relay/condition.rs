@@ -11,7 +11,7 @@ use crate::outbox::{RelayCondition, StorageError};
 impl Session<'_> {
     /// A publisher is unavailable.
     pub(super) fn paused(&mut self, leg: usize, reason: &str) {
-        match self.parts.publishers.name(leg) {
+        match self.context.publishers.name(leg) {
             Some(name) => self.set_condition(RelayCondition::Paused, &format!("{name}: {reason}")),
             None => self.set_condition(RelayCondition::Paused, reason),
         }
@@ -31,7 +31,7 @@ impl Session<'_> {
 
     /// Publishers that answer are no longer unavailable.
     pub(super) fn not_paused(&mut self) {
-        if self.condition.state == RelayCondition::Paused && self.gates.all_open() {
+        if self.condition.state == RelayCondition::Paused && self.breakers.all_closed() {
             self.set_condition(RelayCondition::Running, "");
         }
     }
@@ -51,7 +51,7 @@ impl Session<'_> {
         };
         self.log.line(Line::new(level, text), Instant::now());
         if self.condition.state != state {
-            self.condition.since = (self.parts.clock)();
+            self.condition.since = (self.context.clock)();
         }
         self.condition.state = state;
         reason.clone_into(&mut self.condition.reason);

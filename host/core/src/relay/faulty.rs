@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::new_event::NewEvent;
 use crate::outbox::{
-    Held, Lease, MemoryOutbox, Operator, OutboxStorageStrategy, Page, PageBounds, Registry, Settled, Status,
+    Deployments, Held, Lease, MemoryOutbox, Operator, OutboxStorageStrategy, Page, PageBounds, Settled, Status,
     StorageError, Wanted, Watch,
 };
 use crate::serde::StoredData;
@@ -86,7 +86,7 @@ impl OutboxStorageStrategy for Faulty {
         self.inner.operator()
     }
 
-    fn registry(&self) -> &dyn Registry {
-        self.inner.registry()
+    fn deployments(&self) -> &dyn Deployments {
+        self.inner.deployments()
     }
 }

@@ -4,7 +4,7 @@ use std::hash::Hasher;
 
 use super::answers::Finished;
 use crate::attempt::Outcome;
-use crate::publishers::Legs;
+use crate::publishers::PublisherSet;
 use crate::raw::{EntryId, RawEntry};
 use crate::recorded::Recorded;
 use crate::serde::Serde;
@@ -25,14 +25,14 @@ pub(super) struct Known {
     /// Whether attempts of it are on record.
     pub(super) tried_before: bool,
     /// The publishers that it goes to.
-    pub(super) route: Legs,
+    pub(super) route: PublisherSet,
     /// Those of them that have it already.
-    pub(super) delivered: Legs,
+    pub(super) delivered: PublisherSet,
 }
 
 impl Known {
     /// The publishers that are still to be called.
-    pub(super) fn legs(&self) -> Legs {
+    pub(super) fn legs(&self) -> PublisherSet {
         self.route.without(self.delivered)
     }
 }
@@ -49,7 +49,7 @@ pub(super) struct Job {
     pub(super) lane: LaneId,
     pub(super) claims: Vec<Claim>,
     /// The publishers that it calls.
-    pub(super) legs: Legs,
+    pub(super) legs: PublisherSet,
 }
 
 impl Job {

@@ -12,10 +12,10 @@ use std::time::Instant;
 
 use self::lane::{Lane, Waiting};
 pub(super) use self::reconcile::{HeldBy, HeldEntry};
-use super::gate::Doors;
+use super::breaker::Admission;
 use super::job::{Claim, Job, Known, LaneHasher, LaneId, Load};
 use super::options::Ordering;
-use crate::publishers::{Legs, PUBLISHERS_MAX};
+use crate::publishers::{PUBLISHERS_MAX, PublisherSet};
 use crate::raw::{EntryId, RawEntry};
 use crate::settlement::History;
 use crate::stream::StreamKey;
@@ -35,7 +35,7 @@ pub(super) struct Lanes {
     ready_alone: VecDeque<LaneId>,
     timers: BinaryHeap<Reverse<(Instant, i64, LaneId)>>,
     /// Lanes that wait for a publisher, with those that their next entry goes to.
-    at_doors: Vec<(LaneId, Legs)>,
+    not_admitted: Vec<(LaneId, PublisherSet)>,
     /// How many jobs are under way for each publisher.
     running_for: [u16; PUBLISHERS_MAX],
     /// Lanes with waiting entries, of which entries are wanted that were not pushed yet.
@@ -60,7 +60,7 @@ impl Lanes {
             ready: VecDeque::new(),
             ready_alone: VecDeque::new(),
             timers: BinaryHeap::new(),
-            at_doors: Vec::new(),
+            not_admitted: Vec::new(),
             running_for: [0; PUBLISHERS_MAX],
             coming: Vec::new(),
             rewind: None,
@@ -76,7 +76,14 @@ impl Lanes {
     // --- what holds entries back, known from the start ----------------------------------------------------------
 
     /// An entry waits until `due`.
-    pub(super) fn hold(&mut self, stream: StreamKey, entry: EntryId, due: Instant, history: History, delivered: Legs) {
+    pub(super) fn hold(
+        &mut self,
+        stream: StreamKey,
+        entry: EntryId,
+        due: Instant,
+        history: History,
+        delivered: PublisherSet,
+    ) {
         let (id, alone) = (self.id(stream, entry.position), history.host_deaths > 0);
         let waiting = Waiting { uuid_hash: entry.uuid_hash, due, history, delivered, on_record: true, alone };
         let is_behind_one_alone = self.lanes.get(&id).is_some_and(|lane| lane.waits_alone_before(entry.position));
@@ -91,7 +98,7 @@ impl Lanes {
     pub(super) fn suspect(&mut self, stream: StreamKey, entry: EntryId, now: Instant) {
         let id = self.id(stream, entry.position);
         let known = self.lanes.get(&id).and_then(|lane| lane.waiting_as(entry));
-        let (history, delivered, uuid_hash) = (History::default(), Legs::NONE, entry.uuid_hash);
+        let (history, delivered, uuid_hash) = (History::default(), PublisherSet::NONE, entry.uuid_hash);
         let new = Waiting { uuid_hash, due: now, history, delivered, on_record: false, alone: true };
         self.wait_in_turn(id, entry.position, Waiting { alone: true, ..known.unwrap_or(new) });
     }
@@ -166,7 +173,7 @@ impl Lanes {
         if lane.held_by == Some(position) {
             return false;
         }
-        if lane.parked || lane.at_door || lane.held_by.is_some() || lane.missed_from.is_some() {
+        if lane.parked || lane.not_admitted || lane.held_by.is_some() || lane.missed_from.is_some() {
             lane.miss(position);
             return false;
         }
@@ -202,7 +209,7 @@ impl Lanes {
 
     /// An entry that was read, because it was wanted or is due. One that has appeared before others of its stream goes
     /// before those of them that are not under way.
-    pub(super) fn push(&mut self, entry: RawEntry, route: Legs) {
+    pub(super) fn push(&mut self, entry: RawEntry, route: PublisherSet) {
         let (id, entry_id) = (self.id(entry.stream_key(), entry.position), entry.id());
         let lane = self.lanes.entry(id).or_default();
         let waiting = lane.waiting_as(entry_id);
@@ -211,7 +218,7 @@ impl Lanes {
             history: waiting.map_or(History::default(), |waiting| waiting.history),
             tried_before: waiting.is_some_and(|waiting| waiting.on_record),
             route,
-            delivered: waiting.map_or(Legs::NONE, |waiting| waiting.delivered),
+            delivered: waiting.map_or(PublisherSet::NONE, |waiting| waiting.delivered),
         };
         let claim = Claim { known, entry };
         self.in_memory.add(&claim);
@@ -231,11 +238,11 @@ impl Lanes {
 
     // --- publishing --------------------------------------------------------------------------------------------
 
-    /// The next job, if one may start now. A lane whose next entry goes to a publisher that may not be called waits at its
-    /// door, and what was read of it is let go: a queue of it would keep the others from being read.
-    pub(super) fn next_job(&mut self, doors: Doors) -> Option<Job> {
+    /// The next job, if one may start now. A lane whose next entry goes to a publisher that may not be called waits for
+    /// that publisher, and what was read of the lane is dropped: its queue would keep other lanes from being read.
+    pub(super) fn next_job(&mut self, admission: Admission) -> Option<Job> {
         while let Some(id) = self.ready_alone.front().copied()
-            && self.waits_at_door(id, doors.shut)
+            && self.is_not_admitted(id, admission.refused)
         {
             self.ready_alone.pop_front();
         }
@@ -248,20 +255,20 @@ impl Lanes {
             Some(id) => id,
             None => loop {
                 let id = self.ready.pop_front()?;
-                if !self.waits_at_door(id, doors.shut) {
+                if !self.is_not_admitted(id, admission.refused) {
                     break id;
                 }
             },
         };
         let lane = self.lanes.get_mut(&id)?;
         let first = lane.queue.front()?.known.legs();
-        let may_go = |claim: &Claim| !claim.known.legs().meets(doors.shut | doors.probed);
-        let entries = match first.meets(doors.probed) {
+        let may_go = |claim: &Claim| !claim.known.legs().meets(admission.refused | admission.probed);
+        let entries = match first.meets(admission.probed) {
             true => 1,
             false => lane.queue.iter().take(JOB_MAX).take_while(|claim| may_go(claim)).count(),
         };
         let claims: Vec<Claim> = lane.queue.drain(..entries).collect();
-        let legs = claims.iter().fold(Legs::NONE, |legs, claim| legs | claim.known.legs());
+        let legs = claims.iter().fold(PublisherSet::NONE, |legs, claim| legs | claim.known.legs());
         (lane.running, lane.load, lane.legs) = (true, Load::of(&claims), legs);
         self.running += 1;
         self.count_running(legs, 1);
@@ -269,16 +276,16 @@ impl Lanes {
     }
 
     /// Whether the lane's next entry goes to one of these publishers; then it waits from now on.
-    fn waits_at_door(&mut self, id: LaneId, shut: Legs) -> bool {
+    fn is_not_admitted(&mut self, id: LaneId, refused: PublisherSet) -> bool {
         let Some(lane) = self.lanes.get_mut(&id) else { return false };
-        let Some(next) = lane.queue.front().filter(|next| next.known.legs().meets(shut)) else { return false };
+        let Some(next) = lane.queue.front().filter(|next| next.known.legs().meets(refused)) else { return false };
         let (position, legs) = (next.known.id.position, next.known.legs());
-        lane.at_door = true;
+        lane.not_admitted = true;
         if lane.held_by != Some(position) {
             lane.miss(position);
         }
         let queue = std::mem::take(&mut lane.queue);
-        self.at_doors.push((id, legs));
+        self.not_admitted.push((id, legs));
         self.drop_unread(&queue);
         true
     }
@@ -291,20 +298,20 @@ impl Lanes {
 
     /// Lanes that need not wait for a publisher any longer are read again; of those whose publisher is to be probed, the
     /// first.
-    pub(super) fn open(&mut self, doors: Doors) {
-        let mut probed = Legs::NONE;
+    pub(super) fn admit(&mut self, admission: Admission) {
+        let mut probed = PublisherSet::NONE;
         let mut opened = Vec::new();
-        self.at_doors.retain(|(id, legs)| {
-            let waits = legs.meets(doors.shut) || legs.both(doors.probed).meets(probed);
+        self.not_admitted.retain(|(id, legs)| {
+            let waits = legs.meets(admission.refused) || legs.both(admission.probed).meets(probed);
             if !waits {
-                probed = probed | legs.both(doors.probed);
+                probed = probed | legs.both(admission.probed);
                 opened.push(*id);
             }
             waits
         });
         for id in opened {
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
-            lane.at_door = false;
+            lane.not_admitted = false;
             if let Some((position, waiting)) = lane.held_by.and_then(|held| Some((held, lane.waiting.get(&held)?))) {
                 self.timers.push(Reverse((waiting.due, position, id)));
             }
@@ -317,7 +324,7 @@ impl Lanes {
         self.running_for.get(leg).is_some_and(|running| *running > 0)
     }
 
-    fn count_running(&mut self, legs: Legs, change: i16) {
+    fn count_running(&mut self, legs: PublisherSet, change: i16) {
         for leg in legs.iter() {
             if let Some(running) = self.running_for.get_mut(leg) {
                 *running = running.saturating_add_signed(change);
@@ -333,7 +340,14 @@ impl Lanes {
     }
 
     /// An entry of a running job was settled, and waits until `due`.
-    pub(super) fn failed(&mut self, id: LaneId, entry: EntryId, due: Instant, history: History, delivered: Legs) {
+    pub(super) fn failed(
+        &mut self,
+        id: LaneId,
+        entry: EntryId,
+        due: Instant,
+        history: History,
+        delivered: PublisherSet,
+    ) {
         self.settled(id, entry);
         let (alone, uuid_hash) = (history.host_deaths > 0, entry.uuid_hash);
         self.wait(id, entry.position, Waiting { uuid_hash, due, history, delivered, on_record: true, alone });
@@ -424,7 +438,7 @@ impl Lanes {
     /// is forgotten, unless some entry of it waits.
     fn retire(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(&id).filter(|lane| !lane.is_active()) else { return };
-        if lane.parked || lane.at_door || lane.held_by.is_some() {
+        if lane.parked || lane.not_admitted || lane.held_by.is_some() {
             return;
         }
         if let Some(from) = lane.missed_from.take() {

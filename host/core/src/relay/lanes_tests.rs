@@ -12,15 +12,15 @@ struct World {
     rows: Vec<(i64, &'static str)>,
     cursor: i64,
     now: Instant,
-    doors: Doors,
+    admission: Admission,
 }
 
 /// Streams named `other...` go to another publisher, and `both...` to both.
-fn route(stream: &str) -> Legs {
+fn route(stream: &str) -> PublisherSet {
     match stream {
-        _ if stream.starts_with("other") => Legs::one(1),
-        _ if stream.starts_with("both") => Legs::one(0) | Legs::one(1),
-        _ => Legs::one(0),
+        _ if stream.starts_with("other") => PublisherSet::one(1),
+        _ if stream.starts_with("both") => PublisherSet::one(0) | PublisherSet::one(1),
+        _ => PublisherSet::one(0),
     }
 }
 
@@ -49,7 +49,7 @@ impl World {
             rows: rows.to_vec(),
             cursor: i64::MIN,
             now: Instant::now(),
-            doors: Doors::default(),
+            admission: Admission::default(),
         }
     }
 
@@ -75,7 +75,7 @@ impl World {
     /// Reads, and starts whatever may start: the positions of each job.
     fn jobs(&mut self) -> Vec<Job> {
         self.read();
-        std::iter::from_fn(|| self.lanes.next_job(self.doors)).collect()
+        std::iter::from_fn(|| self.lanes.next_job(self.admission)).collect()
     }
 
     fn positions(jobs: &[Job]) -> Vec<Vec<i64>> {
@@ -97,7 +97,7 @@ impl World {
         let mut claims = job.claims.into_iter();
         let first = claims.next().unwrap();
         let attempts = failures(first.known.history.attempts + 1);
-        self.lanes.failed(job.lane, first.known.id, self.now + delay, attempts, Legs::NONE);
+        self.lanes.failed(job.lane, first.known.id, self.now + delay, attempts, PublisherSet::NONE);
         self.lanes.finished(job.lane, claims.collect());
         self.lanes.committed(job.lane, first.known.id);
     }
@@ -213,7 +213,7 @@ fn what_a_job_has_taken_counts_until_the_job_has_ended() {
 #[test]
 fn a_waiting_entry_that_is_released_is_due_again() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
-    world.lanes.hold(key("a"), id(1), world.now, failures(1), Legs::NONE);
+    world.lanes.hold(key("a"), id(1), world.now, failures(1), PublisherSet::NONE);
     let job = world.jobs().pop().unwrap();
     world.lanes.released(job.lane, id(1));
     world.lanes.finished(job.lane, vec![]);
@@ -243,7 +243,7 @@ fn suspects_are_tried_alone_and_in_their_turn() {
 #[test]
 fn an_entry_in_which_the_host_died_waits_for_those_before_it() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a")]);
-    world.lanes.hold(key("a"), id(2), world.now + SECOND, History { attempts: 1, host_deaths: 1 }, Legs::NONE);
+    world.lanes.hold(key("a"), id(2), world.now + SECOND, History { attempts: 1, host_deaths: 1 }, PublisherSet::NONE);
     let before = world.jobs();
     assert_eq!(World::positions(&before), [[1]]);
     before.into_iter().for_each(|job| world.deliver(job));
@@ -258,7 +258,7 @@ fn an_entry_in_which_the_host_died_waits_for_those_before_it() {
 #[test]
 fn an_entry_in_which_the_host_died_is_tried_alone_when_it_is_due() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b")]);
-    world.lanes.hold(key("a"), id(1), world.now + SECOND, History { attempts: 1, host_deaths: 1 }, Legs::NONE);
+    world.lanes.hold(key("a"), id(1), world.now + SECOND, History { attempts: 1, host_deaths: 1 }, PublisherSet::NONE);
     let others = world.jobs();
     assert_eq!(World::positions(&others), [[2]]);
     world.now += SECOND;
@@ -270,8 +270,8 @@ fn an_entry_in_which_the_host_died_is_tried_alone_when_it_is_due() {
 #[test]
 fn several_waiting_entries_of_a_lane_keep_their_order_and_their_places() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a"), (4, "a")]);
-    world.lanes.hold(key("a"), id(3), world.now + 2 * SECOND, failures(5), Legs::NONE);
-    world.lanes.hold(key("a"), id(1), world.now + SECOND, failures(1), Legs::NONE);
+    world.lanes.hold(key("a"), id(3), world.now + 2 * SECOND, failures(5), PublisherSet::NONE);
+    world.lanes.hold(key("a"), id(1), world.now + SECOND, failures(1), PublisherSet::NONE);
     assert!(world.jobs().is_empty());
     world.now += SECOND;
     let jobs = world.jobs();
@@ -294,7 +294,7 @@ fn several_waiting_entries_of_a_lane_keep_their_order_and_their_places() {
 #[test]
 fn a_waiting_entry_that_is_gone_frees_its_lane() {
     let mut world = World::new(Ordering::Stream, &[(2, "a")]);
-    world.lanes.hold(key("a"), id(1), world.now, failures(1), Legs::NONE);
+    world.lanes.hold(key("a"), id(1), world.now, failures(1), PublisherSet::NONE);
     world.read();
     assert_eq!(World::positions(&world.jobs()), [[2]]);
 }
@@ -304,8 +304,8 @@ fn a_batch_may_fail_in_several_places() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a")]);
     let job = world.jobs().pop().unwrap();
     let lane = job.lane;
-    world.lanes.failed(lane, id(1), world.now + SECOND, failures(1), Legs::NONE);
-    world.lanes.failed(lane, id(2), world.now, failures(1), Legs::NONE);
+    world.lanes.failed(lane, id(1), world.now + SECOND, failures(1), PublisherSet::NONE);
+    world.lanes.failed(lane, id(2), world.now, failures(1), PublisherSet::NONE);
     world.lanes.settled(lane, id(3));
     world.rows.retain(|(position, _)| *position != 3);
     world.lanes.finished(lane, vec![]);
@@ -384,7 +384,7 @@ fn an_entry_in_which_the_host_died_goes_before_one_behind_it_that_waits_too() {
         let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
         for position in [first, 3 - first] {
             let history = if position == 1 { deadly } else { History::default() };
-            world.lanes.hold(key("a"), id(position), world.now, history, Legs::NONE);
+            world.lanes.hold(key("a"), id(position), world.now, history, PublisherSet::NONE);
         }
         for expected in [1, 2] {
             world.read();
@@ -395,21 +395,21 @@ fn an_entry_in_which_the_host_died_goes_before_one_behind_it_that_waits_too() {
     }
 }
 
-// --- doors ---------------------------------------------------------------------------------------------------------------
+// --- admission ---------------------------------------------------------------------------------------------------------------
 
-fn shut(leg: usize) -> Doors {
-    Doors { shut: Legs::one(leg), ..Doors::default() }
+fn refused(leg: usize) -> Admission {
+    Admission { refused: PublisherSet::one(leg), ..Admission::default() }
 }
 
-fn probed(leg: usize) -> Doors {
-    Doors { probed: Legs::one(leg), ..Doors::default() }
+fn probed(leg: usize) -> Admission {
+    Admission { probed: PublisherSet::one(leg), ..Admission::default() }
 }
 
 #[test]
 fn lanes_of_a_publisher_that_may_not_be_called_wait_and_keep_nothing_in_memory() {
     let rows = [(1, "a"), (2, "other"), (3, "both"), (4, "a"), (5, "other"), (6, "both")];
     let mut world = World::new(Ordering::Stream, &rows);
-    world.doors = shut(1);
+    world.admission = refused(1);
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[1, 4]]);
     assert_eq!(world.lanes.in_memory().entries, 2);
@@ -418,40 +418,40 @@ fn lanes_of_a_publisher_that_may_not_be_called_wait_and_keep_nothing_in_memory()
     world.rows.push((8, "a"));
     assert_eq!(World::positions(&world.jobs()), [[8]]);
 
-    world.doors = Doors::default();
-    world.lanes.open(world.doors);
+    world.admission = Admission::default();
+    world.lanes.admit(world.admission);
     assert_eq!(World::positions(&world.jobs()), [vec![2, 5, 7], vec![3, 6]]);
 }
 
 #[test]
 fn a_publisher_is_probed_with_one_entry_of_one_lane() {
     let mut world = World::new(Ordering::Stream, &[(1, "other-1"), (2, "other-2"), (3, "other-1")]);
-    world.doors = shut(1);
+    world.admission = refused(1);
     assert!(world.jobs().is_empty());
-    world.doors = probed(1);
-    world.lanes.open(world.doors);
+    world.admission = probed(1);
+    world.lanes.admit(world.admission);
     world.read();
-    let job = world.lanes.next_job(world.doors).unwrap();
+    let job = world.lanes.next_job(world.admission).unwrap();
     assert_eq!(World::positions(std::slice::from_ref(&job)), [[1]]);
     assert!(world.lanes.is_running_for(1) && !world.lanes.is_running_for(0));
     // While it is asked, nobody else goes.
-    world.doors = shut(1);
+    world.admission = refused(1);
     assert!(world.jobs().is_empty());
     world.deliver(job);
     assert!(!world.lanes.is_running_for(1));
-    world.doors = Doors::default();
-    world.lanes.open(world.doors);
+    world.admission = Admission::default();
+    world.lanes.admit(world.admission);
     assert_eq!(World::positions(&world.jobs()), [[3], [2]]);
 }
 
 #[test]
-fn a_waiting_entry_that_is_due_waits_at_the_door_too() {
+fn a_waiting_entry_that_is_due_waits_for_its_publisher_too() {
     let mut world = World::new(Ordering::Stream, &[(1, "other"), (2, "other")]);
-    world.lanes.hold(key("other"), id(1), world.now, failures(1), Legs::NONE);
-    world.doors = shut(1);
+    world.lanes.hold(key("other"), id(1), world.now, failures(1), PublisherSet::NONE);
+    world.admission = refused(1);
     assert!(world.jobs().is_empty());
-    world.doors = Doors::default();
-    world.lanes.open(world.doors);
+    world.admission = Admission::default();
+    world.lanes.admit(world.admission);
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[1]]);
     jobs.into_iter().for_each(|job| world.deliver(job));
@@ -459,13 +459,13 @@ fn a_waiting_entry_that_is_due_waits_at_the_door_too() {
 }
 
 #[test]
-fn who_has_an_entry_already_is_no_door_for_it() {
+fn who_has_an_entry_already_does_not_hold_it_up() {
     let mut world = World::new(Ordering::Stream, &[(1, "both")]);
-    world.lanes.hold(key("both"), id(1), world.now, failures(1), Legs::one(1));
-    world.doors = shut(1);
+    world.lanes.hold(key("both"), id(1), world.now, failures(1), PublisherSet::one(1));
+    world.admission = refused(1);
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[1]]);
-    assert_eq!(jobs[0].legs, Legs::one(0));
+    assert_eq!(jobs[0].legs, PublisherSet::one(0));
 }
 
 #[test]
@@ -473,9 +473,9 @@ fn a_job_ends_before_an_entry_for_a_publisher_that_may_not_be_called() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a")]);
     world.read();
     let id = world.lanes.id(key("a"), 0);
-    world.lanes.lanes.get_mut(&id).unwrap().queue[1].known.route = Legs::one(1);
-    world.doors = shut(1);
-    let job = world.lanes.next_job(world.doors).unwrap();
+    world.lanes.lanes.get_mut(&id).unwrap().queue[1].known.route = PublisherSet::one(1);
+    world.admission = refused(1);
+    let job = world.lanes.next_job(world.admission).unwrap();
     assert_eq!(World::positions(std::slice::from_ref(&job)), [[1]]);
 }
 
@@ -539,7 +539,7 @@ fn an_entry_that_cannot_be_settled_is_not_read_again_and_holds_nobody_up() {
 fn a_retry_waits_for_the_commit_of_its_failure() {
     let mut world = World::new(Ordering::Stream, &[(1, "a")]);
     let job = world.jobs().pop().unwrap();
-    world.lanes.failed(job.lane, id(1), world.now, failures(1), Legs::NONE);
+    world.lanes.failed(job.lane, id(1), world.now, failures(1), PublisherSet::NONE);
     world.lanes.finished(job.lane, vec![]);
     assert!(world.jobs().is_empty());
     world.lanes.committed(job.lane, id(1));
@@ -547,7 +547,7 @@ fn a_retry_waits_for_the_commit_of_its_failure() {
 }
 
 fn waiting(world: &World, stream: &str, position: i64, due: Duration) -> HeldEntry {
-    let hold = HeldBy::Waiting { due: world.now + due, history: failures(1), delivered: Legs::NONE };
+    let hold = HeldBy::Waiting { due: world.now + due, history: failures(1), delivered: PublisherSet::NONE };
     HeldEntry { stream: key(stream), entry: id(position), hold }
 }
 
@@ -570,7 +570,7 @@ fn what_is_under_way_knows_better_than_the_storage() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
     let job = world.jobs().pop().unwrap();
     let rest = job.claims[1..].to_vec();
-    world.lanes.failed(job.lane, id(1), world.now + SECOND, failures(1), Legs::NONE);
+    world.lanes.failed(job.lane, id(1), world.now + SECOND, failures(1), PublisherSet::NONE);
     world.lanes.parked(job.lane);
     world.lanes.finished(job.lane, rest);
     // Its failure is not committed yet: the storage does not know that it waits, and that its stream is parked.

@@ -93,7 +93,7 @@ impl Session<'_> {
     pub(super) fn note_failure(&mut self, position: i64, attempt: u32, failed: &Attempt, then: Then) {
         let (outcome, reason) = (failed.outcome.name(), failed.outcome.reason().to_owned());
         // Where there is only one, everybody knows which it was.
-        let publisher = failed.publisher.clone().filter(|_| self.parts.publishers.name(0).is_some());
+        let publisher = failed.publisher.clone().filter(|_| self.context.publishers.name(0).is_some());
         let publisher: Option<String> = publisher.as_deref().map(Into::into);
         let level = if then == Then::DeadLetter { Level::ERROR } else { Level::WARN };
         let line = Line {

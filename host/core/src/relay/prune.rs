@@ -13,11 +13,11 @@ const PRUNE_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 impl Session<'_> {
     pub(super) fn prune_when_due(&mut self, channels: &Channels, now: Instant) {
-        let retention = self.parts.options.retention;
+        let retention = self.context.options.retention;
         if self.prune_at.is_some_and(|at| now >= at) && self.orders_out < ORDERS_MAX {
             self.prune_at = None;
             self.orders_out += 1;
-            let by = Act { who: "relay".into(), at: (self.parts.clock)() };
+            let by = Act { who: "relay".into(), at: (self.context.clock)() };
             let _ = channels.orders.try_send(Order::Prune { retention, by });
         }
     }

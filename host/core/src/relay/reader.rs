@@ -57,13 +57,13 @@ impl Session<'_> {
             read += 1;
             let one = PageBounds { read_max: 1, looked_at_max: 1, ..PAGE };
             let mut is_it = |found: EntryId, _| found == id;
-            let page = self.parts.strategy.entries(id.position..=id.position, one, &mut is_it)?;
+            let page = self.context.strategy.entries(id.position..=id.position, one, &mut is_it)?;
             match page.entries.into_iter().next() {
                 Some(entry) => self.push(entry),
                 // Somebody deleted it by hand: what is on record of it goes too.
                 None => {
                     self.lanes.vanished(lane, id);
-                    self.parts.strategy.settle(&[Settled::Vanished { entry: id }])?;
+                    self.context.strategy.settle(&[Settled::Vanished { entry: id }])?;
                 }
             }
         }
@@ -90,7 +90,7 @@ impl Session<'_> {
         let bounds = PageBounds { read_max: PAGE.read_max.min(self.room()), ..PAGE };
         let lanes = &mut self.lanes;
         let mut wanted = |entry, stream| lanes.wants(entry, stream, now);
-        let strategy = self.parts.strategy;
+        let strategy = self.context.strategy;
         let read = strategy.entries(range, bounds, &mut wanted).and_then(|page| Ok((page, strategy.generation()?)));
         let page = read.map(|(mut page, generation)| {
             if generation == self.generation {
@@ -106,7 +106,7 @@ impl Session<'_> {
     }
 
     fn push(&mut self, entry: RawEntry) {
-        let route = self.parts.publishers.route(&entry);
+        let route = self.context.publishers.route(&entry);
         self.lanes.push(entry, route);
         if let Some(limit) = &mut self.limit {
             *limit = limit.saturating_sub(1);

@@ -9,7 +9,7 @@ use super::lanes::{HeldBy, HeldEntry};
 use super::settle::fate;
 use crate::attempt::{Attempt, Outcome};
 use crate::outbox::{Failed, Held, Hold, PageBounds, Settled, StorageError};
-use crate::publishers::Legs;
+use crate::publishers::PublisherSet;
 use crate::raw::RawEntry;
 use crate::settlement::settle;
 use crate::text::shown;
@@ -43,12 +43,12 @@ impl Session<'_> {
     }
 
     fn entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError> {
-        let page = self.parts.strategy.entries(position..=position, ONE, &mut |_, _| true)?;
+        let page = self.context.strategy.entries(position..=position, ONE, &mut |_, _| true)?;
         Ok(page.entries.into_iter().next())
     }
 
     fn host_died_of(&mut self, entry: &RawEntry) -> Result<(), StorageError> {
-        let held = self.parts.strategy.held()?.into_iter().find(|held| held.entry == entry.id());
+        let held = self.context.strategy.held()?.into_iter().find(|held| held.entry == entry.id());
         let history = held.as_ref().and_then(|held| match held.hold {
             Hold::Waiting { history, .. } => Some(history),
             Hold::Parked | Hold::Delivered => None,
@@ -57,21 +57,21 @@ impl Session<'_> {
         let delivered_to = delivered_to.into_iter().map(Into::into).collect();
         let reason = "the relay's process died while it was publishing this event, and no other".to_owned();
         let attempt = Attempt::from(Outcome::HostDied { reason });
-        let at = (self.parts.clock)();
-        let options = self.parts.options;
+        let at = (self.context.clock)();
+        let options = self.context.options;
         let history = history.unwrap_or_default();
-        let settlement = settle(history, &attempt.outcome, &options.policy, (self.parts.random)());
+        let settlement = settle(history, &attempt.outcome, &options.policy, (self.context.random)());
         let Some((fate, history)) = fate(settlement, at, options.on_dead_letter) else { return Ok(()) };
         self.note_failure(entry.position, history.attempts, &attempt, fate.into());
         let (entry, others) = (entry.id(), Vec::new());
         let failed = Failed { entry, at, attempt, others, delivered_to, history, fate };
-        self.parts.strategy.settle(&[Settled::Failed(Box::new(failed))])?;
-        self.parts.strategy.sync()
+        self.context.strategy.settle(&[Settled::Failed(Box::new(failed))])?;
+        self.context.strategy.sync()
     }
 
     /// Reads what is held back, for the first time.
     fn load_holds(&mut self, now: Instant) -> Result<(), StorageError> {
-        self.generation = self.parts.strategy.generation()?;
+        self.generation = self.context.strategy.generation()?;
         let held = self.held(now)?;
         self.lanes.reconcile(&held, true);
         Ok(())
@@ -79,13 +79,13 @@ impl Session<'_> {
 
     /// What is held back, as the storage says. What it could not remove is to be tried again.
     pub(super) fn held(&mut self, now: Instant) -> Result<Vec<HeldEntry>, StorageError> {
-        let wall_clock = (self.parts.clock)();
-        let held = self.parts.strategy.held()?.into_iter().map(|Held { stream, entry, hold, delivered_to }| {
+        let wall_clock = (self.context.clock)();
+        let held = self.context.strategy.held()?.into_iter().map(|Held { stream, entry, hold, delivered_to }| {
             let hold = match hold {
                 Hold::Waiting { failed_at, retry_at, history } => {
                     let due = now + remaining(failed_at, retry_at, wall_clock);
-                    let legs = delivered_to.iter().filter_map(|name| self.parts.publishers.named(name));
-                    let delivered = legs.fold(Legs::NONE, |legs, leg| legs | Legs::one(leg));
+                    let legs = delivered_to.iter().filter_map(|name| self.context.publishers.named(name));
+                    let delivered = legs.fold(PublisherSet::NONE, |legs, leg| legs | PublisherSet::one(leg));
                     HeldBy::Waiting { due, history, delivered }
                 }
                 Hold::Parked => HeldBy::Parked,

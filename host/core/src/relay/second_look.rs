@@ -65,7 +65,7 @@ impl Session<'_> {
     /// outstanding, what is held back is read again.
     pub(super) fn take_in_what_is_held(&mut self, now: Instant) -> Result<(), StorageError> {
         if std::mem::take(&mut self.may_have_been_operated) {
-            let generation = self.parts.strategy.generation()?;
+            let generation = self.context.strategy.generation()?;
             if generation != std::mem::replace(&mut self.generation, generation) {
                 // A table that was rebuilt counts from the start again: what is next is at the beginning.
                 (self.reconcile_at, self.cursor, self.at_end) = (Some(now), i64::MIN, false);

@@ -20,7 +20,7 @@ impl Session<'_> {
     pub(super) fn settle_job(&mut self, job: Finished) {
         let now = Instant::now();
         for Called { entry, tried_before, available, failed } in job.calls {
-            self.gates.available(available);
+            self.breakers.available(available);
             failed.iter().for_each(|failed| self.leave_alone(failed, now));
             self.not_paused();
             match failed {
@@ -33,16 +33,16 @@ impl Session<'_> {
         }
         if let Some(rest) = job.rest {
             self.lanes.finished(job.lane, rest);
-            self.gates.unprobed(now, |leg| self.lanes.is_running_for(leg));
+            self.breakers.unprobed(now, |leg| self.lanes.is_running_for(leg));
         }
     }
 
     /// A publisher that is unavailable is left alone for a while, whatever becomes of the entry.
     fn leave_alone(&mut self, failed: &NotDelivered, now: Instant) {
         for (leg, attempt) in &failed.unavailable {
-            let (policy, outcome) = (&self.parts.options.policy, &attempt.outcome);
-            let delay = policy.pause_after(outcome, self.gates.pauses(*leg), (self.parts.random)());
-            self.gates.unavailable(*leg, delay, policy.asked(outcome), now);
+            let (policy, outcome) = (&self.context.options.policy, &attempt.outcome);
+            let delay = policy.pause_after(outcome, self.breakers.pauses(*leg), (self.context.random)());
+            self.breakers.unavailable(*leg, delay, policy.asked(outcome), now);
             self.paused(*leg, outcome.reason());
         }
     }
@@ -50,13 +50,13 @@ impl Session<'_> {
     /// What becomes of an entry that was not delivered.
     fn settle_failed(&mut self, lane: LaneId, entry: EntryId, failed: NotDelivered, now: Instant) {
         let NotDelivered { history, delivered, at, in_part, others, attempt, .. } = failed;
-        let (options, position) = (self.parts.options, entry.position);
+        let (options, position) = (self.context.options, entry.position);
         // Cut off by the relay itself, which counts for nothing.
         let cut_off = || Outcome::Unavailable { reason: "the relay was stopped".into(), after: None }.into();
         let (was_cut_off, attempt) = (attempt.is_none(), with_bounded_reason(attempt.unwrap_or_else(cut_off)));
         let others: Vec<Attempt> = others.into_iter().map(with_bounded_reason).collect();
         others.iter().for_each(|other| self.note_other_failure(position, other));
-        let (policy, jitter) = (&options.policy, (self.parts.random)());
+        let (policy, jitter) = (&options.policy, (self.context.random)());
         let settlement = match attempt.on_trial {
             true => settle_on_trial(history, &attempt.outcome, policy, jitter),
             false => settle(history, &attempt.outcome, policy, jitter),
@@ -87,7 +87,7 @@ impl Session<'_> {
                 }
             }
         }
-        let delivered_to = self.parts.publishers.names(delivered);
+        let delivered_to = self.context.publishers.names(delivered);
         let failed = Failed { entry, at, attempt, others, delivered_to, history, fate };
         self.await_commit(lane, Settled::Failed(Box::new(failed)), now);
     }

@@ -8,11 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use outbox_host::outbox::{Act, OutboxStorageStrategy, Registry};
+use outbox_host::outbox::{Act, Deployments, OutboxStorageStrategy};
 use outbox_host::publisher::component::{ComponentPublisher, Limits, Settings};
 use outbox_host::{
-    Attempt, BoxFuture, CanaryRules, JsonSerde, Kept, NewEvent, Outbox, Outcome, Publisher, Recorded, SqliteOutbox,
-    StorageError, StreamId, VersionedPublisher, stop,
+    Attempt, BoxFuture, CanaryRules, JsonSerde, Maintenance, NewEvent, Outbox, Outcome, Publisher, Recorded,
+    SqliteOutbox, StorageError, StreamId, VersionedPublisher, stop,
 };
 
 use super::bed::{self, Bed, Db, STREAMS};
@@ -43,12 +43,12 @@ impl Publisher for Told {
         })
     }
 
-    fn keep_up(&self, registry: &dyn Registry, now: jiff::Timestamp) -> Result<Kept, StorageError> {
-        self.publisher.keep_up(registry, now)
+    fn maintain(&self, deployments: &dyn Deployments, now: jiff::Timestamp) -> Result<Maintenance, StorageError> {
+        self.publisher.maintain(deployments, now)
     }
 
-    fn leave(&self, registry: &dyn Registry) -> Result<(), StorageError> {
-        self.publisher.leave(registry)
+    fn leave(&self, deployments: &dyn Deployments) -> Result<(), StorageError> {
+        self.publisher.leave(deployments)
     }
 }
 
@@ -131,10 +131,10 @@ impl Beside<'_> {
     /// Deploys the version of this number, and returns how many milliseconds passed until it made a delivery. Events come
     /// all the time: what is measured is the swap, and not how long somebody waits for an event.
     fn swap(&mut self, number: u32) -> Result<f64> {
-        let registry = self.outbox.strategy().registry();
+        let deployments = self.outbox.strategy().deployments();
         let by = Act { who: "bench".into(), at: jiff::Timestamp::now() };
         let began = Instant::now();
-        let digest = registry.deploy("it", &version(self.component, number), None, "", &by)?.digest;
+        let digest = deployments.deploy("it", &version(self.component, number), None, "", &by)?.digest;
         loop {
             if self.under_way == 0 {
                 let event = NewEvent::json(StreamId::new("order-1"), "order.placed", bed::order(0));

@@ -112,7 +112,7 @@ impl Source {
             return Ok(source);
         }
         let mut names: Vec<String> =
-            outbox.registry().versions(None)?.into_iter().map(|version| version.publisher).collect();
+            outbox.deployments().versions(None)?.into_iter().map(|version| version.publisher).collect();
         names.dedup();
         match names.as_slice() {
             [] => bail!(

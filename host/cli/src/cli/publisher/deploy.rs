@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use clap::Args;
-use outbox_host::outbox::{CanaryShare, Deployed, PublisherVersion, Registry, VersionState, Watch};
+use outbox_host::outbox::{CanaryShare, Deployed, Deployments, PublisherVersion, VersionState, Watch};
 use outbox_host::publisher::component::ComponentPublisher;
 use outbox_host::{OutboxStorageStrategy, SqliteOutbox};
 use serde::Serialize;

@@ -3,7 +3,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use outbox_host::SqliteOutbox;
-use outbox_host::outbox::{PublisherVersion, Registry, VersionState};
+use outbox_host::outbox::{Deployments, PublisherVersion, VersionState};
 use outbox_host::publisher::component::{ComponentPublisher, Inspection, Limits, LoadError, inspect};
 use serde::Serialize;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use crate::publishers::Legs;
+use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
 use crate::relay::job::{Claim, Load};
 use crate::settlement::History;
@@ -17,9 +17,9 @@ pub(super) struct Lane {
     /// What its running job has taken.
     pub(super) load: Load,
     /// The publishers that its running job calls.
-    pub(super) legs: Legs,
+    pub(super) legs: PublisherSet,
     /// Its next entry waits for a publisher.
-    pub(super) at_door: bool,
+    pub(super) not_admitted: bool,
     /// Settled entries whose commit is awaited.
     pub(super) unacked: usize,
     /// A dead letter holds it.
@@ -37,7 +37,7 @@ pub(super) struct Waiting {
     pub(super) uuid_hash: u64,
     pub(super) due: Instant,
     pub(super) history: History,
-    pub(super) delivered: Legs,
+    pub(super) delivered: PublisherSet,
     pub(super) on_record: bool,
     pub(super) alone: bool,
 }
@@ -65,7 +65,7 @@ impl Lane {
     }
 
     pub(super) fn is_free(&self) -> bool {
-        !self.running && !self.parked && !self.at_door
+        !self.running && !self.parked && !self.not_admitted
     }
 
     pub(super) fn miss(&mut self, position: i64) {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use super::{LaneId, Lanes, Ordering};
-use crate::publishers::Legs;
+use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
 use crate::settlement::History;
 use crate::stream::StreamKey;
@@ -20,7 +20,7 @@ pub(in crate::relay) struct HeldEntry {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::relay) enum HeldBy {
-    Waiting { due: Instant, history: History, delivered: Legs },
+    Waiting { due: Instant, history: History, delivered: PublisherSet },
     Parked,
     Delivered,
 }
@@ -91,7 +91,7 @@ impl Lanes {
     }
 
     /// Holds an entry as the storage does. Returns whether it was not held so before.
-    fn hold_again(&mut self, waits: (StreamKey, EntryId, Instant, History, Legs), anew: bool) -> bool {
+    fn hold_again(&mut self, waits: (StreamKey, EntryId, Instant, History, PublisherSet), anew: bool) -> bool {
         let (stream, entry, due, history, delivered) = waits;
         let id = self.id(stream, entry.position);
         let known = self.lanes.get(&id).and_then(|lane| lane.waiting_as(entry));

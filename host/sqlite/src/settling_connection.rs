@@ -11,9 +11,9 @@ use super::checkpoints::Checkpoints;
 use super::connection;
 use super::doubt::Doubt;
 use super::settle;
-use super::turns::Turns;
+use super::write_lock::Turns;
 
-pub(super) struct Settler {
+pub(super) struct SettlingConnection {
     connection: Connection,
     path: PathBuf,
     busy_patience: Duration,
@@ -22,7 +22,7 @@ pub(super) struct Settler {
     doubt: Doubt,
 }
 
-impl Settler {
+impl SettlingConnection {
     pub(super) fn open(
         path: &Path,
         busy_patience: Duration,

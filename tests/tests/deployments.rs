@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use outbox_host::outbox::{
-    Act, CanaryShare, Counts, Deployed, Failed, Fate, Hold, MODULE_BYTES_MAX, PublisherVersion, Registry, RolledBack,
-    Settled, VersionState,
+    Act, CanaryShare, Counts, Deployed, Deployments, Failed, Fate, Hold, MODULE_BYTES_MAX, PublisherVersion,
+    RolledBack, Settled, VersionState,
 };
 use outbox_host::{
     Attempt, History, JsonSerde, NoOutbox, Outbox, OutboxStorageStrategy, Outcome, SqliteOutbox, StorageError,
@@ -50,34 +50,34 @@ fn five_percent() -> Option<CanaryShare> {
     CanaryShare::from_parts(500)
 }
 
-fn deploy(registry: &dyn Registry, bytes: &str) -> u32 {
-    registry.deploy("hook", bytes.as_bytes(), None, "", &by()).unwrap().version
+fn deploy(deployments: &dyn Deployments, bytes: &str) -> u32 {
+    deployments.deploy("hook", bytes.as_bytes(), None, "", &by()).unwrap().version
 }
 
-fn activate(registry: &dyn Registry, bytes: &str, seconds: i64) -> u32 {
-    let version = deploy(registry, bytes);
-    assert!(registry.activated("hook", version, at(seconds)).unwrap());
+fn activate(deployments: &dyn Deployments, bytes: &str, seconds: i64) -> u32 {
+    let version = deploy(deployments, bytes);
+    assert!(deployments.activated("hook", version, at(seconds)).unwrap());
     version
 }
 
 /// Versions 1, active, and 2, the canary, of other bytes; returns the digest of the latter.
-fn with_canary(registry: &dyn Registry) -> String {
-    activate(registry, "one", 1);
-    let canary = registry.deploy("hook", b"two", five_percent(), "", &by()).unwrap();
-    assert!(registry.canary_started("hook", 2, at(2)).unwrap());
+fn with_canary(deployments: &dyn Deployments) -> String {
+    activate(deployments, "one", 1);
+    let canary = deployments.deploy("hook", b"two", five_percent(), "", &by()).unwrap();
+    assert!(deployments.canary_started("hook", 2, at(2)).unwrap());
     canary.digest
 }
 
-fn all(registry: &dyn Registry) -> Vec<PublisherVersion> {
-    registry.versions(Some("hook")).unwrap()
+fn all(deployments: &dyn Deployments) -> Vec<PublisherVersion> {
+    deployments.versions(Some("hook")).unwrap()
 }
 
-fn states(registry: &dyn Registry) -> Vec<VersionState> {
-    all(registry).iter().map(|version| version.state).collect()
+fn states(deployments: &dyn Deployments) -> Vec<VersionState> {
+    all(deployments).iter().map(|version| version.state).collect()
 }
 
-fn reason(registry: &dyn Registry, version: u32) -> String {
-    all(registry).into_iter().find(|found| found.version == version).unwrap().reason
+fn reason(deployments: &dyn Deployments, version: u32) -> String {
+    all(deployments).into_iter().find(|found| found.version == version).unwrap().reason
 }
 
 #[track_caller]
@@ -90,8 +90,8 @@ fn declined<T: std::fmt::Debug>(result: Result<T, StorageError>) -> String {
 
 fn a_new_version_is_kept_whole_and_asked_for<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    let deployed = registry.deploy("hook", b"one", None, "a note", &by()).unwrap();
+    let deployments = strategy.deployments();
+    let deployed = deployments.deploy("hook", b"one", None, "a note", &by()).unwrap();
     let sha256_of_one = "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed";
     assert_eq!(deployed, Deployed { version: 1, digest: sha256_of_one.into(), new: true, superseded: None });
     let expected = PublisherVersion {
@@ -112,92 +112,101 @@ fn a_new_version_is_kept_whole_and_asked_for<K: Kept>(kept: &K) {
         counts: Counts::default(),
     };
     let strategy = kept.open();
-    let registry = strategy.registry();
-    assert_eq!(registry.versions(None).unwrap(), std::slice::from_ref(&expected));
-    assert_eq!(registry.versions(Some("hook")).unwrap(), [expected]);
-    assert_eq!(registry.versions(Some("other")).unwrap(), []);
-    assert_eq!(registry.module(sha256_of_one).unwrap().as_deref(), Some(b"one".as_slice()));
-    assert_eq!(registry.module("none").unwrap(), None);
+    let deployments = strategy.deployments();
+    assert_eq!(deployments.versions(None).unwrap(), std::slice::from_ref(&expected));
+    assert_eq!(deployments.versions(Some("hook")).unwrap(), [expected]);
+    assert_eq!(deployments.versions(Some("other")).unwrap(), []);
+    assert_eq!(deployments.module(sha256_of_one).unwrap().as_deref(), Some(b"one".as_slice()));
+    assert_eq!(deployments.module("none").unwrap(), None);
 }
 
 fn a_later_request_supersedes_an_earlier_one<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    deploy(registry, "one");
-    let second = registry.deploy("hook", b"two", None, "", &by()).unwrap();
+    let deployments = strategy.deployments();
+    deploy(deployments, "one");
+    let second = deployments.deploy("hook", b"two", None, "", &by()).unwrap();
     assert_eq!((second.version, second.superseded), (2, Some(1)));
-    assert_eq!((states(registry), reason(registry, 1)), (vec![Retired, Stored], "superseded by version 2".into()));
-    let requested: Vec<u64> = all(registry).iter().map(|version| version.requested).collect();
+    assert_eq!(
+        (states(deployments), reason(deployments, 1)),
+        (vec![Retired, Stored], "superseded by version 2".into())
+    );
+    let requested: Vec<u64> = all(deployments).iter().map(|version| version.requested).collect();
     assert!(requested[0] < requested[1], "{requested:?}");
     // Another publisher's are its own.
-    registry.deploy("other", b"two", None, "", &by()).unwrap();
-    assert_eq!(states(registry), [Retired, Stored]);
-    let names = registry.versions(None).unwrap().into_iter().map(|it| format!("{} {}", it.publisher, it.version));
+    deployments.deploy("other", b"two", None, "", &by()).unwrap();
+    assert_eq!(states(deployments), [Retired, Stored]);
+    let names = deployments.versions(None).unwrap().into_iter().map(|it| format!("{} {}", it.publisher, it.version));
     assert_eq!(names.collect::<Vec<_>>(), ["hook 1", "hook 2", "other 1"]);
 }
 
 fn the_same_bytes_as_the_active_ones_are_no_new_version<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    activate(registry, "one", 1);
-    let generation = registry.registry_generation().unwrap();
-    let again = registry.deploy("hook", b"one", None, "", &by()).unwrap();
+    let deployments = strategy.deployments();
+    activate(deployments, "one", 1);
+    let generation = deployments.registry_generation().unwrap();
+    let again = deployments.deploy("hook", b"one", None, "", &by()).unwrap();
     assert_eq!((again.version, again.new), (1, false));
-    assert_eq!((all(registry).len(), registry.registry_generation().unwrap()), (1, generation));
+    assert_eq!((all(deployments).len(), deployments.registry_generation().unwrap()), (1, generation));
     // While something else is asked for, they are what is wanted instead.
-    deploy(registry, "two");
-    let back = registry.deploy("hook", b"one", None, "", &by()).unwrap();
+    deploy(deployments, "two");
+    let back = deployments.deploy("hook", b"one", None, "", &by()).unwrap();
     assert_eq!((back.version, back.new, back.superseded), (3, true, Some(2)));
-    assert_eq!(states(registry), [Active, Retired, Stored]);
+    assert_eq!(states(deployments), [Active, Retired, Stored]);
 }
 
 fn each_content_is_kept_once_and_goes_with_its_last_version<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    let digest = registry.deploy("hook", b"one", None, "", &by()).unwrap().digest;
-    assert_eq!(registry.deploy("other", b"one", None, "", &by()).unwrap().digest, digest);
-    deploy(registry, "two");
-    assert_eq!(registry.remove("hook", Some(1), &by()).unwrap(), 1);
-    assert!(registry.module(&digest).unwrap().is_some(), "the other publisher has it too");
-    assert_eq!(registry.remove("other", None, &by()).unwrap(), 1);
-    assert_eq!(registry.module(&digest).unwrap(), None);
-    assert!(registry.module(&all(registry)[0].digest).unwrap().is_some());
+    let deployments = strategy.deployments();
+    let digest = deployments.deploy("hook", b"one", None, "", &by()).unwrap().digest;
+    assert_eq!(deployments.deploy("other", b"one", None, "", &by()).unwrap().digest, digest);
+    deploy(deployments, "two");
+    assert_eq!(deployments.remove("hook", Some(1), &by()).unwrap(), 1);
+    assert!(deployments.module(&digest).unwrap().is_some(), "the other publisher has it too");
+    assert_eq!(deployments.remove("other", None, &by()).unwrap(), 1);
+    assert_eq!(deployments.module(&digest).unwrap(), None);
+    assert!(deployments.module(&all(deployments)[0].digest).unwrap().is_some());
 }
 
 fn an_activated_version_takes_the_place_of_the_active_one<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    activate(registry, "one", 1);
-    activate(registry, "two", 2);
-    assert_eq!((states(registry), reason(registry, 1)), (vec![Retired, Active], "superseded by version 2".into()));
-    let times: Vec<_> = all(registry).iter().map(|version| version.activated_at).collect();
+    let deployments = strategy.deployments();
+    activate(deployments, "one", 1);
+    activate(deployments, "two", 2);
+    assert_eq!(
+        (states(deployments), reason(deployments, 1)),
+        (vec![Retired, Active], "superseded by version 2".into())
+    );
+    let times: Vec<_> = all(deployments).iter().map(|version| version.activated_at).collect();
     assert_eq!(times, [Some(at(1)), Some(at(2))]);
     // A relay that starts activates the active one: it has been active all along.
-    assert!(registry.activated("hook", 2, at(9)).unwrap());
-    assert_eq!(all(registry)[1].activated_at, Some(at(2)));
+    assert!(deployments.activated("hook", 2, at(9)).unwrap());
+    assert_eq!(all(deployments)[1].activated_at, Some(at(2)));
     // One that is refused leaves the active one alone.
-    deploy(registry, "three");
-    assert!(registry.refused("hook", 3, "no such import").unwrap());
-    assert_eq!((states(registry), reason(registry, 3)), (vec![Retired, Active, Refused], "no such import".into()));
+    deploy(deployments, "three");
+    assert!(deployments.refused("hook", 3, "no such import").unwrap());
+    assert_eq!(
+        (states(deployments), reason(deployments, 3)),
+        (vec![Retired, Active, Refused], "no such import".into())
+    );
 }
 
 fn a_canary_stands_beside_the_active_version<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    with_canary(registry);
-    let canary = &all(registry)[1];
-    assert_eq!((states(registry), canary.canary), (vec![Active, Canary], five_percent()));
+    let deployments = strategy.deployments();
+    with_canary(deployments);
+    let canary = &all(deployments)[1];
+    assert_eq!((states(deployments), canary.canary), (vec![Active, Canary], five_percent()));
     assert_eq!((canary.canary_since, canary.activated_at), (Some(at(2)), None));
     // The next canary takes its place, and a version that becomes active the next one's.
-    registry.deploy("hook", b"three", five_percent(), "", &by()).unwrap();
-    assert_eq!(states(registry), [Active, Canary, Stored]);
-    assert!(registry.canary_started("hook", 3, at(3)).unwrap());
+    deployments.deploy("hook", b"three", five_percent(), "", &by()).unwrap();
+    assert_eq!(states(deployments), [Active, Canary, Stored]);
+    assert!(deployments.canary_started("hook", 3, at(3)).unwrap());
     assert_eq!(
-        (states(registry), reason(registry, 2)),
+        (states(deployments), reason(deployments, 2)),
         (vec![Active, Retired, Canary], "superseded by version 3".into())
     );
-    activate(registry, "four", 4);
-    assert_eq!(states(registry), [Retired, Retired, Retired, Active]);
+    activate(deployments, "four", 4);
+    assert_eq!(states(deployments), [Retired, Retired, Retired, Active]);
 }
 
 /// A canary that proves itself is activated as it is.
@@ -205,167 +214,170 @@ fn a_canary_stands_beside_the_active_version<K: Kept>(kept: &K) {
 fn a_canary_may_become_active() {
     let kept = Sqlite::new();
     let strategy = kept.open();
-    let registry = strategy.registry();
-    with_canary(registry);
+    let deployments = strategy.deployments();
+    with_canary(deployments);
     assert!(
-        registry.canary_started("hook", 2, at(9)).unwrap(),
+        deployments.canary_started("hook", 2, at(9)).unwrap(),
         "a relay that starts says so of the canary that is one"
     );
-    assert_eq!(all(registry)[1].canary_since, Some(at(2)));
-    assert!(registry.activated("hook", 2, at(10)).unwrap());
-    assert_eq!((states(registry), all(registry)[1].activated_at), (vec![Retired, Active], Some(at(10))));
-    assert_eq!(all(registry)[1].canary, None);
+    assert_eq!(all(deployments)[1].canary_since, Some(at(2)));
+    assert!(deployments.activated("hook", 2, at(10)).unwrap());
+    assert_eq!((states(deployments), all(deployments)[1].activated_at), (vec![Retired, Active], Some(at(10))));
+    assert_eq!(all(deployments)[1].canary, None);
 }
 
 fn a_canary_needs_an_active_version_beside_it<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    let reason = declined(registry.deploy("hook", b"one", five_percent(), "", &by()));
+    let deployments = strategy.deployments();
+    let reason = declined(deployments.deploy("hook", b"one", five_percent(), "", &by()));
     assert_eq!(reason, "hook has no active version that a canary could stand beside: deploy it without --canary first");
-    deploy(registry, "one");
-    declined(registry.deploy("hook", b"two", five_percent(), "", &by()));
-    assert_eq!(states(registry), [Stored]);
+    deploy(deployments, "one");
+    declined(deployments.deploy("hook", b"two", five_percent(), "", &by()));
+    assert_eq!(states(deployments), [Stored]);
 }
 
 fn a_rollback_withdraws_what_is_asked_for_then_the_canary_then_goes_back<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    activate(registry, "zero", 1);
-    activate(registry, "one", 2);
-    registry.deploy("hook", b"two", five_percent(), "", &by()).unwrap();
-    registry.canary_started("hook", 3, at(3)).unwrap();
-    deploy(registry, "three");
-    assert_eq!(states(registry), [Retired, Active, Canary, Stored]);
-    let back = |registry: &dyn Registry| registry.rollback("hook", None, &by()).unwrap();
-    assert_eq!(back(registry), RolledBack { withdrawn: vec![4], requested: None, active: Some(2) });
+    let deployments = strategy.deployments();
+    activate(deployments, "zero", 1);
+    activate(deployments, "one", 2);
+    deployments.deploy("hook", b"two", five_percent(), "", &by()).unwrap();
+    deployments.canary_started("hook", 3, at(3)).unwrap();
+    deploy(deployments, "three");
+    assert_eq!(states(deployments), [Retired, Active, Canary, Stored]);
+    let back = |deployments: &dyn Deployments| deployments.rollback("hook", None, &by()).unwrap();
+    assert_eq!(back(deployments), RolledBack { withdrawn: vec![4], requested: None, active: Some(2) });
     assert_eq!(
-        (states(registry), reason(registry, 4)),
+        (states(deployments), reason(deployments, 4)),
         (vec![Retired, Active, Canary, Retired], "rolled back by ada".into())
     );
-    assert_eq!(back(registry), RolledBack { withdrawn: vec![3], requested: None, active: Some(2) });
+    assert_eq!(back(deployments), RolledBack { withdrawn: vec![3], requested: None, active: Some(2) });
     assert_eq!(
-        (states(registry), reason(registry, 3)),
+        (states(deployments), reason(deployments, 3)),
         (vec![Retired, Active, Retired, Retired], "rolled back by ada".into())
     );
     // Neither of those two was ever active.
-    assert_eq!(back(registry), RolledBack { withdrawn: vec![], requested: Some(1), active: Some(2) });
-    assert_eq!((states(registry), reason(registry, 1)), (vec![Stored, Active, Retired, Retired], String::new()));
-    let all = all(registry);
+    assert_eq!(back(deployments), RolledBack { withdrawn: vec![], requested: Some(1), active: Some(2) });
+    assert_eq!((states(deployments), reason(deployments, 1)), (vec![Stored, Active, Retired, Retired], String::new()));
+    let all = all(deployments);
     assert!(all.iter().all(|version| version.requested <= all[0].requested), "it was asked for last");
-    registry.activated("hook", 1, at(4)).unwrap();
+    deployments.activated("hook", 1, at(4)).unwrap();
     assert_eq!(
-        (states(registry)[..2].to_vec(), self::all(registry)[0].activated_at),
+        (states(deployments)[..2].to_vec(), self::all(deployments)[0].activated_at),
         (vec![Active, Retired], Some(at(4)))
     );
-    assert_eq!(back(registry).requested, Some(2));
+    assert_eq!(back(deployments).requested, Some(2));
 }
 
 fn a_rollback_to_a_version_asks_for_it_again<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    assert_eq!(declined(registry.rollback("hook", None, &by())), "there is no publisher hook; none was deployed yet");
-    deploy(registry, "one");
-    assert!(registry.refused("hook", 1, "it was too slow").unwrap());
+    let deployments = strategy.deployments();
     assert_eq!(
-        declined(registry.rollback("hook", None, &by())),
+        declined(deployments.rollback("hook", None, &by())),
+        "there is no publisher hook; none was deployed yet"
+    );
+    deploy(deployments, "one");
+    assert!(deployments.refused("hook", 1, "it was too slow").unwrap());
+    assert_eq!(
+        declined(deployments.rollback("hook", None, &by())),
         "no version of hook was active before: name the one to go back to; there is 1 (refused)"
     );
-    assert_eq!(declined(registry.rollback("hook", Some(7), &by())), "hook has no version 7; it has 1");
-    assert_eq!(declined(registry.rollback("hok", Some(1), &by())), "there is no publisher hok; there is hook");
-    deploy(registry, "two");
-    let done = registry.rollback("hook", Some(1), &by()).unwrap();
+    assert_eq!(declined(deployments.rollback("hook", Some(7), &by())), "hook has no version 7; it has 1");
+    assert_eq!(declined(deployments.rollback("hok", Some(1), &by())), "there is no publisher hok; there is hook");
+    deploy(deployments, "two");
+    let done = deployments.rollback("hook", Some(1), &by()).unwrap();
     assert_eq!(done, RolledBack { withdrawn: vec![2], requested: Some(1), active: None });
-    assert_eq!((states(registry), reason(registry, 1)), (vec![Stored, Retired], String::new()));
-    assert_eq!(reason(registry, 2), "superseded by version 1");
-    let reason = declined(registry.rollback("hook", Some(1), &by()));
+    assert_eq!((states(deployments), reason(deployments, 1)), (vec![Stored, Retired], String::new()));
+    assert_eq!(reason(deployments, 2), "superseded by version 1");
+    let reason = declined(deployments.rollback("hook", Some(1), &by()));
     assert_eq!(reason, "version 1 of hook is asked for already: a relay activates it");
 }
 
 fn a_rollback_to_the_active_version_withdraws_everything_else<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    with_canary(registry);
-    let reason = declined(registry.rollback("hook", Some(2), &by()));
+    let deployments = strategy.deployments();
+    with_canary(deployments);
+    let reason = declined(deployments.rollback("hook", Some(2), &by()));
     assert!(reason.starts_with("version 2 of hook is on trial as the canary: `outbox publisher rollback hook` "));
-    deploy(registry, "three");
-    let done = registry.rollback("hook", Some(1), &by()).unwrap();
+    deploy(deployments, "three");
+    let done = deployments.rollback("hook", Some(1), &by()).unwrap();
     assert_eq!(done, RolledBack { withdrawn: vec![3, 2], requested: None, active: Some(1) });
-    assert_eq!(states(registry), [Active, Retired, Retired]);
-    let reason = declined(registry.rollback("hook", Some(1), &by()));
+    assert_eq!(states(deployments), [Active, Retired, Retired]);
+    let reason = declined(deployments.rollback("hook", Some(1), &by()));
     assert_eq!(reason, "version 1 of hook is active, and no other is asked for");
 }
 
 fn what_is_wanted_is_not_removed_alone<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    activate(registry, "zero", 1);
-    activate(registry, "one", 2);
-    registry.deploy("hook", b"two", five_percent(), "", &by()).unwrap();
-    registry.canary_started("hook", 3, at(3)).unwrap();
-    deploy(registry, "three");
+    let deployments = strategy.deployments();
+    activate(deployments, "zero", 1);
+    activate(deployments, "one", 2);
+    deployments.deploy("hook", b"two", five_percent(), "", &by()).unwrap();
+    deployments.canary_started("hook", 3, at(3)).unwrap();
+    deploy(deployments, "three");
     for (version, state) in [(2, "active"), (3, "canary"), (4, "stored")] {
-        let reason = declined(registry.remove("hook", Some(version), &by()));
+        let reason = declined(deployments.remove("hook", Some(version), &by()));
         let expected = format!("version {version} of hook is {state}, and is not removed alone: roll it back first");
         assert!(reason.starts_with(&expected), "{reason}");
     }
-    assert_eq!(registry.remove("hook", Some(1), &by()).unwrap(), 1);
-    assert_eq!(declined(registry.remove("hook", Some(1), &by())), "hook has no version 1; it has 2, 3, 4");
-    assert_eq!(registry.remove("hook", None, &by()).unwrap(), 3);
-    assert_eq!(registry.versions(None).unwrap(), []);
-    assert!(declined(registry.remove("hook", None, &by())).starts_with("there is no publisher hook"));
+    assert_eq!(deployments.remove("hook", Some(1), &by()).unwrap(), 1);
+    assert_eq!(declined(deployments.remove("hook", Some(1), &by())), "hook has no version 1; it has 2, 3, 4");
+    assert_eq!(deployments.remove("hook", None, &by()).unwrap(), 3);
+    assert_eq!(deployments.versions(None).unwrap(), []);
+    assert!(declined(deployments.remove("hook", None, &by())).starts_with("there is no publisher hook"));
 }
 
 /// A relay that is late with a verdict must not give it on another version.
 fn no_number_is_given_twice<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    deploy(registry, "one");
-    registry.remove("hook", None, &by()).unwrap();
-    assert_eq!(deploy(registry, "two"), 2);
-    registry.refused("hook", 2, "").unwrap();
-    registry.remove("hook", Some(2), &by()).unwrap();
-    assert_eq!(deploy(registry, "three"), 3);
-    assert!(!registry.activated("hook", 2, at(1)).unwrap());
+    let deployments = strategy.deployments();
+    deploy(deployments, "one");
+    deployments.remove("hook", None, &by()).unwrap();
+    assert_eq!(deploy(deployments, "two"), 2);
+    deployments.refused("hook", 2, "").unwrap();
+    deployments.remove("hook", Some(2), &by()).unwrap();
+    assert_eq!(deploy(deployments, "three"), 3);
+    assert!(!deployments.activated("hook", 2, at(1)).unwrap());
 }
 
 fn activations_that_do_not_end_are_counted<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    let begin = |version| registry.begin_activation("hook", version).unwrap();
-    deploy(registry, "one");
+    let deployments = strategy.deployments();
+    let begin = |version| deployments.begin_activation("hook", version).unwrap();
+    deploy(deployments, "one");
     assert_eq!([begin(1), begin(1)], [Some(1), Some(2)]);
-    assert_eq!(all(registry)[0].tries, 2);
-    registry.activated("hook", 1, at(1)).unwrap();
-    assert_eq!(all(registry)[0].tries, 0);
+    assert_eq!(all(deployments)[0].tries, 2);
+    deployments.activated("hook", 1, at(1)).unwrap();
+    assert_eq!(all(deployments)[0].tries, 0);
     assert_eq!(begin(1), Some(1), "a relay that starts activates what is active");
-    registry.activated("hook", 1, at(2)).unwrap();
-    registry.deploy("hook", b"two", five_percent(), "", &by()).unwrap();
+    deployments.activated("hook", 1, at(2)).unwrap();
+    deployments.deploy("hook", b"two", five_percent(), "", &by()).unwrap();
     assert_eq!([begin(2), begin(2)], [Some(1), Some(2)]);
-    registry.refused("hook", 2, "it ends the relay").unwrap();
-    assert_eq!((all(registry)[1].tries, begin(2)), (0, None));
-    registry.rollback("hook", Some(2), &by()).unwrap();
+    deployments.refused("hook", 2, "it ends the relay").unwrap();
+    assert_eq!((all(deployments)[1].tries, begin(2)), (0, None));
+    deployments.rollback("hook", Some(2), &by()).unwrap();
     assert_eq!(begin(2), Some(1), "it is a new request");
 }
 
 fn a_transition_that_comes_too_late_changes_nothing<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
+    let deployments = strategy.deployments();
     let late = |version| {
-        assert_eq!(registry.begin_activation("hook", version).unwrap(), None);
-        assert!(!registry.activated("hook", version, at(1)).unwrap());
-        assert!(!registry.canary_started("hook", version, at(1)).unwrap());
-        assert!(!registry.refused("hook", version, "late").unwrap());
+        assert_eq!(deployments.begin_activation("hook", version).unwrap(), None);
+        assert!(!deployments.activated("hook", version, at(1)).unwrap());
+        assert!(!deployments.canary_started("hook", version, at(1)).unwrap());
+        assert!(!deployments.refused("hook", version, "late").unwrap());
     };
     late(1);
-    assert_eq!(registry.versions(None).unwrap(), []);
-    deploy(registry, "one");
-    deploy(registry, "two");
-    let (before, generation) = (all(registry), registry.registry_generation().unwrap());
+    assert_eq!(deployments.versions(None).unwrap(), []);
+    deploy(deployments, "one");
+    deploy(deployments, "two");
+    let (before, generation) = (all(deployments), deployments.registry_generation().unwrap());
     late(1);
     late(9);
-    assert_eq!((all(registry), registry.registry_generation().unwrap()), (before, generation));
-    registry.activated("hook", 2, at(1)).unwrap();
-    assert!(!registry.canary_started("hook", 2, at(2)).unwrap(), "what is active is no canary any more");
+    assert_eq!((all(deployments), deployments.registry_generation().unwrap()), (before, generation));
+    deployments.activated("hook", 2, at(1)).unwrap();
+    assert!(!deployments.canary_started("hook", 2, at(2)).unwrap(), "what is active is no canary any more");
 }
 
 fn failed(strategy: &impl OutboxStorageStrategy, position: i64, attempts: u32, digest: &str, fate: Fate) -> Settled {
@@ -406,8 +418,8 @@ fn a_withdrawn_canary_gives_its_attempts_back<K: Kept>(_: &K) {
     for refused in [true, false] {
         let kept = &K::new();
         let strategy = kept.open();
-        let registry = strategy.registry();
-        let (canary, p) = (with_canary(registry), append(kept, &["a", "b", "c", "d"]));
+        let deployments = strategy.deployments();
+        let (canary, p) = (with_canary(deployments), append(kept, &["a", "b", "c", "d"]));
         let retry = Fate::Retry { at: at(1_000) };
         let settled = [
             failed(&strategy, p[0], 1, &canary, retry),
@@ -421,9 +433,9 @@ fn a_withdrawn_canary_gives_its_attempts_back<K: Kept>(_: &K) {
         strategy.settle(&settled).unwrap();
         let generation = strategy.generation().unwrap();
         if refused {
-            assert!(registry.refused("hook", 2, "it fails too often").unwrap());
+            assert!(deployments.refused("hook", 2, "it fails too often").unwrap());
         } else {
-            registry.rollback("hook", None, &by()).unwrap();
+            deployments.rollback("hook", None, &by()).unwrap();
         }
         assert_eq!(
             waiting(&strategy),
@@ -440,60 +452,60 @@ fn a_withdrawn_canary_gives_its_attempts_back<K: Kept>(_: &K) {
 /// Also where the same bytes are a canary again; and what a version that is no canary used up stays used up.
 fn attempts_are_given_back_once<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    let (canary, p) = (with_canary(registry), append(kept, &["a"]));
+    let deployments = strategy.deployments();
+    let (canary, p) = (with_canary(deployments), append(kept, &["a"]));
     let retry = Fate::Retry { at: at(1_000) };
     strategy.settle(&[failed(&strategy, p[0], 1, "other", retry), failed(&strategy, p[0], 2, &canary, retry)]).unwrap();
-    registry.rollback("hook", None, &by()).unwrap();
+    deployments.rollback("hook", None, &by()).unwrap();
     assert_eq!(waiting(&strategy), [(p[0], 1, 2)]);
     strategy.settle(&[failed(&strategy, p[0], 2, &canary, retry)]).unwrap();
-    registry.deploy("hook", b"two", five_percent(), "", &by()).unwrap();
-    registry.canary_started("hook", 3, at(9)).unwrap();
-    registry.refused("hook", 3, "").unwrap();
+    deployments.deploy("hook", b"two", five_percent(), "", &by()).unwrap();
+    deployments.canary_started("hook", 3, at(9)).unwrap();
+    deployments.refused("hook", 3, "").unwrap();
     assert_eq!(waiting(&strategy), [(p[0], 1, 2)]);
 
     let generation = strategy.generation().unwrap();
     strategy.settle(&[failed(&strategy, p[0], 2, &canary, retry)]).unwrap();
-    deploy(registry, "two");
-    registry.refused("hook", 4, "").unwrap();
+    deploy(deployments, "two");
+    deployments.refused("hook", 4, "").unwrap();
     assert_eq!((waiting(&strategy), strategy.generation().unwrap()), (vec![(p[0], 2, 1_000)], generation));
 }
 
 fn counts_add_up_and_tell_nobody<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    deploy(registry, "one");
-    let generation = registry.registry_generation().unwrap();
+    let deployments = strategy.deployments();
+    deploy(deployments, "one");
+    let generation = deployments.registry_generation().unwrap();
     let more = Counts { delivered: 3, failed: 2, trapped: 1 };
-    registry.count("hook", 1, more).unwrap();
-    registry.count("hook", 1, Counts { delivered: 10, ..Counts::default() }).unwrap();
-    registry.count("hook", 9, more).unwrap();
-    assert_eq!(all(registry)[0].counts, Counts { delivered: 13, failed: 2, trapped: 1 });
-    assert_eq!(registry.registry_generation().unwrap(), generation);
-    registry.activated("hook", 1, at(1)).unwrap();
-    assert_eq!(all(registry)[0].counts, Counts { delivered: 13, failed: 2, trapped: 1 });
+    deployments.count("hook", 1, more).unwrap();
+    deployments.count("hook", 1, Counts { delivered: 10, ..Counts::default() }).unwrap();
+    deployments.count("hook", 9, more).unwrap();
+    assert_eq!(all(deployments)[0].counts, Counts { delivered: 13, failed: 2, trapped: 1 });
+    assert_eq!(deployments.registry_generation().unwrap(), generation);
+    deployments.activated("hook", 1, at(1)).unwrap();
+    assert_eq!(all(deployments)[0].counts, Counts { delivered: 13, failed: 2, trapped: 1 });
 }
 
 fn every_change_is_noticed<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
+    let deployments = strategy.deployments();
     let mut watch = kept.open().watch().unwrap();
-    let mut last = registry.registry_generation().unwrap();
-    type Change = fn(&dyn Registry);
+    let mut last = deployments.registry_generation().unwrap();
+    type Change = fn(&dyn Deployments);
     let changes: [Change; 8] = [
-        |registry| assert_eq!(deploy(registry, "one"), 1),
-        |registry| assert_eq!(registry.begin_activation("hook", 1).unwrap(), Some(1)),
-        |registry| assert!(registry.activated("hook", 1, at(1)).unwrap()),
-        |registry| drop(registry.deploy("hook", b"two", five_percent(), "", &by()).unwrap()),
-        |registry| assert!(registry.canary_started("hook", 2, at(1)).unwrap()),
-        |registry| assert!(registry.refused("hook", 2, "").unwrap()),
-        |registry| drop(registry.rollback("hook", Some(2), &by()).unwrap()),
-        |registry| assert_eq!(registry.remove("hook", None, &by()).unwrap(), 2),
+        |deployments| assert_eq!(deploy(deployments, "one"), 1),
+        |deployments| assert_eq!(deployments.begin_activation("hook", 1).unwrap(), Some(1)),
+        |deployments| assert!(deployments.activated("hook", 1, at(1)).unwrap()),
+        |deployments| drop(deployments.deploy("hook", b"two", five_percent(), "", &by()).unwrap()),
+        |deployments| assert!(deployments.canary_started("hook", 2, at(1)).unwrap()),
+        |deployments| assert!(deployments.refused("hook", 2, "").unwrap()),
+        |deployments| drop(deployments.rollback("hook", Some(2), &by()).unwrap()),
+        |deployments| assert_eq!(deployments.remove("hook", None, &by()).unwrap(), 2),
     ];
     for change in changes {
-        change(registry);
+        change(deployments);
         assert!(watch.wait(Duration::from_secs(10)));
-        let generation = registry.registry_generation().unwrap();
+        let generation = deployments.registry_generation().unwrap();
         assert!(generation > last);
         last = generation;
     }
@@ -501,35 +513,35 @@ fn every_change_is_noticed<K: Kept>(kept: &K) {
 
 fn what_cannot_be_deployed_is_refused_with_a_reason<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
+    let deployments = strategy.deployments();
     let long = "a".repeat(65);
     for name in ["", "Hook", "a b", "a/b", "ä", long.as_str()] {
-        let reason = declined(registry.deploy(name, b"one", None, "", &by()));
+        let reason = declined(deployments.deploy(name, b"one", None, "", &by()));
         let expected = "is no name of a publisher: a name has 1 to 64 of the characters a-z, 0-9, _ and -";
         assert_eq!(reason, format!("`{name}` {expected}"));
     }
-    let reason = declined(registry.deploy("hook", b"", None, "", &by()));
+    let reason = declined(deployments.deploy("hook", b"", None, "", &by()));
     assert_eq!(reason, "the module for hook is empty");
-    let reason = declined(registry.deploy("hook", &vec![0; MODULE_BYTES_MAX + 1], None, "", &by()));
+    let reason = declined(deployments.deploy("hook", &vec![0; MODULE_BYTES_MAX + 1], None, "", &by()));
     assert!(
         reason.starts_with("the module for hook has 999000001 bytes, and a row of the database has room for 999000000")
     );
-    assert_eq!((registry.versions(None).unwrap(), registry.registry_generation().unwrap()), (vec![], 0));
-    registry.deploy(&"a".repeat(64), b"one", None, "", &by()).unwrap();
-    registry.deploy("0-_z", b"one", None, "", &by()).unwrap();
+    assert_eq!((deployments.versions(None).unwrap(), deployments.registry_generation().unwrap()), (vec![], 0));
+    deployments.deploy(&"a".repeat(64), b"one", None, "", &by()).unwrap();
+    deployments.deploy("0-_z", b"one", None, "", &by()).unwrap();
 }
 
 fn operators_acts_are_on_record<K: Kept>(kept: &K) {
     let strategy = kept.open();
-    let registry = strategy.registry();
-    activate(registry, "one", 1);
-    let digest = all(registry)[0].digest.clone();
-    deploy(registry, "one");
-    let canary = registry.deploy("hook", b"two", five_percent(), "", &by()).unwrap().digest;
-    registry.rollback("hook", None, &by()).unwrap();
-    registry.rollback("hook", Some(2), &by()).unwrap();
-    let _ = registry.rollback("hook", Some(9), &by());
-    registry.remove("hook", None, &by()).unwrap();
+    let deployments = strategy.deployments();
+    activate(deployments, "one", 1);
+    let digest = all(deployments)[0].digest.clone();
+    deploy(deployments, "one");
+    let canary = deployments.deploy("hook", b"two", five_percent(), "", &by()).unwrap().digest;
+    deployments.rollback("hook", None, &by()).unwrap();
+    deployments.rollback("hook", Some(2), &by()).unwrap();
+    let _ = deployments.rollback("hook", Some(9), &by());
+    deployments.remove("hook", None, &by()).unwrap();
     let acts = strategy.operator().audit(10).unwrap().into_iter().rev();
     let acts: Vec<_> = acts.map(|it| format!("{} {} {} {}", it.at.as_second(), it.who, it.act, it.detail)).collect();
     assert_eq!(
@@ -548,15 +560,17 @@ fn several_deploy_at_once<K: Kept>(kept: &K) {
     let strategies: Vec<_> = (0..8).map(|_| kept.open()).collect();
     std::thread::scope(|scope| {
         for (number, strategy) in strategies.iter().enumerate() {
-            scope.spawn(move || strategy.registry().deploy("hook", &[number as u8; 100_000], None, "", &by()).unwrap());
+            scope.spawn(move || {
+                strategy.deployments().deploy("hook", &[number as u8; 100_000], None, "", &by()).unwrap()
+            });
         }
     });
-    let registry = strategies[0].registry();
-    let versions = all(registry);
+    let deployments = strategies[0].deployments();
+    let versions = all(deployments);
     assert_eq!(versions.iter().map(|it| it.version).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(versions.iter().filter(|it| it.state == Stored).map(|it| it.version).collect::<Vec<_>>(), [8]);
     for version in versions {
-        assert_eq!(registry.module(&version.digest).unwrap().unwrap().len(), 100_000);
+        assert_eq!(deployments.module(&version.digest).unwrap().unwrap().len(), 100_000);
     }
 }
 
@@ -567,18 +581,18 @@ fn storages_agree_after_any_acts() {
         let mut rng = fastrand::Rng::with_seed(seed);
         let kept = (Sqlite::new(), Memory::new());
         let (sqlite, memory) = (kept.0.open(), kept.1.open());
-        let registries = [sqlite.registry(), memory.registry()];
+        let registries = [sqlite.deployments(), memory.deployments()];
         for step in 0..60 {
             let (act, version, second) = (rng.u8(..10), rng.u32(1..8), at(step));
             let (bytes, canary) = ([rng.u8(..4)], five_percent().filter(|_| rng.bool()));
-            let said = registries.map(|registry| match act {
-                0..3 => format!("{:?}", registry.deploy("hook", &bytes, canary, "", &by())),
-                3 => format!("{:?}", registry.rollback("hook", Some(version).filter(|it| it % 2 == 0), &by())),
-                4 => format!("{:?}", registry.remove("hook", Some(version).filter(|it| it % 7 != 0), &by())),
-                5 => format!("{:?}", registry.begin_activation("hook", version)),
-                6..8 => format!("{:?}", registry.activated("hook", version, second)),
-                8 => format!("{:?}", registry.canary_started("hook", version, second)),
-                _ => format!("{:?}", registry.refused("hook", version, "why")),
+            let said = registries.map(|deployments| match act {
+                0..3 => format!("{:?}", deployments.deploy("hook", &bytes, canary, "", &by())),
+                3 => format!("{:?}", deployments.rollback("hook", Some(version).filter(|it| it % 2 == 0), &by())),
+                4 => format!("{:?}", deployments.remove("hook", Some(version).filter(|it| it % 7 != 0), &by())),
+                5 => format!("{:?}", deployments.begin_activation("hook", version)),
+                6..8 => format!("{:?}", deployments.activated("hook", version, second)),
+                8 => format!("{:?}", deployments.canary_started("hook", version, second)),
+                _ => format!("{:?}", deployments.refused("hook", version, "why")),
             });
             assert_eq!(said[0], said[1], "seed {seed}, step {step}");
             let [one, other] = registries.map(all);
@@ -599,15 +613,15 @@ fn storages_agree_after_any_acts() {
 fn a_damaged_module_is_named_and_mended_by_deploying_it_again() {
     let kept = Sqlite::new();
     let strategy = kept.open();
-    let registry = strategy.registry();
-    activate(registry, "one", 1);
-    let digest = all(registry)[0].digest.clone();
+    let deployments = strategy.deployments();
+    activate(deployments, "one", 1);
+    let digest = all(deployments)[0].digest.clone();
     kept.connection().execute("UPDATE outbox_modules SET bytes = x'00'", []).unwrap();
-    let error = registry.module(&digest).unwrap_err();
+    let error = deployments.module(&digest).unwrap_err();
     assert!(!error.is_passing());
     assert!(error.to_string().starts_with(&format!("the module {digest} is damaged: its bytes have the digest 6e34")));
-    assert!(!registry.deploy("hook", b"one", None, "", &by()).unwrap().new);
-    assert_eq!(registry.module(&digest).unwrap().unwrap(), b"one");
+    assert!(!deployments.deploy("hook", b"one", None, "", &by()).unwrap().new);
+    assert_eq!(deployments.module(&digest).unwrap().unwrap(), b"one");
 }
 
 /// What an earlier program left is upgraded, with all that is in it.
@@ -645,18 +659,18 @@ fn an_outbox_of_version_1_is_upgraded_with_its_data() {
     let strategy = kept.open();
     let after = (strategy.held().unwrap(), strategy.status().unwrap(), strategy.operator().attempts(p[1]).unwrap());
     assert_eq!(after, before);
-    assert_eq!(deploy(strategy.registry(), "one"), 1);
+    assert_eq!(deploy(strategy.deployments(), "one"), 1);
 }
 
 #[test]
 fn no_outbox_keeps_no_publisher() {
-    let registry = NoOutbox.registry();
-    let reason = declined(registry.deploy("hook", b"one", None, "", &by()));
+    let deployments = NoOutbox.deployments();
+    let reason = declined(deployments.deploy("hook", b"one", None, "", &by()));
     assert_eq!(reason, "there is no outbox that hook could be kept in");
-    assert_eq!(registry.versions(None).unwrap(), []);
-    assert!(declined(registry.rollback("hook", None, &by())).starts_with("there is no publisher hook"));
-    assert!(declined(registry.remove("hook", None, &by())).starts_with("there is no publisher hook"));
-    assert_eq!(registry.begin_activation("hook", 1).unwrap(), None);
-    assert!(!registry.activated("hook", 1, at(1)).unwrap());
-    assert_eq!((registry.module("x").unwrap(), registry.registry_generation().unwrap()), (None, 0));
+    assert_eq!(deployments.versions(None).unwrap(), []);
+    assert!(declined(deployments.rollback("hook", None, &by())).starts_with("there is no publisher hook"));
+    assert!(declined(deployments.remove("hook", None, &by())).starts_with("there is no publisher hook"));
+    assert_eq!(deployments.begin_activation("hook", 1).unwrap(), None);
+    assert!(!deployments.activated("hook", 1, at(1)).unwrap());
+    assert_eq!((deployments.module("x").unwrap(), deployments.registry_generation().unwrap()), (None, 0));
 }

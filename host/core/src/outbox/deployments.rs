@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use super::error::StorageError;
 use super::operator::Act;
 
-mod versions;
+mod transitions;
 
-pub use versions::{NewVersion, Versions};
+pub use transitions::{NewVersion, Versions};
 
 /// The most bytes that a module may have: a row of SQLite's has room for 1,000,000,000.
 pub const MODULE_BYTES_MAX: usize = 999_000_000;
@@ -24,7 +24,7 @@ const NAME_CHARS_MAX: usize = 64;
 /// Each method is one transaction. All but the last group of methods are an operator's, and put on record in the audit
 /// table. What a relay's transition finds in another state than it starts from (somebody removed or superseded the version
 /// meanwhile) stays as it is: the transition says so, which is no error.
-pub trait Registry: Send + Sync {
+pub trait Deployments: Send + Sync {
     /// Stores a new version of a publisher, and asks for it. A version that was asked for before is retired.
     ///
     /// # Errors

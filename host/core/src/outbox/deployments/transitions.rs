@@ -1,5 +1,5 @@
 //! The versions of one publisher, and every transition between their states: pure, so that all storages agree. A storage
-//! reads [`Versions`], calls the method that its own method of [`Registry`](super::Registry) is named like, and writes what
+//! reads [`Versions`], calls the method that its own method of [`Deployments`](super::Deployments) is named like, and writes what
 //! differs, in one transaction.
 
 use jiff::Timestamp;

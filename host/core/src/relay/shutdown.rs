@@ -16,8 +16,8 @@ const COMMIT_GRACE_MIN: Duration = Duration::from_secs(2);
 const LAST_GRACE: Duration = Duration::from_millis(500);
 
 impl Session<'_> {
-    pub(super) fn wind_up(&mut self, channels: &Channels, stopping: &Stopping) {
-        let until = Instant::now() + self.parts.options.shutdown_grace;
+    pub(super) fn shut_down(&mut self, channels: &Channels, stopping: &Stopping) {
+        let until = Instant::now() + self.context.options.shutdown_grace;
         channels.jobs.close();
         while let Ok(job) = channels.taken_back.try_recv() {
             self.lanes.finished(job.lane, Vec::new());

@@ -6,11 +6,11 @@ use jiff::Timestamp;
 
 use super::{Kept, MemoryOutbox};
 use crate::outbox::StorageError;
-use crate::outbox::operator::{Act, AuditRecord};
-use crate::outbox::registry::{
-    CanaryShare, Counts, Deployed, NewVersion, PublisherVersion, Registry, RolledBack, Versions, check, deployment,
+use crate::outbox::deployments::{
+    CanaryShare, Counts, Deployed, Deployments, NewVersion, PublisherVersion, RolledBack, Versions, check, deployment,
     digest, removal, rolled_back, unknown, verified,
 };
+use crate::outbox::operator::{Act, AuditRecord};
 
 #[derive(Default)]
 pub(super) struct Registered {
@@ -83,7 +83,7 @@ impl Kept {
     }
 }
 
-impl Registry for MemoryOutbox {
+impl Deployments for MemoryOutbox {
     fn deploy(
         &self,
         publisher: &str,

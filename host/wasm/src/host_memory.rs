@@ -19,7 +19,7 @@ const BYTES_OF_A_HEADER: usize = 256;
 /// The account of one instance. It grows with whatever the guest hands over, and what the guest has dropped meanwhile is
 /// taken off only when it is full: counting anew takes a look at each resource.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HostMemory {
     bytes: usize,
     on_the_way: Arc<AtomicUsize>,
 }
@@ -31,7 +31,7 @@ pub(super) struct Held {
 )]
 pub(super) struct TooMuchHeld;
 
-impl Held {
+impl HostMemory {
     /// An account that what is on its way counts in as well.
     pub(super) fn new(on_the_way: Arc<AtomicUsize>) -> Self {
         Self { bytes: 0, on_the_way }
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn what_was_dropped_makes_room_again_and_what_was_not_does_not() {
-        let (mut held, mut table) = (Held::default(), ResourceTable::new());
+        let (mut held, mut table) = (HostMemory::default(), ResourceTable::new());
         for _ in 0..100 {
             held.grow(BYTES_MAX / 2, &mut table).unwrap();
             let request = table.push(request(BYTES_MAX / 2)).unwrap();
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn what_is_on_its_way_counts_until_it_is_sent() {
         let all = Arc::<AtomicUsize>::default();
-        let (mut held, mut table) = (Held::new(all.clone()), ResourceTable::new());
+        let (mut held, mut table) = (HostMemory::new(all.clone()), ResourceTable::new());
         held.grow(BYTES_MAX, &mut table).unwrap();
         let sending = OnTheWay::new(BYTES_MAX, all);
         assert!(held.grow(1, &mut table).is_err());

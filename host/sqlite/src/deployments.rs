@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use outbox_engine::StorageError;
-use outbox_engine::outbox::operator::Act;
-use outbox_engine::outbox::registry::{
-    CanaryShare, Counts, Deployed, NewVersion, PublisherVersion, Registry, RolledBack, VersionState, Versions, check,
-    deployment, digest, removal, rolled_back, unknown, verified,
+use outbox_engine::outbox::deployments::{
+    CanaryShare, Counts, Deployed, Deployments, NewVersion, PublisherVersion, RolledBack, VersionState, Versions,
+    check, deployment, digest, removal, rolled_back, unknown, verified,
 };
+use outbox_engine::outbox::operator::Act;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
@@ -65,7 +65,7 @@ const MARK_GIVEN_BACK: &str = "
     WHERE digest = ?2 AND coalesce(publisher, ?1) = ?1 AND outcome <> 'unavailable'
       AND position IN (SELECT position FROM outbox_waiting)";
 
-impl Registry for SqliteOutbox {
+impl Deployments for SqliteOutbox {
     fn deploy(
         &self,
         publisher: &str,
@@ -169,7 +169,7 @@ struct Change<'a> {
     failed: &'a dyn Fn(rusqlite::Error) -> StorageError,
     publisher: &'a str,
     versions: Versions,
-    /// The registry's generation once this is done.
+    /// The generation of the deployments once this is done.
     generation: u64,
 }
 

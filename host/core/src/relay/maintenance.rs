@@ -1,4 +1,4 @@
-//! What the publishers need beside their calls: they follow the registry of their versions.
+//! What the publishers need beside their calls: they follow the deployments of their versions.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,9 +9,9 @@ use tracing::Level;
 use super::channels::Message;
 use super::log::{Line, Log};
 use super::stop::{StopLevel, Stopping};
-use super::{LOOK_AGAIN, Parts, Session};
+use super::{LOOK_AGAIN, RelayContext, Session};
 use crate::outbox::StorageError;
-use crate::publisher::Kept;
+use crate::publisher::Maintenance;
 use crate::text::shown;
 
 /// The shortest time between two looks.
@@ -19,11 +19,11 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 
 /// Waits until each publisher can publish, before the first event; in a pass, until it is all that it is to be, since
 /// nobody keeps it up later.
-pub(super) fn begin(parts: Parts<'_>, in_pass: bool, stopping: &Stopping) -> Result<(), StorageError> {
-    for (_, publisher) in parts.publishers.iter() {
+pub(super) fn begin(context: RelayContext<'_>, in_pass: bool, stopping: &Stopping) -> Result<(), StorageError> {
+    for (_, publisher) in context.publishers.iter() {
         loop {
-            let kept = publisher.keep_up(parts.strategy.registry(), (parts.clock)())?;
-            if !kept.busy || (kept.ready && !in_pass) {
+            let maintenance = publisher.maintain(context.strategy.deployments(), (context.clock)())?;
+            if !maintenance.busy || (maintenance.ready && !in_pass) {
                 break;
             }
             if stopping.level() != StopLevel::Go {
@@ -36,18 +36,18 @@ pub(super) fn begin(parts: Parts<'_>, in_pass: bool, stopping: &Stopping) -> Res
 }
 
 /// Keeps the publishers up until `changes` ends, which tells of each change of the outbox.
-pub(super) fn run(parts: Parts<'_>, changes: &Receiver<()>, results: &Sender<Message>) {
-    let registry = parts.strategy.registry();
+pub(super) fn run(context: RelayContext<'_>, changes: &Receiver<()>, results: &Sender<Message>) {
+    let deployments = context.strategy.deployments();
     let (mut again, mut log) = (Some(Duration::ZERO), Log::default());
     while wait(changes, again) {
         let mut failed = None;
         again = None;
-        for (leg, publisher) in parts.publishers.iter() {
-            match publisher.keep_up(registry, (parts.clock)()) {
-                Ok(kept) => {
-                    again = again.into_iter().chain(kept.again).min();
-                    if kept.swapped || !kept.withdrawn.is_empty() {
-                        let _ = results.send(Message::Kept(leg, kept));
+        for (leg, publisher) in context.publishers.iter() {
+            match publisher.maintain(deployments, (context.clock)()) {
+                Ok(maintenance) => {
+                    again = again.into_iter().chain(maintenance.again).min();
+                    if maintenance.swapped || !maintenance.withdrawn.is_empty() {
+                        let _ = results.send(Message::Maintenance(leg, maintenance));
                     }
                 }
                 Err(error) => failed = Some(error),
@@ -72,9 +72,9 @@ fn wait(changes: &Receiver<()>, again: Option<Duration>) -> bool {
 }
 
 /// The last call was made.
-pub(super) fn end(parts: Parts<'_>) {
-    for (_, publisher) in parts.publishers.iter() {
-        if let Err(error) = publisher.leave(parts.strategy.registry()) {
+pub(super) fn end(context: RelayContext<'_>) {
+    for (_, publisher) in context.publishers.iter() {
+        if let Err(error) = publisher.leave(context.strategy.deployments()) {
             tracing::warn!("cannot write down what the publisher's versions did: {}", shown(&error));
         }
     }
@@ -82,19 +82,19 @@ pub(super) fn end(parts: Parts<'_>) {
 
 impl Session<'_> {
     /// A publisher is another one.
-    pub(super) fn kept(&mut self, leg: usize, kept: Kept) {
-        if kept.swapped {
-            self.gates.hasten(leg, Instant::now());
+    pub(super) fn maintenance(&mut self, leg: usize, maintenance: Maintenance) {
+        if maintenance.swapped {
+            self.breakers.hasten(leg, Instant::now());
         }
         // What a canary's attempts used up is given back once none of them is under way.
-        self.give_back |= !kept.withdrawn.is_empty();
-        self.withdrawn.extend(kept.withdrawn);
+        self.give_back |= !maintenance.withdrawn.is_empty();
+        self.withdrawn.extend(maintenance.withdrawn);
     }
 
     /// Called when nothing is under way.
     pub(super) fn give_back(&mut self) -> Result<(), StorageError> {
         while let Some(withdrawn) = self.withdrawn.last() {
-            self.parts.strategy.registry().give_back(&withdrawn.publisher, &withdrawn.digest)?;
+            self.context.strategy.deployments().give_back(&withdrawn.publisher, &withdrawn.digest)?;
             self.withdrawn.pop();
         }
         Ok(())

@@ -25,13 +25,14 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// How long to leave the lock to others; `settler` is the connection that takes it. `has_written` says whether this
+    /// How long to leave the lock to others; `settling_connection` is the connection that takes it. `has_written` says whether this
     /// outbox itself may have committed something on another connection since the last time.
-    pub(super) fn pause(&mut self, settler: &Connection, has_written: bool) -> Duration {
+    pub(super) fn pause(&mut self, settling_connection: &Connection, has_written: bool) -> Duration {
         let now = Instant::now();
         // Changes with every commit of another connection.
-        let version =
-            settler.prepare_cached("PRAGMA data_version").and_then(|mut it| it.query_row([], |row| row.get(0)));
+        let version = settling_connection
+            .prepare_cached("PRAGMA data_version")
+            .and_then(|mut it| it.query_row([], |row| row.get(0)));
         let before = std::mem::replace(&mut self.version, version.ok());
         if before.is_some() && before != self.version && !has_written {
             self.other_seen = Some(now);
@@ -66,32 +67,32 @@ mod tests {
         let open = || Connection::open(folder.path().join("app.db")).unwrap();
         let (writer, other) = (open(), open());
         writer.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE rows (it)").unwrap();
-        let mut turns = Turns::default();
-        turns.pause(&writer, false);
+        let mut write_lock = Turns::default();
+        write_lock.pause(&writer, false);
         writer.execute_batch("INSERT INTO rows VALUES (1)").unwrap();
-        turns.taken(Duration::from_secs(1));
-        assert_eq!((turns.pause(&writer, false), turns.settle_max()), (Duration::ZERO, usize::MAX));
+        write_lock.taken(Duration::from_secs(1));
+        assert_eq!((write_lock.pause(&writer, false), write_lock.settle_max()), (Duration::ZERO, usize::MAX));
 
         other.execute_batch("INSERT INTO rows VALUES (2)").unwrap();
-        let pause = turns.pause(&writer, false);
+        let pause = write_lock.pause(&writer, false);
         assert!(pause > Duration::ZERO && pause <= FREE_TIME_MAX, "{pause:?}");
-        assert_eq!(turns.settle_max(), SETTLE_MAX);
-        turns.taken(Duration::ZERO);
-        assert_eq!(turns.pause(&writer, false), Duration::ZERO);
+        assert_eq!(write_lock.settle_max(), SETTLE_MAX);
+        write_lock.taken(Duration::ZERO);
+        assert_eq!(write_lock.pause(&writer, false), Duration::ZERO);
     }
 
     #[test]
     fn what_the_outbox_itself_writes_on_another_connection_is_no_other_writer() {
         let folder = tempfile::tempdir().unwrap();
         let open = || Connection::open(folder.path().join("app.db")).unwrap();
-        let (settler, writer) = (open(), open());
-        settler.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE rows (it)").unwrap();
-        let mut turns = Turns::default();
-        turns.pause(&settler, false);
+        let (settling_connection, writer) = (open(), open());
+        settling_connection.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE rows (it)").unwrap();
+        let mut write_lock = Turns::default();
+        write_lock.pause(&settling_connection, false);
         for has_written in [true, false] {
             writer.execute_batch("INSERT INTO rows VALUES (1)").unwrap();
-            turns.pause(&settler, has_written);
-            assert_eq!(turns.is_other_present(), !has_written);
+            write_lock.pause(&settling_connection, has_written);
+            assert_eq!(write_lock.is_other_present(), !has_written);
         }
     }
 }
