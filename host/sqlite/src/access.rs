@@ -3,10 +3,10 @@
 /// What a connection may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// To read and write.
+    /// Read and write.
     Write,
-    /// To read, beside others that write; it makes no file.
+    /// Read, beside others that write. It makes no file.
     Read,
-    /// To read a file that nobody writes to; it looks at no other file, and locks nothing.
+    /// Read a file to which nobody writes. It looks at no other file, and locks nothing.
     Still,
 }

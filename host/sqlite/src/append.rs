@@ -36,8 +36,8 @@ const INSERT: &str = "
 ///
 /// # Errors
 ///
-/// [`StorageError::Invalid`] for an event that no publisher could be given; else what SQLite says. The transaction is
-/// the caller's to roll back.
+/// [`StorageError::Invalid`] for an event that no publisher could be given; else SQLite's error. The caller rolls the
+/// transaction back.
 pub fn append(transaction: &Connection, event: &NewEvent) -> Result<i64, StorageError> {
     let invalid = |reason| StorageError::Invalid { index: 0, reason };
     let data = JsonSerde.serialize(&event.data).map_err(|error| invalid(error.to_string()))?;
@@ -46,7 +46,8 @@ pub fn append(transaction: &Connection, event: &NewEvent) -> Result<i64, Storage
         .map_err(|error| StorageError::Other { doing: "append an event", cause: Box::new(error) })
 }
 
-/// Appends an event, as [`append`] does, if the filterer wants it in the outbox; returns its position then.
+/// Appends an event, as [`append`] does, if the filterer wants it in the outbox. Returns its position. None if the
+/// filterer refuses it.
 ///
 /// ```
 /// # use outbox_sqlite::rusqlite::Connection;

@@ -1,5 +1,5 @@
-//! The files that lie beside a database. Who may write to its folder may have put anything in their places: a link to a
-//! file that must not be written, a FIFO that nobody answers, a file that says what its maker likes.
+//! The files that lie beside a database. A user who may write to its folder may have put anything in their places: a
+//! link to a file that must not be written, a FIFO that nobody answers, a file with forged content.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
@@ -11,27 +11,27 @@ use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchmod, fchown, openat};
 
 use super::owner::{belongs, user};
 
-/// Held by the relay at work, and says what that does.
+/// The relay at work holds a lock on it, and writes its state into it.
 pub(super) const LOCK: &str = "-outbox.lock";
 /// Which calls are under way.
 pub(super) const CALLS: &str = "-outbox.calls";
-/// What was committed and is not in the database yet.
+/// What was committed, and is not in the database file yet.
 pub(super) const WAL: &str = "-wal";
-/// Where the newest pages are in the WAL.
+/// The index of the WAL: where each newest page is.
 pub(super) const SHM: &str = "-shm";
-/// What a transaction without the WAL would take back.
+/// The journal for rolling back a transaction without the WAL.
 pub(super) const JOURNAL: &str = "-journal";
 
 const ROOT: u32 = 0;
 
-/// Where the file with this ending is.
+/// The path of the file with this ending.
 pub(super) fn path(database: &Path, ending: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
     path.push(ending);
     path.into()
 }
 
-/// Opens a regular file that is there, and no link to one.
+/// Opens an existing regular file, but no link to one.
 pub(super) fn open(path: &Path, flags: OFlags) -> io::Result<File> {
     let open = || {
         check_regular(&fs::symlink_metadata(path)?)?;
@@ -43,15 +43,15 @@ pub(super) fn open(path: &Path, flags: OFlags) -> io::Result<File> {
     open().map_err(|error| named(path, error))
 }
 
-/// Opens one of our own files for reading and writing, or makes it. It has no other name. It belongs to whom the database belongs to, and whoever
-/// may read or write that may read or write it: root may have made it, and the relay runs as another user. `is_ours` says
-/// whether what is in it may be ours.
+/// Opens one of our own files for reading and writing, or makes it. The file may have no other name. It gets the owner
+/// and mode of the database, since root may make it while the relay runs as another user. `is_ours` decides whether its
+/// content may be ours.
 pub(super) fn open_or_make(database: &Path, ending: &str, is_ours: impl Fn(&File) -> bool) -> io::Result<File> {
     let path = path(database, ending);
     let owner = fs::metadata(database).map_err(|error| named(database, error))?;
     let file = match open(&path, OFlags::RDWR) {
         Err(error) if error.kind() == ErrorKind::NotFound => match make(&path, &owner) {
-            // Another one was quicker.
+            // Another process made it first.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => open(&path, OFlags::RDWR)?,
             made => made.map_err(|error| named(&path, error))?,
         },
@@ -61,8 +61,8 @@ pub(super) fn open_or_make(database: &Path, ending: &str, is_ours: impl Fn(&File
     checked.map(|()| file).map_err(|error| named(&path, error))
 }
 
-/// Makes an empty database, where root asks for one in somebody else's folder: it is theirs, as all that lies beside it.
-/// Else SQLite makes it, as the user's.
+/// Makes an empty database if root wants one in another user's folder: the database then belongs to that user, like the
+/// files beside it. Otherwise SQLite makes it, and it belongs to the user who runs this.
 pub(super) fn make_database(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let owner = fs::metadata(folder)?;
@@ -74,10 +74,10 @@ pub(super) fn make_database(path: &Path) -> io::Result<()> {
     Ok(fchown(&file, Some(Uid::from_raw(owner.uid())), Some(Gid::from_raw(owner.gid())))?)
 }
 
-/// That nothing else lies in the places of SQLite's files: it would wait for a FIFO that it may only read.
+/// Checks that SQLite's files are regular files: SQLite would wait for ever for a FIFO that it may only read.
 pub(super) fn check(database: &Path) -> io::Result<()> {
     for path in [WAL, SHM, JOURNAL].map(|ending| path(database, ending)) {
-        // What may not even be looked at is told with the database.
+        // If it may not even be looked at, opening the database reports that.
         if let Ok(found) = fs::symlink_metadata(&path) {
             check_regular(&found).map_err(|error| named(&path, error))?;
         }
@@ -94,7 +94,7 @@ fn mode(metadata: &Metadata) -> Mode {
     Mode::from_raw_mode(metadata.mode() & 0o777)
 }
 
-/// A second name may be that of a file of somebody's, which must not be written.
+/// Refuses a file with a second name (a hard link): it may be somebody's file, which must not be written.
 fn check_names(metadata: &Metadata) -> io::Result<()> {
     match metadata.nlink() {
         0 | 1 => Ok(()),
@@ -102,8 +102,8 @@ fn check_names(metadata: &Metadata) -> io::Result<()> {
     }
 }
 
-/// Only who may write to the database has a say in what is under way in it. Who may move files to this place must not
-/// have root write to another one of its own.
+/// Checks that the file's owner may write to the database: nobody else may influence what it says. And a user who moves
+/// files of root to this place must not make root write to them.
 fn check_owner(file: &File, database: &Metadata, is_ours: impl Fn(&File) -> bool) -> io::Result<()> {
     let found = file.metadata()?;
     check_names(&found)?;
@@ -121,7 +121,7 @@ fn check_owner(file: &File, database: &Metadata, is_ours: impl Fn(&File) -> bool
     Ok(())
 }
 
-/// Gives a file the database's owner and mode, where this user may.
+/// Gives a file the database's owner and mode, if this user may do that.
 fn give(file: &File, owner: &Metadata) -> io::Result<()> {
     let found = file.metadata()?;
     if (found.uid(), found.gid()) != (owner.uid(), owner.gid()) && user() == ROOT {
@@ -133,7 +133,7 @@ fn give(file: &File, owner: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// An error with the file that it is about, and, where that is what is in the way, with whose it is.
+/// Adds the file to an error, and its owner, if permissions are the cause.
 fn named(path: &Path, error: io::Error) -> io::Error {
     let whose = fs::symlink_metadata(path).ok().filter(|_| error.kind() == ErrorKind::PermissionDenied);
     let whose = whose.map_or_else(String::new, |metadata| format!(": {}", belongs(&metadata)));

@@ -1,5 +1,5 @@
-//! Checkpoints, which move what commits have written to the WAL into the database: beside the commits, on a thread of
-//! their own, so that no commit waits until the disk has all of it.
+//! Makes checkpoints, which move what commits have written to the WAL into the database file. They run beside the
+//! commits, on a thread of their own, so that no commit waits for the disk.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,13 +14,14 @@ use rusqlite::hooks::Wal;
 use super::connection;
 use super::doubt::Doubt;
 
-/// After so many more pages those that the WAL has are moved, beside the commits.
+/// After this many more pages, a checkpoint beside the commits moves the WAL's pages.
 const BESIDE_PAGES: u32 = 250;
-/// When the WAL has so many pages a commit moves the last of them itself, so that the next one can begin it anew. More
-/// than SQLite's 1,000, since a relay's commits touch the same pages again and again: 4,000 are 16 MB.
+/// When the WAL has this many pages, the settling connection moves the last of them itself after its commit, so that
+/// the next commit can begin the WAL anew. This is more than SQLite's 1,000, since a relay's commits touch the same
+/// pages again and again: 4,000 pages are 16 MB.
 const ANEW_PAGES: u32 = 4_000;
-/// Beside another program that writes, this is tried before that program's own connection would move the relay's pages,
-/// within its commits, as it does from 1,000 on.
+/// The same beside another program that writes. From 1,000 pages on, that program's own connection would move the
+/// relay's pages within its commits; this comes before it.
 const ANEW_PAGES_BESIDE_WRITER: u32 = 500;
 
 /// The checkpoints of the connection that settles.
@@ -29,14 +30,14 @@ pub(super) struct Checkpoints {
     busy_patience: Duration,
     /// How many pages the WAL had after the last commit.
     pages: Arc<AtomicU32>,
-    /// How many of them are moved, or being moved.
+    /// How many of them are moved, or are being moved.
     moved: u32,
     beside: Option<Beside>,
     doubt: Doubt,
 }
 
 impl Checkpoints {
-    /// Takes them over from SQLite, which would make them within the commits of `settling_connection`.
+    /// Takes over the checkpoints from SQLite, which would make them within the commits of `settling_connection`.
     pub(super) fn of(
         settling_connection: &mut Connection,
         path: PathBuf,
@@ -52,8 +53,8 @@ impl Checkpoints {
         Ok(Self { path, busy_patience, pages, moved: 0, beside: None, doubt })
     }
 
-    /// After a commit of `settling_connection`. What may be missing in the disk's WAL is not moved: of a database with newer pages, and
-    /// a WAL with the older ones of them, a power cut would make a mixture.
+    /// To be called after a commit of `settling_connection`. While the disk's WAL may be incomplete, nothing is moved:
+    /// after a power cut, newer pages in the database and older pages in the WAL would make a mixture.
     pub(super) fn committed(&mut self, settling_connection: &Connection, is_other_present: bool) {
         if self.doubt.raised().is_some() {
             return;
@@ -66,7 +67,7 @@ impl Checkpoints {
         if is_other_present && pages >= ANEW_PAGES {
             self.beside().ask(Ask::BeginAnew);
         } else if pages >= anew {
-            // Does nothing while the other thread is at it.
+            // Does nothing while the other thread makes a checkpoint.
             checkpoint(settling_connection, Ask::Move, &self.doubt);
         } else if pages - self.moved >= BESIDE_PAGES {
             self.moved = pages;
@@ -80,17 +81,19 @@ impl Checkpoints {
     }
 }
 
-/// What a checkpoint is to do.
+/// What a checkpoint does.
 #[derive(Debug, Clone, Copy)]
 enum Ask {
-    /// To move what no reader needs in its old place, and to keep nobody from writing.
+    /// Moves the pages that no reader needs in their old places, and keeps nobody from writing.
     Move,
-    /// To move the last pages too, so that the next commit begins the WAL anew. Where another program commits all the time
-    /// they are never the last, unless it is kept from writing meanwhile: most pages are moved, and synced, before.
+    /// Moves the last pages too, so that the next commit begins the WAL anew. If another program commits all the time,
+    /// it has to be kept from writing meanwhile, or there is always another page. Most pages are moved and synced
+    /// before that.
     BeginAnew,
 }
 
-/// Waits for nobody, if `connection` does not. Nothing is lost when it fails: another one follows.
+/// Makes a checkpoint. It waits for nobody if `connection` does not. A failure loses nothing: another checkpoint
+/// follows.
 fn checkpoint(connection: &Connection, ask: Ask, doubt: &Doubt) {
     let modes: &[&str] = match ask {
         Ask::Move => &["PRAGMA wal_checkpoint(PASSIVE)"],
@@ -111,9 +114,10 @@ impl Beside {
         let (asks, asked) = sync_channel(1);
         let thread = thread::Builder::new().name("outbox-checkpoint".into()).spawn(move || {
             let opened = connection::open(&path, busy_patience);
-            // Without one, the commits make the checkpoints.
+            // Without a connection, the commits make the checkpoints.
             let Ok(connection) = opened else { return };
-            // To begin anew it takes the write lock, and must not wait for readers while it has it.
+            // To begin the WAL anew, a checkpoint takes the write lock. It must not wait for readers while it holds the
+            // lock.
             if connection.busy_timeout(Duration::ZERO).is_ok() {
                 asked.into_iter().for_each(|ask| checkpoint(&connection, ask, &doubt));
             }

@@ -1,4 +1,4 @@
-//! Connections as the outbox needs them, and what their errors mean.
+//! Opens connections as the outbox needs them, and translates their errors.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,21 +12,21 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::access::Access;
 use super::{beside, identity, permissions};
 
-/// How many pages the WAL grows by before a commit moves them into the database. More than SQLite's 1,000, since a
-/// relay's commits touch the same pages again and again: 4,000 are 16 MB.
+/// A commit makes a checkpoint when the WAL has this many pages. This is more than SQLite's 1,000, since a relay's
+/// commits touch the same pages again and again: 4,000 pages are 16 MB.
 const CHECKPOINT_PAGES: u32 = 4_000;
 
-/// The file itself, where links lead to it.
+/// The path of the file itself, with links resolved.
 pub(super) fn canonical(path: &Path) -> Result<PathBuf, StorageError> {
     fs::canonicalize(path).or_else(|error| match error.kind() {
-        // It may be there: opening it tells which folder is closed.
+        // The file may exist. Opening it reports which folder is closed.
         ErrorKind::PermissionDenied => Ok(path.to_owned()),
         _ => Err(StorageError::Missing(path.to_owned())),
     })
 }
 
-/// How often, and how long apart, it is tried to open what may not be opened: root's SQLite makes a file, and then gives it
-/// to whom the database belongs to.
+/// How often, and at which intervals, to try again to open a file that may not be opened: SQLite running as root first
+/// makes a file, and then gives it to the database's owner.
 const GIVEN_TRIES: u32 = 5;
 const GIVEN_PAUSE: Duration = Duration::from_millis(5);
 
@@ -39,7 +39,7 @@ pub(super) fn open(path: &Path, busy_patience: Duration) -> Result<Connection, S
 pub(super) fn open_as(path: &Path, busy_patience: Duration, access: Access) -> Result<Connection, StorageError> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => {}
-        // What may not even be looked at is told below.
+        // If it may not even be looked at, `open_permitted` reports that.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
         _ => return Err(StorageError::Missing(path.to_owned())),
     }
@@ -82,20 +82,20 @@ fn open_with(
     let configured = Connection::open_with_flags(name, flags).and_then(|mut connection| {
         wait_when_busy(&mut connection, busy_patience)?;
         connection.set_prepared_statement_cache_capacity(64);
-        // FULL: what was reported as settled stays so across a power cut. One fsync serves a whole group.
+        // FULL: what was committed survives a power cut. One fsync serves a whole group.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-        // As SQLite has it unless a program asks: an application's foreign key on the outbox is the application's to keep.
+        // SQLite's default: if an application has a foreign key on the outbox, the application has to keep it.
         connection.pragma_update(None, "foreign_keys", "OFF")?;
         identity::add_functions(&connection)?;
-        // The first read of the file: tells whether it is a database at all.
+        // The first read of the file shows whether it is a database at all.
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
         Ok(connection)
     });
     configured.map_err(error(OPEN, path.to_owned(), busy_patience))
 }
 
-/// A file with a setting, as SQLite writes it.
+/// A file's path with a setting, as a URI for SQLite.
 fn uri(path: &Path, setting: &str) -> PathBuf {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_bytes() {
@@ -107,8 +107,8 @@ fn uri(path: &Path, setting: &str) -> PathBuf {
     format!("{uri}?{setting}=1").into()
 }
 
-/// SQLite's own handler waits up to 100 ms at a time, and starves beside a busy writer. This one looks every 50 µs at
-/// first, and every millisecond in the end.
+/// Installs a busy handler. SQLite's own handler waits up to 100 ms at a time, and starves beside a busy writer. This
+/// one looks again after 50 µs at first, and after 1 ms at most.
 fn wait_when_busy(connection: &mut Connection, patience: Duration) -> rusqlite::Result<()> {
     let mut since = Instant::now();
     connection.busy_handler(Some(move |turn: i32| {
@@ -123,8 +123,8 @@ fn wait_when_busy(connection: &mut Connection, patience: Duration) -> rusqlite::
     }))
 }
 
-/// Has the database use the WAL. That needs the whole file for a moment. SQLite does not ask the busy handler then: if
-/// another connection is about to do the same, it gives up at once.
+/// Makes the database use the WAL, which needs the whole file for a moment. SQLite does not call the busy handler for
+/// this: if another connection does the same, it gives up at once.
 pub(super) fn use_wal(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
     let since = Instant::now();
     loop {
@@ -135,7 +135,7 @@ pub(super) fn use_wal(connection: &Connection, patience: Duration) -> rusqlite::
     }
 }
 
-/// How long after a refusal the WAL is asked for again.
+/// The pause between two tries to switch to the WAL.
 const WAL_PAUSE: Duration = Duration::from_millis(1);
 
 fn is_busy(error: &rusqlite::Error) -> bool {
@@ -152,7 +152,7 @@ pub(super) fn error(
         Some(ErrorCode::NotADatabase) => StorageError::NotADatabase(path.clone()),
         _ if is_busy(&error) => StorageError::Busy(busy_patience),
         Some(ErrorCode::DiskFull) => StorageError::Full,
-        // SQLite does not say which of its files it is about, nor whose that is.
+        // SQLite reports neither which of its files it could not open, nor the owner.
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
             let denial = permissions::denial(&path, Access::Write);
             let denial = denial.map_or_else(String::new, |denial| format!(": {denial}"));
@@ -166,8 +166,8 @@ pub(super) fn error(
     }
 }
 
-/// Whether SQLite will say the same when it is asked again. A table or a column that is missing may be on its way: tools
-/// that change tables remove them and make them again.
+/// Whether SQLite will refuse again. A missing table or column is no refusal, since it may come back: tools that change
+/// tables remove them and make them again.
 fn is_refusal(error: &rusqlite::Error) -> bool {
     match error.sqlite_error_code() {
         Some(ErrorCode::Unknown) => {
@@ -184,7 +184,7 @@ fn is_refusal(error: &rusqlite::Error) -> bool {
     }
 }
 
-/// A whole script may be quoted in an error, which says nothing to the user.
+/// Removes the statement from an error: it may be a whole script, which tells the user nothing.
 fn without_statement(error: rusqlite::Error) -> rusqlite::Error {
     match error {
         rusqlite::Error::SqlInputError { error, msg, .. } => rusqlite::Error::SqliteFailure(error, Some(msg)),

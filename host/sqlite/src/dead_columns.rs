@@ -1,5 +1,5 @@
-//! The columns that an application's own table `outbox` has beside ours: they are kept with a dead letter, and come back
-//! with it.
+//! The columns that an application's own table `outbox` has beside ours. They are kept with a dead letter, and a retry
+//! brings them back.
 
 use rusqlite::{Connection, Transaction, params};
 
@@ -15,7 +15,7 @@ pub(super) fn remove(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result
     transaction.prepare_cached(REMOVE_DEAD_LETTER)?.execute([id]).map(|_| ())
 }
 
-/// Keeps, with the dead letter `id`, what the entry at `position` has beside our columns.
+/// Keeps the application's columns of the entry at `position` with the dead letter `id`.
 pub(super) fn keep(transaction: &Transaction<'_>, position: i64, id: i64) -> rusqlite::Result<()> {
     for name in table::other_columns(transaction)? {
         let sql = format!(
@@ -27,7 +27,7 @@ pub(super) fn keep(transaction: &Transaction<'_>, position: i64, id: i64) -> rus
     Ok(())
 }
 
-/// Puts the dead letter `id` back into the outbox, at `position`, or at the next one where there is none. Returns its
+/// Puts the dead letter `id` back into the outbox, at `position`, or at the next position if that is None. Returns its
 /// position.
 pub(super) fn put_back(transaction: &Transaction<'_>, id: i64, position: Option<i64>) -> rusqlite::Result<i64> {
     let kept = kept(transaction, id)?;
@@ -60,12 +60,12 @@ fn kept(connection: &Connection, id: i64) -> rusqlite::Result<Vec<String>> {
     let there = table::other_columns(connection)?;
     let mut statement = connection.prepare_cached(NAMES)?;
     let names = statement.query_map([id], |row| Ok(row.get_ref(0)?.as_str().ok().map(str::to_owned)))?;
-    // What somebody else has written there names no column.
+    // Skips what somebody else has written there and is no name.
     let names = names.collect::<Result<Vec<_>, _>>()?.into_iter().flatten();
     Ok(names.filter(|name| there.contains(name)).collect())
 }
 
-/// A name as SQL takes it, whatever is in it.
+/// A name quoted for SQL, whatever it contains.
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -1,4 +1,5 @@
-//! The versions of publishers: read, changed by the transitions of [`Versions`], and what differs written back.
+//! The versions of publishers. Each change reads them, applies a transition of [`Versions`], and writes back what
+//! differs.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -16,7 +17,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehav
 use super::value::{self, bounded};
 use super::{SqliteOutbox, schema};
 
-/// The bytes themselves are measured: somebody may have written others.
+/// The size is measured on the bytes themselves, since somebody may have replaced them.
 static VERSIONS: LazyLock<String> = LazyLock::new(|| {
     let [publisher, digest, state, reason, note, deployed_by] =
         ["publisher", "digest", "state", "reason", "note", "deployed_by"].map(bounded);
@@ -42,7 +43,7 @@ const COUNT: &str = "
 const LAST_VERSION: &str = "SELECT last_version FROM outbox_publishers WHERE publisher = ?1";
 const KEEP_LAST_VERSION: &str = "INSERT OR REPLACE INTO outbox_publishers (publisher, last_version) VALUES (?1, ?2)";
 
-/// What is there already stays, unless it is damaged.
+/// An existing module stays, unless it is damaged.
 const KEEP_MODULE: &str = "
     INSERT INTO outbox_modules (digest, size, bytes) VALUES (?1, ?2, ?3)
     ON CONFLICT (digest) DO UPDATE SET size = excluded.size, bytes = excluded.bytes WHERE bytes <> excluded.bytes";
@@ -51,7 +52,7 @@ const SWEEP_MODULES: &str = "DELETE FROM outbox_modules WHERE digest NOT IN (SEL
 
 const AUDIT: &str = "INSERT INTO outbox_audit (at_ms, who, act, detail) VALUES (?1, ?2, ?3, ?4)";
 
-/// Due at once: as long ago as it failed.
+/// Entries are due at once: their retry time becomes the time of their failure.
 const GIVE_ATTEMPTS_BACK: &str = "
     UPDATE outbox_waiting
     SET attempts = max(0, attempts - made.number), host_deaths = max(0, host_deaths - made.deaths),
@@ -169,7 +170,7 @@ struct Change<'a> {
     failed: &'a dyn Fn(rusqlite::Error) -> StorageError,
     publisher: &'a str,
     versions: Versions,
-    /// The generation of the deployments once this is done.
+    /// The generation of the deployments after this change.
     generation: u64,
 }
 
@@ -221,7 +222,7 @@ impl Change<'_> {
 fn of_publisher(connection: &Connection, publisher: &str) -> rusqlite::Result<Versions> {
     let last = connection.query_row(LAST_VERSION, [publisher], |row| value::count(row, 0)).optional()?;
     let all = versions(connection, Some(publisher))?;
-    // Whatever stands there: no version is written over.
+    // Whatever the table contains, no version is overwritten.
     let last = all.iter().map(|version| version.version).max().max(last).unwrap_or(0);
     Ok(Versions { all, last, withdrawn: Vec::new() })
 }
@@ -239,7 +240,7 @@ fn version(row: &Row<'_>) -> rusqlite::Result<PublisherVersion> {
         publisher: value::text(row, 0)?,
         version: value::count(row, 1)?,
         digest: value::text(row, 2)?,
-        // None where somebody has deleted the module by hand.
+        // None if somebody has deleted the module by hand.
         size: number(3)?,
         state,
         reason,
@@ -255,7 +256,7 @@ fn version(row: &Row<'_>) -> rusqlite::Result<PublisherVersion> {
     })
 }
 
-/// The state of this name. A version in one that there is not is at nobody's service, and may be asked for again.
+/// The state with this name. A version with an unknown state counts as refused, and may be requested again.
 fn state(name: String, reason: String) -> (VersionState, String) {
     match VersionState::ALL.into_iter().find(|state| state.name() == name) {
         Some(state) => (state, reason),
@@ -263,7 +264,7 @@ fn state(name: String, reason: String) -> (VersionState, String) {
     }
 }
 
-/// What is no blob has the bytes of its text, and not those of a module.
+/// The bytes of a blob or a text; any other value has none.
 fn bytes(value: ValueRef<'_>) -> Vec<u8> {
     match value {
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.to_vec(),

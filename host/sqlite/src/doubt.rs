@@ -1,24 +1,24 @@
-//! Whether the disk may lack something of the WAL that every process sees. After a sync that failed, a system may count as
-//! written what it failed to write: a later sync succeeds without it. With a power cut then, the WAL ends where that is
-//! missing, whoever has written what follows. So all of it has to be written again before anything counts as committed.
+//! Records whether the disk may lack a part of the WAL. After a failed sync, a system may count as written what it
+//! failed to write, and a later sync succeeds without it. After a power cut, the WAL would end where that part is
+//! missing, whoever wrote what follows. So the whole WAL has to be written again before anything counts as committed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::ffi;
 
-/// Shared by all that sync: this outbox, and SQLite in its commits and checkpoints.
+/// Shared by everything that syncs: this outbox, and SQLite in its commits and checkpoints.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Doubt(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
     raised: AtomicU64,
-    /// How many of them are settled: all that were raised before the WAL was written again.
+    /// How many of them are settled: those raised before the WAL was written again.
     settled: AtomicU64,
 }
 
-/// A doubt that is to be settled, and all before it.
+/// A doubt to be settled, together with all doubts before it.
 pub(super) struct Raised(u64);
 
 impl Doubt {
@@ -26,15 +26,15 @@ impl Doubt {
         self.0.raised.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Raises it where a sync of SQLite's has failed. It may have been that of the database's file, which a checkpoint
-    /// writes again: then the WAL is written for nothing.
+    /// Raises the doubt if one of SQLite's own syncs has failed. It may have been a sync of the database file, which a
+    /// checkpoint writes again: then the WAL is written again needlessly.
     pub(super) fn note(&self, error: &rusqlite::Error) {
         if error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_FSYNC) {
             self.raise();
         }
     }
 
-    /// The last doubt, where there is one that is not settled.
+    /// The last doubt. None if all doubts are settled.
     pub(super) fn raised(&self) -> Option<Raised> {
         let raised = self.0.raised.load(Ordering::SeqCst);
         (raised > self.0.settled.load(Ordering::SeqCst)).then_some(Raised(raised))

@@ -1,4 +1,4 @@
-//! Which entry a row is: an SQL function that compares the hash of its uuid.
+//! Identifies an entry's row: an SQL function compares the hash of the row's uuid.
 
 use outbox_engine::{Column, EntryId, Field};
 use rusqlite::Connection;
@@ -6,14 +6,14 @@ use rusqlite::functions::{Context, FunctionFlags};
 
 use super::value;
 
-/// Adds `outbox_is(uuid, length, hash)` to a connection: whether `uuid`, which is NULL where it is too long to be read, has
-/// this [`hash`].
+/// Adds `outbox_is(uuid, length, hash)` to a connection: whether `uuid` has this [`hash`]. `uuid` is NULL if it is too
+/// long to be read.
 pub(super) fn add_functions(connection: &Connection) -> rusqlite::Result<()> {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC | FunctionFlags::SQLITE_DIRECTONLY;
     connection.create_scalar_function("outbox_is", 3, flags, |context| is(context))
 }
 
-/// The condition that a row is the entry whose position is the parameter `?1`, and the [`hash`] of whose uuid is `?2`.
+/// The condition that a row is the entry with position `?1` and with `?2` as the [`hash`] of its uuid.
 pub(super) fn is_it() -> String {
     format!("position = ?1 AND outbox_is({}, ?2)", value::measured(&[Column::Uuid], Column::bytes_max))
 }

@@ -1,5 +1,5 @@
-//! Only one process drains a SQLite outbox: it holds an advisory lock on a file beside the database, which the kernel
-//! takes back however the process ends. What it is doing is kept there too, and outlives it.
+//! Lets only one process drain a SQLite outbox. The process holds an advisory lock on a file beside the database, which
+//! the kernel releases however the process ends. The files also say what the process is doing, and outlive it.
 
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read};
@@ -15,14 +15,14 @@ use super::beside;
 
 /// The room for a relay's state in the lock file.
 const STATE_BYTES: usize = 4_096;
-/// The room for the positions of one call: a count, and as many positions as a batch may have.
+/// The room for one call: a count, and as many positions as a batch may have.
 const SLOT_BYTES: usize = 1_024;
 const SLOT_POSITIONS_MAX: usize = SLOT_BYTES / 8 - 1;
-/// How many slots are read, however long the file says that it is: more than any relay has calls at once.
+/// How many slots are read, however long the file is: more than any relay has calls at once.
 const SLOTS_MAX: usize = 16_384;
 /// How many positions are read: more than any relay has under way.
 const POSITIONS_MAX: usize = 16_384;
-/// How often a lock is tried again that somebody has: whoever asks for the status takes it for an instant.
+/// How often to try again to lock the file: a process that asks for the status holds the lock for an instant.
 const TRIES: u32 = 5;
 
 pub(super) struct FileLease {
@@ -44,10 +44,10 @@ impl FileLease {
         let lock_path = beside::path(database, beside::LOCK);
         let opened = |error| failed("open what lies beside the database", error);
         for _ in 0..TRIES {
-            // Not truncated: what stands in it is either a relay's at work, or what the last one left.
+            // Not truncated: its content belongs to a relay at work, or was left by the last one.
             let lock = beside::open_or_make(database, beside::LOCK, is_state).map_err(opened)?;
             match lock.try_lock() {
-                // Whoever removed the file in between, and made another, would lock that one.
+                // If somebody has replaced the file in between, others would lock the new file: try again.
                 Ok(()) if is_in_place(&lock, &lock_path) => {
                     let calls = beside::open_or_make(database, beside::CALLS, is_calls).map_err(opened)?;
                     return Ok(Self { lock, lock_path, calls, database: database.to_owned(), opened: None });
@@ -62,7 +62,7 @@ impl FileLease {
         Err(StorageError::Leased { by })
     }
 
-    /// The same lease, for the database that is at its path now.
+    /// Binds the lease to the database that is at its path now.
     pub(super) fn opened(mut self, database: &Path) -> Result<Box<dyn Lease>, StorageError> {
         let metadata = fs::metadata(database).map_err(|_| StorageError::Missing(database.to_owned()))?;
         self.opened = Some(metadata);
@@ -70,7 +70,7 @@ impl FileLease {
     }
 }
 
-/// What the relay at work says about itself; none where there is none.
+/// What the relay at work says about itself. None if no relay is at work.
 pub(super) fn holder(database: &Path) -> io::Result<Option<RelayState>> {
     let lock = match beside::open(&beside::path(database, beside::LOCK), OFlags::RDONLY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -88,14 +88,14 @@ fn read_state(lock: &File) -> Option<RelayState> {
     serde_json::from_str(text.trim()).ok()
 }
 
-/// Whether a file may be what a relay shows, or showed: a JSON object, or nothing.
+/// Whether a file may contain a relay's state: a JSON object, or nothing.
 fn is_state(file: &File) -> bool {
     let mut state = [0; STATE_BYTES];
     read_up_to(file, &mut state, 0);
     state.iter().find(|byte| !matches!(byte, b' ' | 0)).is_none_or(|first| *first == b'{')
 }
 
-/// Whether a file may be what says which calls are under way.
+/// Whether a file may contain marks of calls.
 fn is_calls(file: &File) -> bool {
     let mut first = [0; 8];
     read_up_to(file, &mut first, 0);
@@ -112,7 +112,7 @@ fn is_in_place(file: &File, path: &Path) -> bool {
 }
 
 impl Lease for FileLease {
-    /// One write into the page cache: the kernel keeps it when the process dies, and no disk is waited for.
+    /// One write into the page cache: the kernel keeps it when the process dies, and it does not wait for the disk.
     fn mark(&self, slot: usize, positions: &[i64]) {
         let positions = positions.get(..SLOT_POSITIONS_MAX).unwrap_or(positions);
         let mut bytes = [0_u8; SLOT_BYTES];
@@ -155,7 +155,7 @@ impl Lease for FileLease {
             let short = RelayState { reason: state.reason.chars().take(500).collect(), ..state.clone() };
             text = serde_json::to_string(&short).unwrap_or_default();
         }
-        // In one write of always the same size, so that nobody reads half of it.
+        // One write, always of the same size, so that nobody reads a half-written state.
         text.extend(std::iter::repeat_n(' ', STATE_BYTES.saturating_sub(text.len())));
         if let Err(error) = self.lock.write_all_at(text.as_bytes(), 0) {
             tracing::debug!("cannot show the relay's state: {}", shown(error));

@@ -1,8 +1,8 @@
 //! The outbox in a SQLite database, beside the application's own tables.
 //!
-//! [`append`] puts an event into the outbox within the application's own transaction: what the application did and the
-//! event that says so are both there, or neither is. [`SqliteOutbox`] is the storage that a relay drains; for who only
-//! appends it also makes the tables.
+//! [`append`] puts an event into the outbox within the application's own transaction: the application's change and its
+//! event are both committed, or neither is. [`SqliteOutbox`] is the storage that a relay drains. It also makes the
+//! tables.
 //!
 //! ```
 //! use outbox_sqlite::rusqlite::Connection;
@@ -23,7 +23,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A connection is [`rusqlite`]'s, which this crate exports in the version that it takes.
+//! Connections are those of [`rusqlite`]. This crate re-exports the version of rusqlite that it uses.
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
@@ -74,7 +74,7 @@ pub use schema::{Initialised, SCHEMA_VERSION};
 
 /// An outbox in a SQLite database file.
 ///
-/// It has a connection for reading, one for writing, and one for settling, so that reading goes on while a group of
+/// It has one connection for reading, one for writing, and one for settling, so that reading goes on while a group of
 /// entries is settled.
 ///
 /// ```
@@ -95,7 +95,7 @@ pub struct SqliteOutbox {
     settling_connection: Mutex<settling_connection::SettlingConnection>,
     wal: Mutex<wal::Wal>,
     doubt: Doubt,
-    /// Whether the writer may have committed something that the settling connection has not seen.
+    /// Whether the writing connection may have committed something that the settling connection has not seen.
     has_written: AtomicBool,
 }
 
@@ -117,7 +117,7 @@ impl SqliteOutbox {
     ///
     /// # Errors
     ///
-    /// [`StorageError`] where there is no such database, or no outbox of this version in it; nothing is changed then.
+    /// [`StorageError`] if there is no such database, or no outbox of this version in it. Nothing is changed then.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
         Self::open_with(path, BUSY_PATIENCE)
     }
@@ -156,7 +156,7 @@ impl SqliteOutbox {
         &self.path
     }
 
-    /// Opens the file that is at the path now: it may have been replaced.
+    /// Opens the file that is at the path now; somebody may have replaced it.
     fn reopen(&self) -> Result<(), StorageError> {
         let fresh = Self::open_as(&self.path, self.busy_patience, Access::Write, self.doubt.clone())?;
         *self.reader() = fresh.reader.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -172,7 +172,7 @@ impl SqliteOutbox {
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
         if self.doubt.raised().is_some() {
-            // Where it fails, so does the sync of what is written now, if the disk is at fault.
+            // If the disk is at fault and this fails, the sync of what is written next fails too.
             let _ = self.make_durable();
         }
         self.has_written.store(true, Ordering::Relaxed);
@@ -195,13 +195,13 @@ impl SqliteOutbox {
         }
     }
 
-    /// Makes durable what was committed: by a sync, or, after one that failed, by writing the WAL again.
+    /// Makes durable what was committed: by a sync, or, after a failed sync, by writing the WAL again.
     fn make_durable(&self) -> Result<(), StorageError> {
         let mut wal = self.wal();
         if self.doubt.raised().is_none() {
             wal.sync().inspect_err(|_| self.doubt.raise())?;
         }
-        // Raised before, or meanwhile by another sync that failed.
+        // A failed sync has raised the doubt, before this or meanwhile.
         let Some(doubt) = self.doubt.raised() else { return Ok(()) };
         let failed = self.error("keep others from writing while what was settled is made durable");
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);

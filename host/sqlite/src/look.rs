@@ -1,5 +1,5 @@
-//! Looking at an outbox without changing it: also as a user who may only read, and where there are none of the files that
-//! SQLite makes beside a database while it is open.
+//! Reads an outbox without changing it. This works for users who may only read, and also if the files are missing that
+//! SQLite makes beside an open database.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
@@ -13,16 +13,16 @@ use super::connection::canonical;
 use super::doubt::Doubt;
 use super::{BUSY_PATIENCE, SqliteOutbox, beside, permissions};
 
-/// How often a look is tried, where others open and close the database meanwhile.
+/// How often a look is tried while others open and close the database.
 const TRIES: u32 = 20;
-/// How long ago a file has to have been written for another write to give it another time: clocks of file systems go in
-/// steps, of at most 10 ms.
+/// If a file was written longer ago than this, another write gives it another time: the clocks of file systems go in
+/// steps of at most 10 ms.
 const CLOCK_STEP: Duration = Duration::from_millis(20);
 
 impl SqliteOutbox {
-    /// Opens an outbox to read it, and reads. It works for who may only read the file, beside a relay and other writers,
-    /// and where nobody has the database open; then `read` may be called again, when somebody has written meanwhile. It
-    /// leaves no file behind that another user could not write to.
+    /// Opens an outbox and reads it. This works for users who may only read the file, beside a relay and other writers,
+    /// and when nobody has the database open. In the last case `read` is called again if somebody has written
+    /// meanwhile. No file stays behind that another user could not write to.
     ///
     /// ```
     /// use outbox_sqlite::{OutboxStorageStrategy, SqliteOutbox, StorageError};
@@ -50,7 +50,7 @@ impl SqliteOutbox {
                         return result;
                     }
                 }
-                // Others may be about to make the files that they share, or to remove them.
+                // Others may just be making or removing the files that they share.
                 Err(error) if matches!(way, Way::BesideOthers) => {
                     in_the_way = Some(error);
                     std::thread::sleep(CLOCK_STEP);
@@ -69,14 +69,14 @@ fn busy() -> StorageError {
     StorageError::Other { doing: "read the database", cause: cause.into() }
 }
 
-/// How a database can be read by this user, as things are.
+/// How this user can read a database now.
 enum Way {
-    /// As anybody who may write.
+    /// As a user who may write.
     Ordinary,
-    /// Somebody has it open, or has left it so: what is in the WAL has to be read too.
+    /// Somebody has it open, or was killed while it was open: the WAL has to be read too.
     BesideOthers,
-    /// Nobody has it open: the file is all there is, and no lock can be taken that keeps others from writing to it. So it
-    /// has to be the same afterwards.
+    /// Nobody has it open: the file alone contains everything. No lock can keep others from writing to it, so it must
+    /// be unchanged afterwards.
     Still(Option<Look>),
 }
 
@@ -99,7 +99,7 @@ impl Way {
         }
     }
 
-    /// Whether what was read this way is what was there.
+    /// Whether reading this way was right: nothing has changed meanwhile that it could not see.
     fn was_right(&self, database: &Path) -> bool {
         match self {
             Self::Ordinary | Self::BesideOthers => true,
@@ -108,8 +108,8 @@ impl Way {
     }
 }
 
-/// Whether there is a file beside a database that says more than it does. An empty WAL alone is what a process left that
-/// was killed before it wrote anything.
+/// Whether a file beside the database contains more than the database does. A process that was killed before it wrote
+/// anything leaves only an empty WAL.
 fn is_open(database: &Path) -> bool {
     let length = |ending| fs::symlink_metadata(beside::path(database, ending)).ok().map(|file| file.len());
     let wal = length(beside::WAL);
@@ -118,7 +118,7 @@ fn is_open(database: &Path) -> bool {
         || length(beside::JOURNAL).is_some()
 }
 
-/// What can be seen of a file without opening it: that would take this process's locks of it away when it is closed.
+/// What can be seen of a file without opening it. Closing the file would drop this process's locks on it.
 #[derive(PartialEq, Eq)]
 struct Look {
     file: (u64, u64),
@@ -141,11 +141,11 @@ impl Look {
         }
     }
 
-    /// A look after which any write can be seen; none while somebody writes.
+    /// A look that shows any later write. None while somebody writes.
     fn at_rest(path: &Path) -> Option<Self> {
         for _ in 0..TRIES {
             let found = fs::metadata(path).ok()?;
-            // None where it was written at a time that is still to come.
+            // None if the time of its last write is in the future.
             let age = found.modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
             if age.is_none_or(|age| age >= CLOCK_STEP) {
                 return Some(Self::of(&found));

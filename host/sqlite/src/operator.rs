@@ -15,16 +15,16 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, Trans
 use super::value::{self, MEASURED_ROW, bounded, measured};
 use super::{SqliteOutbox, dead_columns, names, page, schema};
 
-/// One, as long as a publisher could be given it.
+/// One dead letter, with all values that are not too long for a publisher.
 static DEAD_LETTER: LazyLock<String> =
     LazyLock::new(|| format!("{} WHERE id = ?1", select_dead_letters(Column::bytes_max)));
-/// Those at a position, which may have been given again, with as little of their data as is listed.
+/// The dead letters at a position (several, if it was given again), with as much of each value as a list shows.
 static DEAD_LETTERS_AT: LazyLock<String> =
     LazyLock::new(|| format!("{} WHERE position = ?1 ORDER BY id", select_dead_letters(listed_bytes_max)));
 static DEAD_LETTERS: LazyLock<String> =
     LazyLock::new(|| format!("{} WHERE position >= ?1 ORDER BY position, id", select_dead_letters(listed_bytes_max)));
 
-/// The same without any data, where only what they are compared by is needed.
+/// The same without data, for comparing them only.
 static KEYS_AT: LazyLock<String> =
     LazyLock::new(|| format!("{} WHERE position = ?1 ORDER BY id", select_dead_letters(key_bytes_max)));
 static KEYS: LazyLock<String> =
@@ -34,7 +34,7 @@ fn key_bytes_max(column: Column) -> usize {
     if column == Column::Data { 0 } else { column.bytes_max() }
 }
 
-/// What dead letters are compared by is read as it is.
+/// Values by which dead letters are compared are read whole.
 fn listed_bytes_max(column: Column) -> usize {
     if column == Column::Data { LISTED_BYTES_MAX } else { column.bytes_max() }
 }
@@ -58,13 +58,13 @@ static ATTEMPTS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Whose the place of a dead letter is by now.
+/// Who has the place of a dead letter now.
 const NOBODYS: i64 = 0;
 const ITS_OWN: i64 = 1;
 const PLACE: &str = "
     SELECT coalesce(max(1 + (outbox.uuid IS NOT dead.uuid)), 0)
     FROM outbox_dead_letters AS dead JOIN outbox ON outbox.position = dead.position WHERE dead.id = ?1";
-/// It is due at once, and what is on record of its attempts stays with it.
+/// The entry is due at once, and keeps the records of its attempts.
 const WAIT_FOR_NOTHING: &str = "
     INSERT OR REPLACE INTO outbox_waiting (position, uuid, tenant_id, stream_id, attempts, host_deaths, failed_at_ms,
                                            retry_at_ms, reason, delivered_to)
@@ -162,7 +162,7 @@ impl Operator for SqliteOutbox {
     }
 }
 
-/// Does something to the outbox, so that a relay at work notices.
+/// Runs an operator's act in a transaction, and raises the generation so that a relay at work notices it.
 fn act<T>(
     connection: &mut Connection,
     does: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
@@ -191,15 +191,16 @@ fn audit(transaction: &Transaction<'_>, dead: DeadId, act: &str, detail: &str, b
     transaction.prepare_cached(AUDIT_DEAD_LETTER)?.execute(record).map(|_| ())
 }
 
-/// What came of putting dead letters back.
+/// The result of putting dead letters back.
 #[derive(Default)]
 struct Retried {
     positions: Vec<i64>,
-    /// The first that the application's table does not take, and why.
+    /// The first that the application's table refuses, and why.
     refused: Option<(i64, rusqlite::Error)>,
 }
 
-/// Puts each back. One that the application's table does not take stays, and keeps no other.
+/// Puts each dead letter back. If the application's table refuses one, it stays, and the others are put back all the
+/// same.
 fn retry_each(transaction: &Transaction<'_>, selection: &Selection, by: &Act) -> rusqlite::Result<Retried> {
     let mut retried = Retried::default();
     for dead in selected_ids(transaction, selection)? {
@@ -216,7 +217,7 @@ fn retry_each(transaction: &Transaction<'_>, selection: &Selection, by: &Act) ->
     Ok(retried)
 }
 
-/// Puts one back. Returns its position, or None where somebody has put it back by hand.
+/// Puts one back. Returns its position, or None if somebody has put it back by hand.
 fn retry(transaction: &Transaction<'_>, dead: DeadId, by: &Act) -> rusqlite::Result<Option<i64>> {
     let DeadId { id, position } = dead;
     let place: i64 = transaction.prepare_cached(PLACE)?.query_row([id], |row| row.get(0))?;
@@ -241,7 +242,7 @@ fn mend(
     by: &Act,
 ) -> rusqlite::Result<()> {
     for (column, new) in changes {
-        // The old value is put on record: an edit must not lose what the application wrote.
+        // The old value is recorded: an edit must not lose what the application wrote.
         let name = column.name();
         let sql = measured(&[*column], Column::bytes_max);
         let sql = format!("SELECT {sql} FROM outbox_dead_letters WHERE id = ?1");
@@ -253,7 +254,7 @@ fn mend(
             audit(transaction, dead, "edit", &format!("{name} was: {old}"), by)?;
         }
         if *column == Column::Uuid {
-            // What is on record of its attempts stays with it.
+            // The records of its attempts stay with it.
             let of_attempts = "UPDATE outbox_attempts SET uuid = ?2 WHERE position = ?3
                                AND uuid IS (SELECT uuid FROM outbox_dead_letters WHERE id = ?1)";
             let new = ToSqlOutput::Borrowed(stored(new));
@@ -267,7 +268,7 @@ fn mend(
 
 fn stored<'f>(field: &'f Field<'_>) -> ValueRef<'f> {
     match field {
-        // What is only measured is never written.
+        // A value that was only measured is never written.
         Field::Null | Field::TooLong(_) => ValueRef::Null,
         Field::Integer(number) => ValueRef::Integer(*number),
         Field::Real(number) => ValueRef::Real(*number),
@@ -281,7 +282,7 @@ fn dead_letters(connection: &Connection, selection: &Selection, limit: usize) ->
     selected(connection, (&DEAD_LETTERS_AT, &DEAD_LETTERS), selection, limit, listed)
 }
 
-/// The first that is selected, whole.
+/// The first selected dead letter, whole.
 fn dead_letter(connection: &Connection, selection: &Selection) -> rusqlite::Result<Option<DeadLetter>> {
     let Some(dead) = selected(connection, (&KEYS_AT, &KEYS), selection, 1, |dead, _, _| dead)?.pop() else {
         return Ok(None);
@@ -294,8 +295,8 @@ fn selected_ids(transaction: &Transaction<'_>, selection: &Selection) -> rusqlit
     selected(transaction, (&KEYS_AT, &KEYS), selection, usize::MAX, |dead, _, _| dead)
 }
 
-/// What becomes of each dead letter that is selected, at most `limit`, in position order. They are compared here and not in
-/// SQL, which takes the number 7 and the text '7' for two. `sql` reads those at a position, and those from one on.
+/// Maps each selected dead letter, at most `limit`, in position order. They are compared here and not in SQL, which
+/// distinguishes the number 7 from the text '7'. `sql` reads the dead letters at a position, or from a position on.
 fn selected<T>(
     connection: &Connection,
     sql: (&str, &str),
@@ -382,14 +383,15 @@ fn audit_records(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<
     rows.collect()
 }
 
-/// What is old: parked streams' dead letters stay, since pruning one would set its stream free behind an operator's
-/// back; the attempts of a dead letter go with it, and those of an entry that is still there by their own age.
+/// What counts as old. A dead letter that parks its stream stays, since pruning it would release the stream without an
+/// operator's act. A dead letter's attempts are pruned with it; the attempts of an entry that is still there are pruned
+/// by their own age.
 const OLD_DEAD_LETTERS: &str = "FROM outbox_dead_letters WHERE died_at_ms < ?1 AND NOT parks_stream";
 const OLD_ATTEMPTS: &str = "FROM outbox_attempts AS made WHERE at_ms < ?1 AND NOT EXISTS (
        SELECT 1 FROM outbox_dead_letters AS dead WHERE dead.position = made.position AND dead.uuid IS made.uuid)";
 const OLD_AUDIT: &str = "FROM outbox_audit WHERE at_ms < ?1";
 
-/// The time before which a record is old; none where it never is.
+/// The time before which a record is old. None if records never get old.
 fn cutoff(keep: Option<std::time::Duration>, now: Timestamp) -> Option<i64> {
     let keep_ms = i64::try_from(keep?.as_millis()).unwrap_or(i64::MAX);
     Some(now.as_millisecond().saturating_sub(keep_ms))

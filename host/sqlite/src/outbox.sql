@@ -1,9 +1,9 @@
 -- The table that applications append to: docs/table.md is its contract.
 --
--- The hot table: no state, and no index beside its key, for each would cost a fifth of the relay's speed.
--- AUTOINCREMENT, because an emptied table would otherwise give out old positions again.
--- ON CONFLICT REPLACE: an explicit NULL, which many mappers write, stands for the default.
--- data comes last: what lies before it can be read without it.
+-- This is the hot table. It has no state, and no index beside its key, since each would cost a fifth of the relay's
+-- speed. AUTOINCREMENT: otherwise an emptied table would give old positions again. ON CONFLICT REPLACE: an explicit
+-- NULL, which many mappers write, stands for the default. data comes last, so that the columns before it can be read
+-- without it.
 CREATE TABLE IF NOT EXISTS outbox (
   position     INTEGER PRIMARY KEY AUTOINCREMENT,
   tenant_id    TEXT NOT NULL ON CONFLICT REPLACE DEFAULT 'default',

@@ -22,7 +22,7 @@ const KEY: [usize; 3] = [0, 1, 4];
 /// The others.
 const REST: [usize; 8] = [2, 3, 5, 6, 7, 8, 9, 10];
 
-/// The next entry, of which only so much is read as it takes to know whether it is wanted.
+/// The next entry: reads only as much of it as is needed to decide whether it is wanted.
 static NEXT_KEY: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT position, {}, {} FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT 1",
@@ -36,7 +36,8 @@ static DEAD_ENTRY: LazyLock<String> = LazyLock::new(|| {
     format!("SELECT {} FROM outbox_dead_letters WHERE position = ?1 ORDER BY id LIMIT 1", measured_whole())
 });
 
-/// An entry that somebody deleted by hand waits for nothing, and another one that has its position by now has no part in it.
+/// If somebody has deleted a waiting entry by hand, it no longer waits. Another entry that has its position now does
+/// not inherit the wait.
 static WAITING: LazyLock<String> = LazyLock::new(|| {
     format!(
         "SELECT position, {}, attempts, host_deaths, failed_at_ms, retry_at_ms, {}, undeletable IS TRUE, {}
@@ -55,7 +56,7 @@ fn measured_uuid() -> String {
     measured(&[Column::Uuid], Column::bytes_max)
 }
 
-/// What tells an entry's stream.
+/// The columns that name an entry's stream.
 pub(super) fn measured_key() -> String {
     measured(&[Column::TenantId, Column::StreamId], Column::bytes_max)
 }
@@ -70,8 +71,8 @@ pub(super) fn read(
     bounds: PageBounds,
     wanted: Wanted<'_>,
 ) -> rusqlite::Result<Page> {
-    // Most rows are small, and measuring each of their columns would cost a tenth of what reading them does. So SQLite
-    // itself refuses what is large, before it reads it; such a row is then measured, and read alone.
+    // Most rows are small, and measuring each of their columns would add a tenth to the cost of reading. So SQLite
+    // itself refuses large values before it reads them. A row with such a value is then measured, and read alone.
     let _bound = LengthBound::new(connection, Column::Name.bytes_max())?;
     let page = Page { entries: Vec::with_capacity(bounds.read_max.min(1_024)), ..Page::default() };
     let (next, last) = (Some(*range.start()).filter(|_| !range.is_empty()), *range.end());
@@ -89,7 +90,7 @@ struct Reading<'a> {
     bounds: PageBounds,
     wanted: Wanted<'a>,
     page: Page,
-    /// Where to read on; none behind the last position that there can be.
+    /// The position from which to read on. None after the last possible position.
     next: Option<i64>,
     /// The last position to look at.
     last: i64,
@@ -98,7 +99,7 @@ struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// Reads on, up to the end, the bounds, or a row that is large: that is an error.
+    /// Reads up to the end, the bounds, or a large row, which is an error.
     fn small_rows(&mut self) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare_cached(ENTRIES)?;
         let Some(next) = self.next else {
@@ -125,7 +126,7 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Reads the next row, each column only once it is known not to be too long.
+    /// Reads the next row; measures each column before it reads it.
     fn large_row(&mut self) -> rusqlite::Result<()> {
         let _bound = LengthBound::new(self.connection, usize::MAX)?;
         let mut next_key = self.connection.prepare_cached(&NEXT_KEY)?;
@@ -169,7 +170,7 @@ fn read_columns<'r, const N: usize>(
     Ok(())
 }
 
-/// The most bytes of a value that SQLite reads, for a while.
+/// Limits how many bytes of a value SQLite reads, until this is dropped.
 pub(super) struct LengthBound<'a> {
     connection: &'a Connection,
     before: i32,
@@ -219,7 +220,7 @@ pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<Held>> {
     let mut rows = parked.query([])?;
     while let Some(row) = rows.next()? {
         let [tenant, stream, uuid] = value::measured_fields(row, 1)?;
-        // A dead letter whose stream cannot be told parks none.
+        // A dead letter whose stream cannot be determined parks none.
         if let Some(stream) = StreamKey::told(&tenant, &stream) {
             let entry = EntryId::of(value::number(row, 0)?, &uuid);
             held.push(Held { stream, entry, hold: Hold::Parked, delivered_to: Vec::new() });

@@ -11,8 +11,8 @@ use super::access::Access;
 use super::beside;
 use super::owner::belongs;
 
-/// What keeps this user from working with a database, where it is a permission: which file it is about, and whose that
-/// is.
+/// Which permission keeps this user from working with a database: the file, and its owner. None if permissions are not
+/// the cause.
 pub(super) fn denial(database: &Path, access: Access) -> Option<String> {
     if let Some(denied) = denied(database, May::READ_OK, "read") {
         return Some(denied);
@@ -37,13 +37,13 @@ pub(super) fn denial(database: &Path, access: Access) -> Option<String> {
 }
 
 fn access(path: &Path, may: May) -> io::Result<()> {
-    // The flag needs a newer system call, which some containers refuse.
+    // The flag for effective ids needs a newer system call, which some containers refuse.
     let is_itself = (getuid(), getgid()) == (geteuid(), getegid());
     let flags = if is_itself { AtFlags::empty() } else { AtFlags::EACCESS };
     Ok(accessat(CWD, path, may, flags)?)
 }
 
-/// Why a file that is there may not be used so.
+/// Why an existing file may not be used in this way.
 fn denied(path: &Path, may: May, verb: &str) -> Option<String> {
     match access(path, may) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -54,7 +54,7 @@ fn denied(path: &Path, may: May, verb: &str) -> Option<String> {
     }
 }
 
-/// Why SQLite cannot make what it needs beside a database.
+/// Why SQLite cannot make the files that it needs beside a database.
 fn not_made(database: &Path) -> Option<String> {
     let folder = database.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let error = access(folder, May::WRITE_OK | May::EXEC_OK).err()?;

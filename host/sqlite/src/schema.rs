@@ -12,26 +12,26 @@ use super::{beside, connection, table, value};
 /// The version of the tables that this program works with.
 pub const SCHEMA_VERSION: i64 = 3;
 
-/// The table that applications append to. It is made where there is none: somebody may have dropped it.
+/// The table that applications append to. It is made if it is missing: somebody may have dropped it.
 const OUTBOX: &str = include_str!("outbox.sql");
 
-/// What makes version n of version n - 1, from n = 1 on.
+/// The scripts that upgrade version n - 1 to version n, from n = 1 on.
 const STEPS: [&str; 3] = [include_str!("schema.sql"), include_str!("schema2.sql"), include_str!("schema3.sql")];
 
 /// What [`SqliteOutbox::init`](super::SqliteOutbox::init) did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Initialised {
-    /// The version that was there before; 0 for none.
+    /// The version that was there before; 0 if there was none.
     pub before: i64,
     /// The version that is there now.
     pub now: i64,
-    /// What about the table `outbox` may hinder the relay, and what to do about it: a sentence each.
+    /// Sentences about what in the table `outbox` may hinder the relay, and what to do.
     pub warnings: Vec<String>,
 }
 
 pub(super) fn init(path: &Path, busy_patience: Duration) -> Result<Initialised, StorageError> {
     if !path.exists() {
-        // If it cannot be made here, SQLite makes it, or says why not.
+        // If it cannot be made here, SQLite makes it, or reports why it cannot.
         let _ = beside::make_database(path);
     }
     // If this fails, an empty file may stay. It is not removed: another program may have begun to use it.
@@ -45,7 +45,7 @@ fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) ->
     check_not_newer(found, path)?;
     table::check(connection, path, &failed)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
-    // Once more, now that nobody else can write.
+    // Read again, now that nobody else can write.
     let before = version(&transaction).map_err(&failed)?;
     check_not_newer(before, path)?;
     transaction.execute_batch(OUTBOX).map_err(&failed)?;
@@ -56,7 +56,8 @@ fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) ->
             .map_err(&failed)?;
     }
     transaction.commit().map_err(&failed)?;
-    // Kept in the file: every program that opens it from now on uses the WAL. It comes last, since no rollback undoes it.
+    // The file keeps this setting: every program that opens it from now on uses the WAL. This step comes last, since no
+    // rollback undoes it.
     connection::use_wal(connection, busy_patience).map_err(&failed)?;
     let warnings = table::warnings(connection).map_err(&failed)?;
     Ok(Initialised { before, now: SCHEMA_VERSION, warnings })
@@ -80,20 +81,21 @@ pub(super) const GENERATION: &str = "generation";
 /// Raised by each change of a version of a publisher.
 pub(super) const REGISTRY_GENERATION: &str = "registry_generation";
 
-/// One of the two numbers above; 0 for what is none.
+/// One of the two numbers above; 0 if the value is no number.
 pub(super) fn generation(connection: &Connection, key: &str) -> rusqlite::Result<u64> {
     let sql = "SELECT value FROM outbox_meta WHERE key = ?1";
     let generation = connection.prepare_cached(sql)?.query_row([key], |row| value::number(row, 0)).optional()?;
     Ok(generation.unwrap_or(0).cast_unsigned())
 }
 
-/// Differs after each act of an operator, and after the database was restored or its tables changed, which SQLite counts.
+/// A number that differs after each act of an operator, and after the database was restored or its tables were changed,
+/// which SQLite counts.
 pub(super) fn state(connection: &Connection) -> rusqlite::Result<u64> {
     let changes: i64 = connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
     Ok(generation(connection, GENERATION)? ^ changes.cast_unsigned().rotate_left(32))
 }
 
-/// It differs from what it was, whatever that was.
+/// Raises the number. It differs from the old value, whatever that was.
 pub(super) fn raise(transaction: &Transaction<'_>, key: &str) -> rusqlite::Result<()> {
     let next = generation(transaction, key)?.wrapping_add(1).cast_signed();
     transaction
@@ -111,7 +113,7 @@ fn version(connection: &Connection) -> rusqlite::Result<i64> {
     Ok(version.unwrap_or(NO_VERSION))
 }
 
-/// What stands in place of the version is none: somebody else has written it.
+/// Stands for a value that is no version: somebody else has written it.
 const NO_VERSION: i64 = -1;
 
 fn check_not_newer(found: i64, path: &Path) -> Result<(), StorageError> {
@@ -128,8 +130,8 @@ fn check_not_newer(found: i64, path: &Path) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Somebody may have set another journal mode since: without the WAL, readers and writers block each other. Who may only
-/// read leaves it.
+/// Checks that the database still uses the WAL, and sets it again if somebody has changed that: without the WAL,
+/// readers and writers block each other. A user who may only read leaves it as it is.
 fn check_wal(
     connection: &Connection,
     path: &Path,

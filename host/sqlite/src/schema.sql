@@ -25,7 +25,8 @@ CREATE TABLE outbox_attempts (
 );
 CREATE INDEX outbox_attempts_position ON outbox_attempts (position);
 
--- Entries that were set aside, whole: the columns of the outbox, without types, so that any value stays what it is.
+-- Entries that were set aside, whole. The columns are those of the outbox, without types, so that any value stays as it
+-- is.
 CREATE TABLE outbox_dead_letters (
   position     INTEGER PRIMARY KEY,
   tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context, data,
@@ -48,7 +49,7 @@ CREATE TABLE outbox_audit (
   detail   TEXT NOT NULL
 );
 
--- schema_version: of these tables. A table, because PRAGMA user_version is the application's.
+-- schema_version: the version of these tables. It is here because PRAGMA user_version belongs to the application.
 -- generation: raised by each act of an operator, so that a relay at work notices it.
 CREATE TABLE outbox_meta (
   key   TEXT PRIMARY KEY,

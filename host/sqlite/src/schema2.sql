@@ -7,13 +7,14 @@ CREATE TABLE outbox_modules (
   bytes  BLOB NOT NULL
 );
 
--- Whoever had versions, and the highest number that was given: it stays when they are removed.
+-- Every publisher that has or had versions, and the highest number that was given. It stays when the versions are
+-- removed.
 CREATE TABLE outbox_publishers (
   publisher    TEXT PRIMARY KEY,
   last_version INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- requested_at: the registry's generation at the time; the version with the highest was asked for last.
+-- requested_at: the registry's generation at the request; the version with the highest was requested last.
 -- canary_share: in parts of 10,000. tries: activations that have begun and not ended.
 CREATE TABLE outbox_versions (
   publisher       TEXT NOT NULL,
@@ -35,10 +36,11 @@ CREATE TABLE outbox_versions (
   PRIMARY KEY (publisher, version)
 ) WITHOUT ROWID;
 
--- publisher: whose attempt it was. given_back: whether it no longer counts, since a canary made it that was withdrawn.
+-- publisher: the publisher that made the attempt. given_back: whether it no longer counts, because a canary made it
+-- that was later withdrawn.
 ALTER TABLE outbox_attempts ADD COLUMN publisher TEXT;
 ALTER TABLE outbox_attempts ADD COLUMN given_back INTEGER NOT NULL DEFAULT 0;
--- The publishers that have the entry already.
+-- The publishers that have already delivered the entry.
 ALTER TABLE outbox_waiting ADD COLUMN delivered_to TEXT;
 ALTER TABLE outbox_dead_letters ADD COLUMN delivered_to TEXT;
 

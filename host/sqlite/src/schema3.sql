@@ -1,5 +1,5 @@
--- The relay's own tables, version 3: what is on record of an entry is kept by its uuid too. A position alone can be given
--- again, in a table that was restored or rebuilt, or that has no AUTOINCREMENT.
+-- The relay's own tables, version 3: records of an entry contain its uuid too. A position alone may be given again, in
+-- a table that was restored or rebuilt, or that has no AUTOINCREMENT.
 
 -- undeletable: the entry was delivered, and the database refused to remove it. It is not published again.
 ALTER TABLE outbox_waiting ADD COLUMN uuid;
@@ -11,7 +11,8 @@ UPDATE outbox_attempts SET uuid = coalesce(
   (SELECT uuid FROM outbox_dead_letters WHERE outbox_dead_letters.position = outbox_attempts.position),
   (SELECT uuid FROM outbox WHERE outbox.position = outbox_attempts.position));
 
--- Copied twice, and not renamed: SQLite renames no table while any view or trigger of the application is broken.
+-- Copied twice instead of renamed: SQLite refuses to rename a table while any view or trigger of the application is
+-- broken.
 CREATE TABLE outbox_dead_letters_of_version_2 AS SELECT * FROM outbox_dead_letters;
 DROP TABLE outbox_dead_letters;
 CREATE TABLE outbox_dead_letters (
@@ -35,7 +36,7 @@ DROP TABLE outbox_dead_letters_of_version_2;
 CREATE INDEX outbox_dead_letters_position ON outbox_dead_letters (position);
 CREATE INDEX outbox_dead_letters_parking ON outbox_dead_letters (position) WHERE parks_stream;
 
--- What the table outbox has beside our columns is kept with a dead letter, and comes back with it.
+-- The columns that the table outbox has beside ours: kept with a dead letter, and put back with it.
 CREATE TABLE outbox_dead_letter_columns (
   dead_letter INTEGER NOT NULL,
   name        TEXT NOT NULL,

@@ -10,11 +10,11 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, Trans
 
 use super::{dead_columns, identity, names, page, value};
 
-/// A condition on the uuid in the statement that deletes would have SQLite keep a copy of each page that it changes.
+/// This statement has no condition on the uuid: with one, SQLite would keep a copy of each page that it changes.
 const DELIVERED: &str = "DELETE FROM outbox WHERE position BETWEEN ?1 AND ?2";
-/// What there is of a run of entries.
+/// The rows of a run of entries.
 const RUN: &str = "SELECT position, uuid FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position";
-/// The same where a uuid is too long to be read.
+/// The same, measured, for uuids that may be too long to be read.
 static MEASURED_RUN: LazyLock<String> = LazyLock::new(|| {
     let uuid = value::measured(&[Column::Uuid], Column::bytes_max);
     format!("SELECT position, {uuid} FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position")
@@ -48,7 +48,7 @@ const BURY: &str = "
            data, ?2, ?3, ?4, ?5, ?6, ?7
     FROM outbox WHERE position = ?1";
 
-/// Settles all of them, and returns how long the write lock was held, and how many of the entries were there.
+/// Settles entries. Returns how long it held the write lock, and how many of the entries were there.
 pub(super) fn settle(connection: &mut Connection, settled: &[Settled]) -> rusqlite::Result<(Duration, usize)> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let held_since = Instant::now();
@@ -78,8 +78,8 @@ pub(super) fn settle(connection: &mut Connection, settled: &[Settled]) -> rusqli
     Ok((held_since.elapsed(), found))
 }
 
-/// Deletes entries whose positions follow one another, and returns how many were there: another entry may have the
-/// position of one by now, and stays.
+/// Deletes entries with consecutive positions, and returns how many were there. If another entry has such a position
+/// now, it stays.
 fn delete(transaction: &Transaction<'_>, run: &[EntryId]) -> rusqlite::Result<usize> {
     let there = match there(transaction, run) {
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => measured_there(transaction, run)?,
@@ -93,7 +93,7 @@ fn delete(transaction: &Transaction<'_>, run: &[EntryId]) -> rusqlite::Result<us
     Ok(there.len())
 }
 
-/// The positions of those entries of a run that are there.
+/// The positions of the entries of a run that are there.
 fn there(transaction: &Transaction<'_>, run: &[EntryId]) -> rusqlite::Result<Vec<i64>> {
     let _bound = page::LengthBound::new(transaction, Column::Uuid.bytes_max())?;
     matching(transaction, RUN, run, |row| Ok(EntryId::of(row.get(0)?, &value::field(row.get_ref(1)?))))
@@ -125,7 +125,7 @@ fn matching(
     Ok(there)
 }
 
-/// Deletes what has these positions: so many entries.
+/// Deletes the rows at these positions, which are this many entries.
 fn delete_all(transaction: &Transaction<'_>, first: i64, last: i64, entries: usize) -> rusqlite::Result<()> {
     if transaction.prepare_cached(DELIVERED)?.execute([first, last])? < entries {
         let kept: Option<i64> =
@@ -141,7 +141,7 @@ fn refused(reason: String) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CONSTRAINT_TRIGGER), Some(reason))
 }
 
-/// What is on record of an entry's attempts goes.
+/// Deletes the records of an entry's attempts.
 fn forget(transaction: &Transaction<'_>, entry: EntryId) -> rusqlite::Result<()> {
     let which = params![entry.position, identity::hash(entry)];
     transaction.prepare_cached(&NO_LONGER_WAITING)?.execute(which)?;
@@ -153,7 +153,7 @@ fn is_there(transaction: &Transaction<'_>, entry: EntryId) -> rusqlite::Result<b
     transaction.prepare_cached(&IS_THERE)?.exists(which)
 }
 
-/// An entry that was delivered, and cannot be removed, stays, and is known as such.
+/// Records that an entry was delivered, but cannot be removed: it stays.
 fn keep(transaction: &Transaction<'_>, entry: EntryId, at: Timestamp, reason: &str) -> rusqlite::Result<usize> {
     let at_ms = at.as_millisecond();
     let wait = params![entry.position, 0, 0, at_ms, at_ms, reason, None::<String>, true];
@@ -169,7 +169,7 @@ fn settle_failed(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Re
     let reason = failed.attempt.outcome.reason();
     let at_ms = failed.at.as_millisecond();
     for Attempt { outcome, publisher, digest, stderr, .. } in std::iter::once(&failed.attempt).chain(&failed.others) {
-        // It used up no attempt, and may be told again and again.
+        // It used up no attempt, and may be reported again and again.
         if matches!(outcome, Outcome::Unavailable { .. }) {
             continue;
         }
@@ -196,7 +196,7 @@ fn settle_failed(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Re
     }
 }
 
-/// Never earlier than it was said to be.
+/// Rounds a time up to a millisecond, so that it is never earlier than requested.
 fn up_to_a_millisecond(at: Timestamp) -> i64 {
     at.as_millisecond().saturating_add(i64::from(at.subsec_nanosecond() % 1_000_000 != 0))
 }

@@ -1,4 +1,4 @@
-//! What settles: a connection of its own, its turns at the write lock, and its checkpoints.
+//! Settles entries, on a connection of its own, with its turns at the write lock and its checkpoints.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,7 +32,8 @@ impl SettlingConnection {
         let mut connection = connection::open_as(path, busy_patience, access)?;
         let configured =
             Checkpoints::of(&mut connection, path.to_owned(), busy_patience, doubt.clone()).and_then(|checkpoints| {
-                // Its commits do not sync the WAL: that is done after them, when the write lock is free again for others.
+                // Its commits do not sync the WAL. The sync follows the commit, when the write lock is free again for
+                // others.
                 connection.pragma_update(None, "synchronous", "NORMAL")?;
                 Ok(checkpoints)
             });
@@ -45,8 +46,8 @@ impl SettlingConnection {
         self.turns.settle_max()
     }
 
-    /// Settles all of them, and returns how many were there. `has_written` says whether another connection of this outbox
-    /// may have committed something since the last time.
+    /// Settles entries, and returns how many were there. `has_written` says whether another connection of this outbox
+    /// may have committed something since the last call.
     pub(super) fn settle(&mut self, settled: &[Settled], has_written: bool) -> Result<usize, StorageError> {
         std::thread::sleep(self.turns.pause(&self.connection, has_written));
         let failed = connection::error("settle entries of the outbox", self.path.clone(), self.busy_patience);

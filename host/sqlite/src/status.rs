@@ -24,7 +24,7 @@ static PARKING_DEAD_LETTER: LazyLock<String> = LazyLock::new(|| {
     format!("SELECT {key}, attempts, {reason} FROM outbox_dead_letters WHERE position = ?1")
 });
 
-/// What is on record of entries that somebody deleted by hand is not counted.
+/// Records of entries that somebody deleted by hand do not count.
 const COUNT_WAITING: &str = "
     SELECT count(*) FROM outbox_waiting
     WHERE (undeletable IS TRUE) = ?1 AND EXISTS (SELECT 1 FROM outbox WHERE outbox.position = outbox_waiting.position
@@ -66,7 +66,8 @@ fn count(transaction: &Transaction<'_>, sql: &str) -> rusqlite::Result<u64> {
     transaction.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
 }
 
-/// `sqlite_sequence` is only there once a table with AUTOINCREMENT is; the application may have made one without.
+/// The highest position ever given. `sqlite_sequence` exists only if there is a table with AUTOINCREMENT, and the
+/// application may have made its table without.
 fn last_position(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
     let sequence = transaction.query_row(LAST_POSITION, [], |row| row.get(0)).optional();
     match sequence {

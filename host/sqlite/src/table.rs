@@ -1,11 +1,12 @@
-//! The table `outbox`, whoever made it: whether it is one that can be worked with, and what about it may hinder the relay.
+//! Checks the table `outbox`, which an application may have made: whether the relay can work with it, and what may
+//! hinder the relay.
 
 use std::path::Path;
 
 use outbox_engine::StorageError;
 use rusqlite::{Connection, OptionalExtension};
 
-/// What an entry needs; a table that has these may serve as the outbox, whoever made it.
+/// The columns that an entry needs. A table with these columns may serve as the outbox, whoever made it.
 const COLUMNS: [&str; 12] = [
     "position",
     "tenant_id",
@@ -20,10 +21,10 @@ const COLUMNS: [&str; 12] = [
     "context",
     "data",
 ];
-/// What an application has to see to.
+/// The advice about columns without a default.
 const LEFT_OUT: &str = "such a column needs a default, or every program that appends has to fill it";
 
-/// `hidden` is 0 for a column that can be written to; 2 and 3 are generated ones.
+/// `hidden` is 0 for a column that can be written; 2 and 3 stand for generated columns.
 const COLUMN_LIST: &str = "
     SELECT name, pk, upper(type), hidden, \"notnull\" AND dflt_value IS NULL FROM pragma_table_xinfo('outbox')";
 const SQL: &str = "SELECT coalesce(sql, '') FROM sqlite_schema WHERE type = 'table' AND lower(name) = 'outbox'";
@@ -41,7 +42,7 @@ struct Column {
     required: bool,
 }
 
-/// A table `outbox` that is there already has to be one that can be worked with; says whether there is one.
+/// Checks that an existing table `outbox` can be used. Returns whether there is one.
 pub(super) fn check(
     connection: &Connection,
     path: &Path,

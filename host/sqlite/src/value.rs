@@ -1,12 +1,12 @@
-//! Values of a database that anybody can write to: each is read as what it is meant to be, as far as it can be, and none
-//! is an error, whatever stands there.
+//! Reads values from a database that anybody can write to. Each is read as what it should be, as far as possible; no
+//! value is an error.
 
 use jiff::Timestamp;
 use outbox_engine::{Column, Field, Row as Columns};
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
-/// The most bytes of a text in a table of the relay's own: none of its writes more.
+/// The most bytes of a text in a table of the relay's own: the relay never writes more.
 pub(super) const OWN_BYTES_MAX: usize = 1024 * 1024;
 
 pub(super) fn field(value: ValueRef<'_>) -> Field<'_> {
@@ -19,8 +19,8 @@ pub(super) fn field(value: ValueRef<'_>) -> Field<'_> {
     }
 }
 
-/// These columns for a SELECT, each with its length, which SQLite knows without reading the value. What has more than
-/// `bytes_max` bytes is not read.
+/// These columns for a SELECT, each with its length, which SQLite knows without reading the value. A value with more
+/// than `bytes_max` bytes is not read.
 pub(super) fn measured(columns: &[Column], bytes_max: impl Fn(Column) -> usize) -> String {
     let measured = columns.iter().map(|column| {
         let (name, bytes_max) = (column.name(), bytes_max(*column));
@@ -50,14 +50,14 @@ pub(super) fn measured_row<'r>(row: &'r Row<'_>, first: usize) -> rusqlite::Resu
     measured_fields(row, first).map(Columns::of)
 }
 
-/// A text of a table of the relay's own for a SELECT: of one that is too long only its length is told.
+/// A text from a table of the relay's own, for a SELECT. If it is too long, only its length is read.
 pub(super) fn bounded(name: &str) -> String {
     format!(
         "CASE WHEN octet_length({name}) > {OWN_BYTES_MAX} THEN '(' || octet_length({name}) || ' bytes)' ELSE {name} END"
     )
 }
 
-/// As a whole number; 0 for what is none.
+/// Reads a whole number; 0 if the value is none.
 pub(super) fn number(row: &Row<'_>, index: usize) -> rusqlite::Result<i64> {
     Ok(match row.get_ref(index)? {
         ValueRef::Integer(number) => number,
@@ -67,22 +67,22 @@ pub(super) fn number(row: &Row<'_>, index: usize) -> rusqlite::Result<i64> {
     })
 }
 
-/// As a number of things; 0 for what is none, or less.
+/// Reads a count; 0 if the value is no number, or negative.
 pub(super) fn count(row: &Row<'_>, index: usize) -> rusqlite::Result<u32> {
     Ok(u32::try_from(number(row, index)?.max(0)).unwrap_or(u32::MAX))
 }
 
-/// As a time; 1970 for what is none.
+/// Reads a time; 1970 if the value is none.
 pub(super) fn time(row: &Row<'_>, index: usize) -> rusqlite::Result<Timestamp> {
     Ok(Timestamp::from_millisecond(number(row, index)?).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
-/// As it is shown; none for NULL.
+/// Reads a value as it is shown. None for NULL.
 pub(super) fn optional_text(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<String>> {
     Ok(field(row.get_ref(index)?).shown())
 }
 
-/// As it is shown; empty for NULL.
+/// Reads a value as it is shown; empty for NULL.
 pub(super) fn text(row: &Row<'_>, index: usize) -> rusqlite::Result<String> {
     Ok(optional_text(row, index)?.unwrap_or_default())
 }
@@ -92,7 +92,7 @@ mod tests {
     use outbox_engine::{JsonSerde, Serde, StoredData, StoredValue};
     use rusqlite::Connection;
 
-    /// Whether it is told for what it is.
+    /// Whether the reason names JSONB.
     fn is_jsonb(bytes: &[u8]) -> bool {
         let data = StoredData { content_type: None, value: StoredValue::Bytes(bytes.to_vec()) };
         JsonSerde.deserialize(data).is_err_and(|error| error.to_string().contains("JSONB"))

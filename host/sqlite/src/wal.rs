@@ -1,4 +1,4 @@
-//! The file of the WAL, which is synced after a commit, when the write lock is free again for others.
+//! Syncs the WAL's file after a commit, when the write lock is free again for others.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ use super::beside;
 /// How much of it is written again at a time.
 const PIECE_BYTES: usize = 1024 * 1024;
 
-/// The WAL of a database that stays open all the while: it is the same file for as long.
+/// The WAL of a database that stays open all the time: meanwhile it is the same file.
 pub(super) struct Wal {
     path: PathBuf,
     file: Option<File>,
@@ -29,8 +29,8 @@ impl Wal {
         self.with(File::sync_data)
     }
 
-    /// Writes all of it again, as it is in memory, and makes it durable. Nobody may write to it meanwhile: its caller has the
-    /// write lock.
+    /// Writes the whole WAL again from memory, and makes it durable. Nobody may write to it meanwhile: the caller holds
+    /// the write lock.
     pub(super) fn sync_anew(&mut self) -> Result<(), StorageError> {
         self.with(|file| {
             write_again(file)?;
@@ -40,7 +40,7 @@ impl Wal {
 
     fn with(&mut self, sync: impl Fn(&File) -> io::Result<()>) -> Result<(), StorageError> {
         let file = self.file.take().map_or_else(|| beside::open(&self.path, OFlags::RDWR), Ok);
-        // After a failure it is opened anew.
+        // After a failure, the next call opens it again.
         let synced = file.and_then(|file| sync(&file).map(|()| file));
         self.file = Some(synced.map_err(|error| match error.kind() {
             io::ErrorKind::StorageFull => StorageError::Full,

@@ -1,4 +1,4 @@
-//! Noticing what other processes commit: through the kernel's notices of writes to the WAL, and by looking.
+//! Notices what other processes commit: by the kernel's notices of writes to the WAL, and by looking.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::beside;
 
-/// How long to look again after a notice: it may come before the commit that it is for can be seen.
+/// How long to keep looking after a notice: a notice may come before its commit can be seen.
 const SETTLE_TIME: Duration = Duration::from_millis(20);
 /// The first pause between two such looks; each is twice as long as the one before, up to the second number.
 const LOOK_PAUSE: (Duration, Duration) = (Duration::from_micros(20), Duration::from_micros(500));
@@ -27,7 +27,7 @@ impl WalWatch {
         watch
     }
 
-    /// Changes with every commit of another connection.
+    /// This number changes with every commit of another connection.
     fn version(&self) -> Option<i64> {
         self.connection.prepare_cached("PRAGMA data_version").ok()?.query_row([], |row| row.get(0)).ok()
     }
@@ -92,7 +92,7 @@ mod notices {
             notices
         }
 
-        /// The WAL may be made anew; whoever waits in vain tries again.
+        /// Starts to watch the file. The WAL may be made again; after waiting in vain, the caller tries again.
         fn watch(&mut self) {
             let flags = WatchFlags::MODIFY | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
             self.watching = self.inotify.as_ref().is_some_and(|it| add_watch(it, &self.path, flags).is_ok());

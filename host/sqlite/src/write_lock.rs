@@ -1,22 +1,23 @@
-//! Turns at SQLite's write lock. It has no queue: who finds it taken looks again later, SQLite's own handler up to 100 ms
-//! later. Beside a relay that takes it again at once, an application would mostly find it taken.
+//! Leaves SQLite's write lock free for others. The lock has no queue: a writer that finds it taken looks again later,
+//! up to 100 ms later with SQLite's own handler. Beside a relay that takes the lock again at once, an application would
+//! mostly find it taken.
 
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-/// How long another program that has committed something counts as one that writes.
+/// For this long after its last commit, another program counts as writing.
 const PRESENT_TIME: Duration = Duration::from_millis(300);
-/// Beside one that writes, the lock stays free so many times as long as it was taken: one of ten who want it, and one of a
-/// hundred who look again, find it taken.
+/// Beside another writer, leave the lock free nine times as long as we held it: a first try finds it taken one time in
+/// ten, a second one time in a hundred.
 const FREE_TIMES: u32 = 9;
-/// And no longer than this, however slow the disk is.
+/// The longest time for which the lock stays free, however slow the disk is.
 const FREE_TIME_MAX: Duration = Duration::from_millis(50);
-/// Beside one that writes, so many entries are settled at once: that takes a fraction of a millisecond, after which SQLite's
-/// own handler looks again for the first time.
+/// Beside another writer, settle at most this many entries at once. This takes a fraction of a millisecond, so the lock
+/// is free when SQLite's own handler first looks again.
 const SETTLE_MAX: usize = 100;
 
-/// Who has written lately: somebody else, and this relay.
+/// Who has written lately: another program, and this relay.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     version: Option<i64>,
@@ -25,11 +26,11 @@ pub(super) struct Turns {
 }
 
 impl Turns {
-    /// How long to leave the lock to others; `settling_connection` is the connection that takes it. `has_written` says whether this
-    /// outbox itself may have committed something on another connection since the last time.
+    /// How long to leave the lock to others. `settling_connection` takes the lock. `has_written` says whether this
+    /// outbox itself may have committed something on another connection since the last call.
     pub(super) fn pause(&mut self, settling_connection: &Connection, has_written: bool) -> Duration {
         let now = Instant::now();
-        // Changes with every commit of another connection.
+        // This number changes with every commit of another connection.
         let version = settling_connection
             .prepare_cached("PRAGMA data_version")
             .and_then(|mut it| it.query_row([], |row| row.get(0)));
@@ -51,7 +52,7 @@ impl Turns {
         self.other_seen.is_some_and(|at| at.elapsed() < PRESENT_TIME)
     }
 
-    /// Notes that the lock was taken for so long, until now.
+    /// Notes that this relay held the lock for this time, until now.
     pub(super) fn taken(&mut self, time: Duration) {
         self.free_until = Some(Instant::now() + (time * FREE_TIMES).min(FREE_TIME_MAX));
     }
