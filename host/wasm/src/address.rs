@@ -1,16 +1,16 @@
-//! Which addresses belong to the public internet, and which to somebody's inside.
+//! Classifies addresses: which belong to the public internet, and which to private networks.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// What kind of address it is.
+/// The class of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AddressClass {
     Public,
     Loopback,
     Private,
     LinkLocal,
-    /// Unspecified, multicast, documentation, benchmarking, reserved: nothing that a request should go to.
+    /// Unspecified, multicast, documentation, benchmarking, reserved: no request should go there.
     Special,
 }
 
@@ -26,8 +26,8 @@ impl fmt::Display for AddressClass {
     }
 }
 
-/// The class of `ip`. An IPv6 address that only wraps an IPv4 one (mapped, compatible, 6to4, NAT64) is classed by what
-/// it wraps.
+/// The class of `ip`. An IPv6 address that wraps an IPv4 address (mapped, compatible, 6to4, NAT64) has the class of
+/// that address.
 pub(super) fn class(ip: IpAddr) -> AddressClass {
     match ip {
         IpAddr::V4(ip) => class_v4(ip),
@@ -61,7 +61,7 @@ fn class_v6(ip: Ipv6Addr) -> AddressClass {
     }
     match ip.segments() {
         [0xfe80..=0xfebf, ..] => AddressClass::LinkLocal,
-        // Unique local, and the site-local addresses that came before.
+        // Unique local addresses, and their predecessors, site-local addresses.
         [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => AddressClass::Private,
         // Translation inside one network.
         [0x64, 0xff9b, 1, ..] => AddressClass::Private,

@@ -8,17 +8,18 @@ use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ALL_VERSIONS, ClientConfig, RootCertStore, crypto::ring};
 
-/// The variables that say where the system's are.
+/// The variables that say where the system's authorities are.
 const VARIABLES: [&str; 2] = ["SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// The certificate authorities that are trusted: the system's, and those that are added.
 ///
-/// The system's are those of `SSL_CERT_FILE` and `SSL_CERT_DIR` where one of these variables is set, else those in the
-/// places where systems keep them; where there are none, those that Mozilla trusts. They are read once.
+/// The system's authorities are those of `SSL_CERT_FILE` and `SSL_CERT_DIR` if one of these variables is set, else
+/// those in the places where systems keep them. If there are none, those that Mozilla trusts are used. They are read
+/// once.
 #[derive(Clone, Default)]
 pub struct Authorities(Option<Arc<ClientConfig>>);
 
-/// A text that holds no certificate authority.
+/// A text that contains no certificate authority.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "it holds no certificates that can be used: {reason}; a file of authorities is PEM, with `-----BEGIN CERTIFICATE-----` in it"
@@ -28,11 +29,11 @@ pub struct InvalidAuthorities {
 }
 
 impl Authorities {
-    /// The system's, and those in `pem`.
+    /// The system's authorities, and those in `pem`.
     ///
     /// # Errors
     ///
-    /// An [`InvalidAuthorities`] where `pem` has none, or one that is damaged.
+    /// An [`InvalidAuthorities`] if `pem` contains none, or a damaged one.
     pub fn with(pem: &[u8]) -> Result<Self, InvalidAuthorities> {
         let invalid = |reason: String| InvalidAuthorities { reason };
         let mut roots = SYSTEM.clone();
@@ -71,7 +72,7 @@ static SYSTEM: LazyLock<RootCertStore> = LazyLock::new(|| {
         tracing::info!("this system has no certificate authorities: those that Mozilla trusts are used");
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     } else if roots.is_empty() {
-        // Who names a place trusts that one, and no other.
+        // If the environment names a place, only that place is trusted.
         tracing::warn!("{} names no certificate authority: none of the system's is trusted", shown(named.join(", ")));
     }
     roots

@@ -11,7 +11,7 @@ mod generated {
         path: "wit/0.1",
         world: "full-publisher-world",
         exports: { default: async },
-        // Events are only read: what a guest is given is lowered from borrowed text, without a copy of ours.
+        // Events are only read: texts for the guest are borrowed, and not copied first.
         ownership: Borrowing { duplicate_if_necessary: false },
     });
 }
@@ -64,7 +64,7 @@ fn payload(data: &Payload) -> types::Payload<'_> {
     }
 }
 
-/// What follows from the guest's answer; its reasons are kept as `bound` makes them.
+/// The outcome that the guest's answer means. `bound` shortens its reasons.
 pub(super) fn outcome(answer: Answer, bound: impl Fn(String) -> String) -> Outcome {
     match answer {
         Ok(()) => Outcome::Delivered,

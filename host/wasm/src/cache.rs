@@ -1,10 +1,10 @@
-//! Compiled code, kept in a folder of the host's own, so that a publisher is compiled once and not at each start.
+//! Keeps compiled code in a folder of the host's own, so that a publisher is compiled once and not at each start.
 //!
-//! wasmtime runs what it finds in such a file without looking at it again: a file that anybody else could have written is
-//! code that anybody else could have written. So nothing is used that is not, all of it, what this user's host put
-//! there: the folder and the file are this user's and writable by nobody else, and the file holds the sha256 of its key
-//! and its code. The key is made of the component's bytes, the engine's version and all of its settings. Anything else
-//! is compiled anew and replaced; a folder that cannot be trusted is not used.
+//! wasmtime runs the content of such a file without checking it, so a file that somebody else could have written may
+//! run their code. The host therefore uses only files that this user's host has written: folder and file belong to this
+//! user, nobody else may write to them, and the file contains the sha256 of its key and of its code. The key is made of
+//! the component's bytes, the engine's version and all of its settings. Anything else is compiled again and replaced. A
+//! folder that cannot be trusted is not used.
 
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::hash::{Hash, Hasher};
@@ -21,12 +21,12 @@ use wasmtime::component::Component;
 
 use super::text::hex;
 
-/// What each file starts with: the form of the file, and its version, which is also that of what is counted before a
-/// component is compiled.
+/// The beginning of each file: its form, and its version. Raise the version also when what is counted before compiling
+/// changes.
 const MAGIC: &[u8; 16] = b"outbox cwasm 2\n\0";
 const DIGEST_BYTES: usize = 32;
 const HEAD_BYTES: usize = MAGIC.len() + DIGEST_BYTES;
-/// The longest file that is read: code is several times as long as the component it was compiled from.
+/// The longest file that is read: code is several times as long as its component.
 const FILE_BYTES_MAX: u64 = 1 << 30;
 const ROOT: u32 = 0;
 /// The most files that are kept; the oldest are deleted when one is added.
@@ -39,7 +39,7 @@ pub(super) struct CodeCache {
 }
 
 impl CodeCache {
-    /// Opens the folder, and makes it where there is none.
+    /// Opens the folder, and makes it if there is none.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         check_place(path)?;
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
@@ -49,7 +49,7 @@ impl CodeCache {
         Ok(Self { folder, path: path.to_owned() })
     }
 
-    /// The component that was compiled from bytes with this digest by such an engine, where it is there and as it was.
+    /// The component that an engine like this compiled from bytes with this digest. None if it is missing or damaged.
     pub(super) fn load(&self, engine: &Engine, digest: &[u8]) -> Option<Component> {
         let key = Key::new(engine, digest);
         match self.read(&key) {
@@ -62,7 +62,7 @@ impl CodeCache {
         }
     }
 
-    /// Keeps what was compiled. That it could not be kept is told, and costs no more than compiling it again.
+    /// Stores compiled code. A failure is logged; its only cost is compiling again.
     pub(super) fn store(&self, engine: &Engine, digest: &[u8], code: &[u8]) {
         let stored = self.write(&Key::new(engine, digest), code);
         if let Err(error) = stored.and_then(|()| self.prune()) {
@@ -75,7 +75,7 @@ impl CodeCache {
         tracing::warn!("{} is not used, and compiled anew: {}", shown(file.display()), shown(error));
     }
 
-    /// The code of a file that is, all of it, what `write` wrote.
+    /// Reads the code of a file, and checks that the whole file is what `write` wrote.
     fn read(&self, key: &Key) -> io::Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(openat(&self.folder, key.file_name.as_str(), flags, Mode::empty())?);
@@ -99,7 +99,7 @@ impl CodeCache {
         Ok(code)
     }
 
-    /// Written beside its place and moved there, so that no reader sees a part of it.
+    /// Writes a file beside its place and moves it there, so that no reader sees a part of it.
     fn write(&self, key: &Key, code: &[u8]) -> io::Result<()> {
         let draft = format!(".{}.{}-{:x}.tmp", key.file_name, std::process::id(), fastrand::u64(..));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -109,13 +109,14 @@ impl CodeCache {
             renameat(&self.folder, draft.as_str(), &self.folder, key.file_name.as_str()).map_err(io::Error::from)
         });
         if placed.is_err() {
-            // What is left of it is of no use; that it cannot be deleted changes nothing about the error.
+            // The draft is useless now. If it cannot be deleted, the first error still counts.
             let _ = unlinkat(&self.folder, draft.as_str(), AtFlags::empty());
         }
         placed
     }
 
-    /// Deletes the oldest files where there are too many: those of other versions, and of components that have changed.
+    /// Deletes the oldest files if there are too many: mostly those of other versions, and of components that have
+    /// changed.
     fn prune(&self) -> io::Result<()> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.path)? {
@@ -134,7 +135,8 @@ impl CodeCache {
     }
 }
 
-/// Root makes no folder within another user's: that user could not use it, and their own relay would look for it there.
+/// Refuses to make a folder as root within another user's: that user's own relay looks for it there, and could not use
+/// it.
 fn check_place(path: &Path) -> io::Result<()> {
     let mut ancestors = path.ancestors().map(|it| if it.as_os_str().is_empty() { Path::new(".") } else { it });
     let within = ancestors.find_map(|folder| fs::metadata(folder).ok());
@@ -145,7 +147,7 @@ fn check_place(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Only this user may have written it: else it may be anybody's code.
+/// Checks that only this user can have written it: otherwise it may be anybody's code.
 fn check_owner(metadata: &Metadata) -> io::Result<()> {
     let (owner, user) = (metadata.uid(), rustix::process::geteuid().as_raw());
     if owner != user {
@@ -158,14 +160,14 @@ fn check_owner(metadata: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a component of code that the compiler has just given, or that `read` has.
+/// Makes a component of code that the compiler has just returned, or that `read` has checked.
 #[expect(unsafe_code, reason = "wasmtime cannot check machine code; both who call this know where it comes from")]
 pub(super) fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes have to be what `Engine::precompile_component` gave, for an engine like this one. Either
-    // `Compiler::compile` has just got them from it, in this process or, through a pipe that nobody else holds, from one
-    // that it started for that. Or they come from a file in a folder that only this user may write to, as only this user
-    // may to the file; sha256 says that they are, with the key of this engine, what `write` was given, and `store` gives
-    // it nothing but the result of `Compiler::compile`.
+    // SAFETY: the bytes must come from `Engine::precompile_component`, for an engine like this one. There are two
+    // cases. `Compiler::compile` has just received them from it, in this process or from a process that it started for
+    // this, through a pipe that nobody else holds. Or they come from a file: only this user may write to the file and
+    // its folder, sha256 shows that they are what `write` was given, with the key of this engine, and `store` gives
+    // `write` nothing but the result of `Compiler::compile`.
     unsafe { Component::deserialize(engine, code) }
 }
 
@@ -178,7 +180,7 @@ struct Key {
 impl Key {
     fn new(engine: &Engine, module_digest: &[u8]) -> Self {
         let mut hasher = Sha256Hasher(Sha256::new());
-        // wasmtime's version, the target, the compiler's settings, and all that the code would have to know of.
+        // wasmtime's version, the target, the compiler's settings, and everything else that the code depends on.
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let engine_digest = hasher.0.finalize();
         let digest = Sha256::new().chain_update(module_digest).chain_update(engine_digest).finalize();
@@ -186,14 +188,14 @@ impl Key {
         Self { digest: digest.into(), file_name }
     }
 
-    /// What stands before this code in its file.
+    /// The head of the file with this code.
     fn head(&self, code: &[u8]) -> Vec<u8> {
         let digest = Sha256::new().chain_update(self.digest).chain_update(code).finalize();
         [MAGIC.as_slice(), digest.as_slice()].concat()
     }
 }
 
-/// The standard library's own hasher is short, and no promise between versions.
+/// Hashes with sha256: the standard library's hasher is short, and may differ between versions.
 struct Sha256Hasher(Sha256);
 
 impl Hasher for Sha256Hasher {

@@ -1,5 +1,5 @@
-//! How hard the functions of a component are to compile. Most instructions cost the compiler a few hundred bytes, and a
-//! few of them as much as they please; those are looked for before it begins.
+//! Checks how hard the functions of a component are to compile. Most instructions cost the compiler a few hundred
+//! bytes, but a few constructs cost without bound. This looks for them before the compiler begins.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,20 +11,20 @@ use super::load::{LoadError, invalid};
 const FUNCTIONS_MAX: usize = 500_000;
 /// How deep loops may lie within each other in a function.
 const LOOPS_DEPTH_MAX: usize = 500;
-/// How deep blocks of any kind may.
+/// How deep blocks of any kind may lie within each other.
 const BLOCKS_DEPTH_MAX: usize = 20_000;
 /// The most values that a function may make, on its stack and in its locals.
 const VALUES_MAX: u64 = 4_000_000;
-/// The most of a function's locals times its blocks: the compiler keeps what each local is in each block.
+/// The most of a function's locals times its blocks: the compiler keeps the value of each local in each block.
 const LOCALS_IN_BLOCKS_MAX: u64 = 256_000_000;
 
 /// Looks at each function.
 ///
 /// # Errors
 ///
-/// [`LoadError::Expands`], with the function. What is damaged is for the compiler to say.
+/// [`LoadError::Expands`], with the function. The compiler reports damaged bytes.
 pub(super) fn check(name: &str, bytes: &[u8]) -> Result<(), LoadError> {
-    // Whatever the bytes are, a fault of the parser must not end the host.
+    // Whatever the bytes are, a panic of the parser must not end the host.
     match catch_unwind(AssertUnwindSafe(|| hardest(bytes))) {
         Ok(None) => Ok(()),
         Ok(Some(reason)) => Err(LoadError::Expands { name: name.to_owned(), reason }),
@@ -32,7 +32,7 @@ pub(super) fn check(name: &str, bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// What is said of the first function that is too hard, where there is one.
+/// What is wrong with the first function that is too hard. None if there is none.
 fn hardest(bytes: &[u8]) -> Option<String> {
     let (mut modules, mut functions) = (vec![Module::default()], 0_usize);
     for payload in Parser::new(0).parse_all(bytes) {
@@ -62,10 +62,10 @@ fn hardest(bytes: &[u8]) -> Option<String> {
     None
 }
 
-/// What of a module says how many values an instruction makes.
+/// The parts of a module that determine how many values an instruction makes.
 #[derive(Default)]
 struct Module {
-    /// How many parameters and results there are, of each type of functions.
+    /// The numbers of parameters and results of each function type.
     types: Vec<(usize, usize)>,
     /// The type of each function.
     functions: Vec<u32>,
@@ -125,7 +125,7 @@ impl Module {
     }
 }
 
-/// Why a function is too hard, where it is.
+/// Why a function is too hard. None if it is not.
 fn too_hard(body: &FunctionBody<'_>, module: &Module) -> Option<String> {
     let mut locals = 0_u64;
     for group in body.get_locals_reader().ok()? {

@@ -1,25 +1,26 @@
-//! Work that takes as long as a stranger's module wants it to: the compiler cannot be interrupted, but it can be left.
+//! Runs the compiler with a deadline. It cannot be interrupted: after a time-out its threads are abandoned.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-/// Compiling recurses with the module's nesting; this is reserved, and taken only where it is used.
+/// The stack of a compiling thread, since compiling recurses with the module's nesting. It is reserved, and takes
+/// memory only as far as it is used.
 pub(super) const STACK_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why there is no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unfinished {
-    /// It was not done in time, and goes on unwatched.
+    /// It was not done in time; its threads are abandoned.
     TimedOut,
     /// It panicked.
     Panicked,
-    /// There are no threads to do it.
+    /// No threads could be started.
     NoThreads,
 }
 
-/// Does `work` on threads of its own and waits for it, at most for `limit`. The compiler spreads over the pool that it
-/// is called in: in the one that all share, work that was given up would hold up whatever is compiled next.
+/// Does `work` on threads of its own, and waits for it, at most for `limit`. The compiler spreads over the thread pool
+/// in which it is called. In the shared pool, abandoned work would hold up the next compilation.
 pub(super) fn within<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
@@ -34,7 +35,7 @@ pub(super) fn within<T: Send + 'static>(
         // Nobody may be waiting any more.
         let _ = sender.send(catch_unwind(AssertUnwindSafe(work)));
     });
-    // The pool ends with its last piece of work, whether or not somebody still holds it.
+    // The pool ends with its last work, even if nobody holds it any more.
     match receiver.recv_timeout(limit) {
         Ok(done) => done.map_err(|_| Unfinished::Panicked),
         Err(RecvTimeoutError::Timeout) => Err(Unfinished::TimedOut),

@@ -1,4 +1,5 @@
-//! Who compiles: this process, or one of its own, which has a bounded memory and is killed when its time is up.
+//! Compiles components, in this process or in a separate one, whose memory is bounded and which is killed when its time
+//! is up.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -18,42 +19,44 @@ use super::engine::EngineKind;
 use super::load::{LoadError, invalid};
 use super::settings::Limits;
 
-/// How often to look whether somebody still waits for what is compiled.
+/// How often to look whether somebody still waits for the compilation.
 const LOOK: Duration = Duration::from_millis(20);
-/// How much of what the compiling process says is kept.
+/// How much of the compiling process's standard error is kept.
 const SAID_BYTES_MAX: u64 = 4 * 1024;
-/// The most bytes of compiled code: these, and so many for each byte of the component.
+/// The most bytes of compiled code: this many, and `CODE_BYTES_OF_A_BYTE` more for each byte of the component.
 const CODE_BYTES_MAX: usize = 16 * 1024 * 1024;
 const CODE_BYTES_OF_A_BYTE: usize = 8;
 
-/// What is reserved counts as memory where it could be written to: mimalloc is not to reserve a gibibyte so.
+/// Settings for mimalloc. Writable address space that is only reserved counts as memory too, so it must not reserve a
+/// gibibyte.
 const ALLOCATOR: [(&str, &str); 2] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0"), ("MIMALLOC_ARENA_RESERVE", "65536")];
 
-/// Who compiles a component. The compiler can be neither interrupted nor held to an amount of memory: only a process that
-/// it has to itself can.
+/// Where a component is compiled. The compiler can be neither interrupted nor limited in its memory; only a process of
+/// its own can.
 #[derive(Debug, Clone, Default)]
 pub enum Compiler {
-    /// This process. What a component unfolds to is counted before, what compiling it takes up is not bounded otherwise,
-    /// and what is given up goes on until it is done.
+    /// In this process. What a component unfolds to is counted before, but the compiler's memory is not bounded
+    /// otherwise, and a compilation that was given up goes on until it is done.
     #[default]
     InThisProcess,
-    /// A process of its own, which is held to [`Limits::compile_bytes`] and killed after [`Limits::compile_time`].
+    /// In a process of its own, which is limited to [`Limits::compile_bytes`], and killed after
+    /// [`Limits::compile_time`].
     Process {
-        /// The program: it calls [`compile_for_another`](super::compile_for_another). `/proc/self/exe` is the one that
-        /// runs, also where its file has been replaced meanwhile.
+        /// The program: it calls [`compile_for_another`](super::compile_for_another). `/proc/self/exe` is the running
+        /// program, even if its file has been replaced meanwhile.
         program: PathBuf,
-        /// What it is started with; the limits of its memory, in bytes, and of its time, in seconds, come after that.
+        /// Its arguments. The limits on its memory, in bytes, and on its time, in seconds, follow them.
         arguments: Vec<OsString>,
     },
 }
 
-/// Machine code, and which engine runs it.
+/// Machine code, and the kind of engine that runs it.
 pub(super) struct Compiled {
     pub(super) kind: EngineKind,
     pub(super) code: Vec<u8>,
 }
 
-/// Whether nobody waits any more for what is compiled.
+/// Set when nobody waits for the compilation any more.
 #[derive(Debug, Clone, Default)]
 pub(super) struct GivenUp(Arc<AtomicBool>);
 
@@ -67,7 +70,7 @@ impl GivenUp {
     }
 }
 
-/// How many bytes the code of a component with so many may have.
+/// How many bytes the code of a component of this size may have.
 pub(super) fn code_bytes_max(component: usize) -> usize {
     component.saturating_mul(CODE_BYTES_OF_A_BYTE).saturating_add(CODE_BYTES_MAX)
 }
@@ -97,7 +100,8 @@ impl Compiler {
     }
 }
 
-/// Whatever the bytes are, the compiler's faults must not end the host, nor its slowness hold it up.
+/// Compiles in this process. Whatever the bytes are, neither a panic nor slowness of the compiler may end or stop the
+/// host.
 fn in_this_process(name: &str, bytes: &[u8], limit: Duration) -> Result<Compiled, LoadError> {
     let owned = bytes.to_vec();
     match within(limit, move || compile(&owned)) {
@@ -109,7 +113,7 @@ fn in_this_process(name: &str, bytes: &[u8], limit: Duration) -> Result<Compiled
     }
 }
 
-/// Compiles for the quicker engine, or else for the one that knows the async built-ins.
+/// Compiles for the faster engine, or else for the engine that knows the async built-ins.
 pub(super) fn compile(bytes: &[u8]) -> Result<Compiled, String> {
     let with = |kind: EngineKind| {
         let engine = kind.engine().map_err(|error| format!("{error:#}"))?;
@@ -119,7 +123,7 @@ pub(super) fn compile(bytes: &[u8]) -> Result<Compiled, String> {
     with(EngineKind::Plain).or_else(|_: String| with(EngineKind::Concurrent))
 }
 
-/// What the process answers with before the code, or before the reason why there is none.
+/// The first byte of the process's answer: the code follows, or the reason why there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     Compiled(EngineKind),
@@ -144,7 +148,7 @@ impl Answer {
     }
 }
 
-/// A component on its way through the process.
+/// A component that a process compiles.
 struct Compiling<'a> {
     name: &'a str,
     bytes: &'a [u8],
@@ -152,18 +156,19 @@ struct Compiling<'a> {
     given_up: &'a GivenUp,
 }
 
-/// What the process said, and how it ended.
+/// What the process wrote, and how it ended.
 struct Ended {
     status: ExitStatus,
     answer: Vec<u8>,
     said: String,
-    /// Whether it was ended from here.
+    /// Whether this host killed it.
     killed: bool,
 }
 
 impl Compiling<'_> {
     fn run(&self, mut command: Command) -> Result<Compiled, LoadError> {
-        // A group of its own: what is typed at a terminal goes to the program, which ends this one in its own time.
+        // A process group of its own: signals from the terminal go to the program alone, which then ends this process
+        // itself.
         command.arg0("outbox").env_clear().envs(ALLOCATOR).process_group(0);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let ended = child.and_then(|child| self.watch(child)).map_err(|error| LoadError::Engine {
@@ -172,7 +177,7 @@ impl Compiling<'_> {
         self.result(ended)
     }
 
-    /// Feeds the process and waits for its answer, while there is time and somebody waits for it.
+    /// Feeds the process and waits for its answer, as long as there is time and somebody waits for the result.
     fn watch(&self, mut child: Child) -> io::Result<Ended> {
         let missing = || io::Error::other("it has no pipes");
         let mut stdin = child.stdin.take().ok_or_else(missing)?;
@@ -183,7 +188,7 @@ impl Compiling<'_> {
         thread::scope(|scope| {
             let (done, answered) = sync_channel(1);
             scope.spawn(move || {
-                // It may have ended before it has read everything: its answer says why.
+                // The process may end before it has read everything: its answer says why.
                 let _ = stdin.write_all(self.bytes);
             });
             scope.spawn(move || {
@@ -205,7 +210,7 @@ impl Compiling<'_> {
                     }
                 }
             };
-            // Where it has more to say than it may, nobody reads on.
+            // If the answer is longer than allowed, the rest is not read.
             if answer.len() as u64 >= answer_max {
                 kill(&mut child);
             }
@@ -242,7 +247,7 @@ impl Compiling<'_> {
     /// The process ended before it had answered.
     fn died(&self, ended: &Ended) -> LoadError {
         let signal = ended.status.signal();
-        // SIGKILL that was not sent from here is what the system sends where memory is short.
+        // A SIGKILL that this host did not send comes from the system, which is short of memory.
         if is_want_of_memory(&ended.said) || signal == Some(SIGKILL) {
             return self.too_little_memory();
         }
@@ -261,7 +266,7 @@ impl Compiling<'_> {
     }
 }
 
-/// It cannot be killed only where it has ended already.
+/// Killing fails only if the process has already ended.
 fn kill(child: &mut Child) {
     let _ = child.kill();
 }
@@ -269,17 +274,17 @@ fn kill(child: &mut Child) {
 const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
 const SIGXCPU: i32 = rustix::process::Signal::XCPU.as_raw();
 
-/// What the allocator, the system and wasmtime say where there is no more.
+/// Whether this is a message of the allocator, the system or wasmtime about lack of memory.
 fn is_want_of_memory(said: &str) -> bool {
     ["memory allocation of ", "Cannot allocate memory", "out of memory", "failed to allocate"]
         .iter()
         .any(|words| said.contains(words))
 }
 
-/// What there is to be read, and no more than that.
+/// Reads at most `bytes_max` bytes.
 fn read(from: impl Read, bytes_max: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // Where it fails, the process has ended, and its status says more.
+    // If reading fails, the process has ended, and its status says more.
     let _ = from.take(bytes_max).read_to_end(&mut bytes);
     bytes
 }

@@ -1,4 +1,4 @@
-//! What the process does that has the compiler to itself: it binds itself before it reads what it is to compile.
+//! The compiling process: it limits itself before it reads the component.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -13,13 +13,13 @@ use super::compiler::{Answer, compile};
 
 /// The most threads that compile: each takes up memory of its own.
 const THREADS_MAX: usize = 8;
-/// How much of the memory there has to be for each thread.
+/// How much memory there must be for each thread.
 const BYTES_OF_A_THREAD: usize = 4 * STACK_BYTES;
 
-/// Compiles the component that stands on the standard input, for the process that started this one, and writes its code
-/// to the standard output: what [`Compiler::Process`](super::Compiler::Process) starts. A program that has nothing else
-/// to do yet calls it, and ends with what it returns. The process gets no more memory than `memory_bytes`, ends after so
-/// many seconds of each processor's time, and with the one that started it.
+/// Compiles the component on the standard input, for the process that started this one, and writes the code to the
+/// standard output. [`Compiler::Process`](super::Compiler::Process) starts a program that calls this before anything
+/// else, and exits with the result. The process is limited to `memory_bytes` of memory and to this many seconds of time
+/// on each processor, and ends together with the process that started it.
 pub fn compile_for_another(memory_bytes: usize, seconds: u64) -> ExitCode {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let threads = threads.min(THREADS_MAX).min(memory_bytes / BYTES_OF_A_THREAD).max(1);
@@ -27,7 +27,7 @@ pub fn compile_for_another(memory_bytes: usize, seconds: u64) -> ExitCode {
     match answered {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Whoever started this reads it, and shows it.
+            // The process that started this one reads the message, and shows it.
             let _ = writeln!(io::stderr(), "{error}");
             ExitCode::FAILURE
         }
@@ -40,7 +40,7 @@ fn bind(memory_bytes: u64, processor_seconds: u64) -> io::Result<()> {
     limit(Resource::Data, memory_bytes)?;
     limit(Resource::Cpu, processor_seconds)?;
     limit(Resource::Core, 0)?;
-    // Where the system's memory is short, it is this process that it ends, and not the relay; it need not succeed.
+    // If memory is short, the system should kill this process, and not the relay. This may fail.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     Ok(())
 }

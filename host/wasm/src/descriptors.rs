@@ -1,20 +1,20 @@
-//! The file descriptors that publishers may take up: each connection, socket and look-up needs one, and the process has
-//! only so many for everything that it does.
+//! Shares out the file descriptors among publishers: each connection, socket and look-up needs one, and the process has
+//! only a limited number for everything.
 
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
 
-/// What is kept for the rest of the process where it may have many: the database, the log, each thread's own.
+/// The most descriptors that are reserved for the rest of the process: the database, the log, threads.
 const RESERVE_MAX: u64 = 256;
-/// The most that are counted with where the process has no limit.
+/// The number to share if the process has no limit.
 const DESCRIPTORS_MAX: u64 = 1 << 20;
 
-/// What each publisher may have in any case, from the reserve where it has to be: others may have taken theirs first.
+/// What each publisher may have in any case, if need be from the reserve, since others may have taken the rest.
 const GUARANTEED: usize = 4;
 
-/// What all publishers of a process share.
+/// The descriptors that all publishers of a process share.
 pub(super) struct Descriptors {
     max: usize,
     taken: Mutex<usize>,
@@ -22,7 +22,7 @@ pub(super) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Those of this process, as its limit was when it was first asked for them.
+    /// The descriptors of this process, by its limit at the first call.
     pub(super) fn of_process() -> Arc<Self> {
         static OF_PROCESS: LazyLock<Arc<Descriptors>> = LazyLock::new(|| Arc::new(Descriptors::new(budget())));
         OF_PROCESS.clone()
@@ -43,8 +43,8 @@ fn budget() -> usize {
     usize::try_from(limit - RESERVE_MAX.min(limit / 2)).unwrap_or(usize::MAX)
 }
 
-/// One publisher's share. It is never more than what is left for all the others: however many publishers take what they
-/// can get, the next one finds something.
+/// One publisher's share. It is never more than what is left for all others, so however many publishers take all that
+/// they can get, the next one still finds some.
 pub(super) struct Share {
     process: Arc<Descriptors>,
     max: usize,
@@ -57,7 +57,7 @@ impl Share {
         Arc::new(Self { process, max, mine: Mutex::new(0) })
     }
 
-    /// One descriptor, if there may be one more.
+    /// Takes one descriptor, if there is one left.
     pub(super) fn try_take(self: &Arc<Self>) -> Option<Descriptor> {
         let mut taken = self.process.taken();
         let mut mine = self.mine();
@@ -72,7 +72,7 @@ impl Share {
     /// Waits for one.
     pub(super) async fn take(self: &Arc<Self>) -> Descriptor {
         loop {
-            // Registered before it is looked: what is given back in between is not missed.
+            // Registered before looking, so that no descriptor that is freed in between is missed.
             let freed = self.process.freed.notified();
             if let Some(descriptor) = self.try_take() {
                 return descriptor;
@@ -86,7 +86,7 @@ impl Share {
     }
 }
 
-/// That one may be open; it is given back when this is dropped.
+/// Permission for one open descriptor, given back on drop.
 pub(super) struct Descriptor(Arc<Share>);
 
 impl Drop for Descriptor {

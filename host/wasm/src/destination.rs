@@ -1,4 +1,4 @@
-//! Where a request or a connection goes to, in the one form in which it is compared with the grants.
+//! Where a request or a connection goes, in the one form in which it is compared with the grants.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -23,8 +23,8 @@ pub(super) enum Scheme {
     Https,
 }
 
-/// A host in the one form in which it is compared: an address as an address, however it was written, and a name in
-/// lower case without the dot at its end.
+/// A host in the one form in which it is compared: an address is parsed, however it was written; a name is in lower
+/// case, without a dot at its end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Host {
     Ip(IpAddr),
@@ -32,7 +32,7 @@ pub(super) enum Host {
 }
 
 impl Destination {
-    /// The destination of a request with this URI, or what it lacks.
+    /// The destination of a request with this URI, or what the URI lacks.
     pub(super) fn of(uri: &Uri) -> Result<Self, &'static str> {
         let (scheme, host, port) = parts(uri)?;
         Ok(Self { scheme, host: Host::of(host)?, port })
@@ -54,7 +54,7 @@ pub(super) fn parts(uri: &Uri) -> Result<(Scheme, &str, u16), &'static str> {
     Ok((scheme, host, port.unwrap_or(scheme.default_port())))
 }
 
-/// Splits `host:port` and `[v6]:port`; none where there is a port that is none.
+/// Splits `host:port` and `[v6]:port`. None if the port is invalid.
 pub(super) fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
     let host_end = match authority.rfind(']') {
         Some(bracket) => bracket + 1,
@@ -72,7 +72,7 @@ pub(super) fn split_port(authority: &str) -> Option<(&str, Option<u16>)> {
 }
 
 impl Host {
-    /// The host that is written so.
+    /// Parses a host.
     pub(super) fn of(host: &str) -> Result<Self, &'static str> {
         if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             return address.parse().map(|ip| Self::Ip(IpAddr::V6(ip))).map_err(|_| "its address is none");
@@ -88,7 +88,7 @@ impl Host {
     }
 }
 
-/// Whether it is one that can be looked up: what is not gets no further, neither to the resolver nor into a log.
+/// Whether it is a name that can be looked up. Anything else reaches neither the resolver nor a log.
 fn is_host_name(name: &str) -> bool {
     let is_label = |label: &str| {
         (1..=LABEL_BYTES_MAX).contains(&label.len())
@@ -130,7 +130,7 @@ impl fmt::Display for Destination {
     }
 }
 
-/// Writes scheme, host and, where it is not the scheme's own, port.
+/// Writes scheme and host, and the port unless it is the scheme's own.
 pub(super) fn write_origin(
     f: &mut fmt::Formatter<'_>,
     scheme: Scheme,

@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use wasmtime::{Config, Engine};
 
-/// The time between two ticks of the epoch: how long a guest computes before it has to let others run, and how exactly
-/// its time limit is kept.
+/// The time between two ticks of the epoch. After a tick, a guest that computes lets others run, and its time limit is
+/// checked.
 const TICK: Duration = Duration::from_millis(10);
 
-/// An engine whose epoch ticks for as long as guests compute: an idle relay is not woken by it.
+/// An engine whose epoch ticks only while guests compute, so that it does not wake an idle relay.
 pub(super) struct TickingEngine {
     engine: Engine,
-    /// How many guests may be computing.
+    /// How many guests may be computing now.
     computing: AtomicUsize,
-    /// Whether one has begun since the last tick: those that are done at once wake the ticker once a tick at the most.
+    /// Whether a guest has begun since the last tick. So guests that are done at once wake the ticker at most once a
+    /// tick.
     begun: AtomicBool,
     ticker: OnceLock<Thread>,
 }
@@ -62,8 +63,8 @@ impl TickingEngine {
         &self.engine
     }
 
-    /// A guest is about to compute: the epoch ticks until it has stopped, however long it takes in between to be given a
-    /// processor.
+    /// To be called when a guest is about to compute. The epoch ticks until the result is dropped, even while the guest
+    /// waits for a processor.
     pub(super) fn compute(&self) -> Computing<'_> {
         self.computing.fetch_add(1, Ordering::SeqCst);
         if !self.begun.load(Ordering::SeqCst) && !self.begun.swap(true, Ordering::SeqCst) {
@@ -81,7 +82,7 @@ impl TickingEngine {
     }
 }
 
-/// A guest may be computing for as long as this is there.
+/// While this exists, a guest may be computing.
 pub(super) struct Computing<'a>(&'a TickingEngine);
 
 impl Drop for Computing<'_> {
@@ -103,8 +104,8 @@ fn config(kind: EngineKind) -> Config {
     config
 }
 
-/// The ticker has a thread of its own, so that no guest and no busy runtime can hold up the clock. It ends with the
-/// engine.
+/// Starts the ticker on a thread of its own, so that no guest and no busy runtime can hold up the clock. It ends with
+/// the engine.
 fn start_ticking(engine: &Arc<TickingEngine>) -> wasmtime::Result<()> {
     let ticking = Arc::downgrade(engine);
     let ticker = thread::Builder::new().name("outbox-epoch".into()).spawn(move || {
@@ -133,7 +134,7 @@ mod tests {
         0x40, 0x0c, 0, 0x0b, 0x0b,
     ];
 
-    /// After a tick a guest lets others run, and may wait for a processor for longer than until the next tick.
+    /// After a tick a guest lets others run. It may then wait for a processor beyond the next tick.
     #[test]
     fn it_ticks_while_a_guest_computes_whatever_becomes_of_single_ticks() {
         let engine = TickingEngine::shared(EngineKind::Plain).unwrap();

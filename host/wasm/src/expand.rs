@@ -1,6 +1,7 @@
-//! What a component unfolds to when it is compiled and instantiated. It may define a thing once and use it in many
-//! places, each of which may be in something that is used in many places: some kilobytes become billions of instances. The
-//! compiler unfolds all of it before anybody can stop it, so it is counted first, and no further than it may go.
+//! Counts what a component unfolds to when it is compiled and instantiated. A component can define a thing once and use
+//! it in many places, and each of these can lie in something that is used in many places: a few kilobytes become
+//! billions of instances. The compiler unfolds all of it before anybody can stop it, so this counts first, up to the
+//! bounds.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,20 +16,20 @@ use super::sketch::{Sketch, Step, Unsketched, sketch};
 /// The most bytes that the host allocates for all core instances of one instance of a component, beside their memories
 /// and tables: for their globals, functions, imports and segments.
 pub(super) const INSTANCE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// The most functions that cross between components, or to the host, with each use counted.
+/// The most functions that cross between components, or to the host; each use counts.
 const CANONICALS_MAX: u64 = 20_000;
-/// The most steps that the instantiation takes, a copy of an instance counted as one for each thing in it.
+/// The most steps of the instantiation. Copying an instance counts as one step for each thing in it.
 const STEPS_MAX: u64 = 1_000_000;
-/// How deep instances may be made within each other.
+/// How deep instances may lie within each other.
 const DEPTH_MAX: usize = 100;
 
 /// Counts what `bytes` unfold to.
 ///
 /// # Errors
 ///
-/// [`LoadError::Invalid`] where they are damaged, [`LoadError::Expands`] where it is more than a publisher may be.
+/// [`LoadError::Invalid`] if they are damaged, [`LoadError::Expands`] if they unfold to more than a publisher may.
 pub(super) fn check(name: &str, bytes: &[u8], limits: &Limits) -> Result<(), LoadError> {
-    // Whatever the bytes are, a fault of the parser must not end the host.
+    // Whatever the bytes are, a panic of the parser must not end the host.
     let checked = catch_unwind(AssertUnwindSafe(|| {
         let sketch = sketch(bytes)?;
         let unfolding = Unfolding::new(&sketch, limits).and_then(Unfolding::whole);
@@ -42,7 +43,7 @@ pub(super) fn check(name: &str, bytes: &[u8], limits: &Limits) -> Result<(), Loa
     }
 }
 
-/// Something with an index. Only what can be instantiated has to be known; the others have none.
+/// Something with an index. Only things that can be instantiated have to be known; the others carry nothing.
 #[derive(Clone)]
 enum Item<'a> {
     Module(Option<usize>),
@@ -51,16 +52,16 @@ enum Item<'a> {
     Other,
 }
 
-/// A component, and where it was defined: it may use what is defined further out.
+/// A component, and where it was defined: it can use what outer components define.
 #[derive(Clone)]
 struct Defined {
-    /// None where it is handed over by the host, which offers none.
+    /// None if it comes from the host, which offers no components.
     component: Option<usize>,
     scope: Option<usize>,
     weight: u64,
 }
 
-/// An instance of a component: what it exports. None for the host's, of which nothing can be instantiated.
+/// An instance of a component, by its exports. None for the host's instances: nothing in them can be instantiated.
 type Made<'a> = Option<Rc<Bag<'a>>>;
 
 #[derive(Default)]
@@ -69,7 +70,7 @@ struct Bag<'a> {
     weight: u64,
 }
 
-/// What inner components can name of the one that they are defined in.
+/// What inner components can name of the component in which they are defined.
 #[derive(Default)]
 struct Scope {
     modules: Vec<Option<usize>>,
@@ -82,7 +83,7 @@ type Capture = (u32, ComponentOuterAliasKind, u32);
 
 struct Unfolding<'s, 'a> {
     sketch: &'s Sketch<'a>,
-    /// For each component, what it names of those further out, as seen from the one that it lies in.
+    /// For each component, what it names of outer components, as seen from its parent.
     captures: Vec<Vec<Capture>>,
     instances_max: u64,
     scopes: Vec<Scope>,
@@ -116,7 +117,7 @@ impl<'s, 'a> Unfolding<'s, 'a> {
         self.instantiate(&whole, None, 0).map(|_| ())
     }
 
-    /// Does what `defined` does when it is instantiated; `arguments` has what it is handed, none for what the host hands.
+    /// Follows the instantiation of `defined`. `arguments` is what it receives, with None for what the host provides.
     fn instantiate(
         &mut self,
         defined: &Defined,
@@ -201,7 +202,7 @@ impl<'s, 'a> Unfolding<'s, 'a> {
     }
 
     fn scope(&mut self, frame: &Frame<'_>) -> &mut Scope {
-        // `instantiate` has put it there.
+        // `instantiate` has pushed it.
         &mut self.scopes[frame.scope]
     }
 
@@ -252,7 +253,7 @@ impl<'s, 'a> Unfolding<'s, 'a> {
     ) -> Counted<()> {
         self.one_more_instance()?;
         let defined = self.scope(frame).components.get(component as usize).ok_or_else(missing)?.clone();
-        // What is known of the resources so far is copied for each instance.
+        // The compiler copies what it knows of the resources so far for each instance.
         self.work(defined.weight.saturating_add(self.resources))?;
         let made = self.instantiate(&defined, Some(arguments), frame.depth + 1)?;
         self.work(made.weight)?;
@@ -260,7 +261,7 @@ impl<'s, 'a> Unfolding<'s, 'a> {
         Ok(())
     }
 
-    /// A component as it is defined here, with all that it takes along from further out.
+    /// A component as defined here, with everything that it captures from outer components.
     fn define(&mut self, frame: &Frame<'a>, component: usize) -> Counted<Defined> {
         let mut weight = 1_u64;
         for at in 0..self.captures.get(component).map_or(0, Vec::len) {
@@ -274,7 +275,7 @@ impl<'s, 'a> Unfolding<'s, 'a> {
         Ok(Defined { component: Some(component), scope: Some(frame.scope), weight })
     }
 
-    /// What was defined so many components further out; none for a type.
+    /// What was defined this many components further out. None for a type.
     fn outer(
         &self,
         scope: Option<usize>,
@@ -342,7 +343,7 @@ impl<'a> Bag<'a> {
 }
 
 impl Item<'_> {
-    /// How many things are copied where this is copied: the compiler copies all that is in it.
+    /// How many things the compiler copies when it copies this.
     fn weight(&self) -> u64 {
         match self {
             Self::Component(component) => component.weight,
@@ -352,7 +353,7 @@ impl Item<'_> {
     }
 }
 
-/// What the host hands over: there is nothing in it to be unfolded.
+/// An item from the host: nothing in it unfolds.
 fn hosts<'a>(kind: ComponentExternalKind) -> Item<'a> {
     match kind {
         ComponentExternalKind::Module => Item::Module(None),
@@ -366,11 +367,12 @@ fn missing() -> String {
     "it refers to what is not in it".to_owned()
 }
 
-/// What each component takes along of those that it lies in, itself and for those within it.
+/// What each component captures of those in which it lies, for itself and for components within it.
 fn captures(sketch: &Sketch<'_>) -> Counted<Vec<Vec<Capture>>> {
     let mut captures: Vec<Vec<Capture>> = vec![Vec::new(); sketch.components.len()];
     let mut all = 0_usize;
-    // Those within a component come after it, so that from the end on each finds theirs complete.
+    // Inner components come after their outer component: going backwards, each finds the captures of its inner ones
+    // complete.
     for (at, component) in sketch.components.iter().enumerate().rev() {
         let mut own = Vec::new();
         for step in &component.steps {

@@ -1,4 +1,4 @@
-//! What a call that ended without an answer came from: the time, a limit, or the guest's own fault.
+//! Finds the cause of a call that ended without an answer: the time, a limit, or the guest's own fault.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use super::output::WriteTooLong;
 use super::settings::Limits;
 use super::text::bounded;
 
-/// How much of the last line that a guest wrote goes into the reason.
+/// The most characters of a guest's last line that go into the reason.
 const LAST_WORDS_CHARS_MAX: usize = 300;
 
-/// The call was not done within its time limit.
+/// The call took longer than its time limit.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("the call was not done within {limit:?} (limit: call_time)")]
 pub(super) struct TimedOut {
@@ -42,8 +42,8 @@ pub(super) fn outcome(error: &wasmtime::Error, refused: Option<String>, limits: 
     Outcome::Trapped { reason: bound(with_backtrace(error, cause)) }
 }
 
-/// What a guest wrote before it trapped mostly says why: a panic's or an exception's text, where the trap itself only says
-/// that there was one.
+/// Adds a guest's last line to the reason of its trap. The line is mostly the text of a panic or an exception, while
+/// the trap itself only says that there was one.
 pub(super) fn with_last_words(outcome: Outcome, stderr: &str) -> Outcome {
     let says_something = |line: &&str| !line.trim().is_empty() && !line.starts_with("note: ");
     match (outcome, stderr.lines().rev().find(says_something)) {
@@ -56,8 +56,8 @@ pub(super) fn with_last_words(outcome: Outcome, stderr: &str) -> Outcome {
     }
 }
 
-/// The limits that wasmtime keeps for us. Some of its errors have no type that could be asked for: their text is
-/// matched, and a test holds it in place.
+/// The limits that wasmtime enforces for us. Some of its errors have no type of their own: their text is matched, and a
+/// test checks the text.
 fn host_limit(error: &wasmtime::Error, cause: &str, limits: &Limits) -> Option<String> {
     if cause.contains("fuel allocated for hostcalls") {
         let max = limits.hostcall_bytes;
@@ -84,7 +84,7 @@ fn host_limit(error: &wasmtime::Error, cause: &str, limits: &Limits) -> Option<S
     None
 }
 
-/// The cause first: it is what an operator looks for. Then where in the guest it happened.
+/// The cause, which an operator looks for first, followed by the place in the guest.
 fn with_backtrace(error: &wasmtime::Error, cause: String) -> String {
     match error.downcast_ref::<WasmBacktrace>() {
         Some(backtrace) if !backtrace.frames().is_empty() => format!("{cause}\n{backtrace}"),

@@ -23,26 +23,26 @@ pub struct Grants {
     pub allow_private: bool,
     /// Its environment variables.
     pub env: BTreeMap<String, String>,
-    /// What it reads through `wasi:config/store`.
+    /// Its values in `wasi:config/store`.
     pub config: BTreeMap<String, String>,
-    /// What is added to its HTTP requests, and never shown to it.
+    /// The secrets that the host adds to its HTTP requests, and never shows to it.
     pub secrets: Vec<HeaderSecret>,
 }
 
 impl Grants {
-    /// Which addresses may be connected to for `destination`; none where it was not granted.
+    /// The addresses that connections for `destination` may use. None if it was not granted.
     pub(super) fn http(&self, destination: &Destination) -> Option<AddressRule> {
         let granted = self.allow_http.iter().any(|grant| grant.allows(destination));
         granted.then(|| self.address_rule(&destination.host))
     }
 
-    /// Which addresses may be connected to over TCP for this host and port; none where they were not granted.
+    /// The addresses that TCP connections to this host and port may use. None if they were not granted.
     pub(super) fn tcp(&self, host: &Host, port: u16) -> Option<AddressRule> {
         let granted = self.allow_tcp.iter().any(|grant| grant.host == *host && grant.port == port);
         granted.then(|| self.address_rule(host))
     }
 
-    /// Which of the addresses of this host a guest may learn; none where it may not look it up.
+    /// The addresses of this host that a guest may learn. None if it may not look the host up.
     pub(super) fn lookup(&self, host: &Host) -> Option<AddressRule> {
         let granted = self.allow_tcp.iter().any(|grant| grant.host == *host);
         granted.then(|| self.address_rule(host))
@@ -70,7 +70,7 @@ impl Grants {
     fn address_rule(&self, host: &Host) -> AddressRule {
         match host {
             _ if self.allow_private => AddressRule::Any,
-            // Only the same literal grants a literal address, so it was named.
+            // Only the same literal grants a literal address, so the operator named this address.
             Host::Ip(_) => AddressRule::Any,
             Host::Name(name) if name == "localhost" => AddressRule::Loopback,
             Host::Name(_) => AddressRule::Public,
@@ -87,7 +87,7 @@ pub(super) enum AddressRule {
 }
 
 impl AddressRule {
-    /// Whether `ip` may be connected to; else which class of addresses it belongs to.
+    /// Checks that connections to `ip` are allowed; otherwise returns the class of the address.
     pub(super) fn check(self, ip: IpAddr) -> Result<(), AddressClass> {
         let class = address::class(ip);
         let allowed = match self {
@@ -132,7 +132,7 @@ impl HttpGrant {
         self.scheme == Scheme::Https
     }
 
-    /// Whether all that `other` grants is granted by this one.
+    /// Whether this grants everything that `other` grants.
     fn covers(&self, other: &Self) -> bool {
         self.scheme == other.scheme
             && self.port == other.port

@@ -1,5 +1,6 @@
-//! What a guest makes the host hold of HTTP: the methods, addresses and headers of its requests and responses. They are
-//! in the host's memory, where no limit on the guest's own sees them, and WASI has none for all of them together.
+//! Counts what a guest makes the host hold of HTTP: the methods, addresses and headers of its requests and responses.
+//! They lie in the host's memory, where no limit on the guest's own memory applies, and WASI has no limit for all of
+//! them together.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -11,20 +12,20 @@ use wasmtime_wasi_http::FieldMap;
 use wasmtime_wasi_http::p2::bindings::http::types::{Method, Scheme};
 use wasmtime_wasi_http::p2::types::{HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse};
 
-/// The most bytes that one instance may make the host hold so.
+/// The most bytes of these that one instance may make the host hold.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What a header takes beside its name and its value.
 const BYTES_OF_A_HEADER: usize = 256;
 
-/// The account of one instance. It grows with whatever the guest hands over, and what the guest has dropped meanwhile is
-/// taken off only when it is full: counting anew takes a look at each resource.
+/// The account of one instance. It grows with everything that the guest hands over. What the guest has dropped is
+/// subtracted only when the account is full, since counting again has to look at each resource.
 #[derive(Debug, Default)]
 pub(super) struct HostMemory {
     bytes: usize,
     on_the_way: Arc<AtomicUsize>,
 }
 
-/// The guest handed over more than the host will hold.
+/// The guest handed over more than the host holds for it.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the guest made the host hold more than {BYTES_MAX} bytes of HTTP requests and responses (limit: HTTP messages held)"
@@ -32,12 +33,12 @@ pub(super) struct HostMemory {
 pub(super) struct TooMuchHeld;
 
 impl HostMemory {
-    /// An account that what is on its way counts in as well.
+    /// An account that also counts requests under way.
     pub(super) fn new(on_the_way: Arc<AtomicUsize>) -> Self {
         Self { bytes: 0, on_the_way }
     }
 
-    /// Makes room for so many bytes more, which go into `table`.
+    /// Makes room for this many more bytes, which go into `table`.
     pub(super) fn grow(&mut self, bytes: usize, table: &mut ResourceTable) -> Result<(), TooMuchHeld> {
         if self.bytes.saturating_add(bytes) > BYTES_MAX {
             let held: usize = table.iter_mut().map(|resource| weight(resource)).sum();
@@ -48,7 +49,7 @@ impl HostMemory {
     }
 }
 
-/// What was handed over to be sent: in no table any more, and held until this is dropped.
+/// A request that is being sent: it is in no table any more, and counts until this is dropped.
 pub(super) struct OnTheWay {
     bytes: usize,
     all: Arc<AtomicUsize>,

@@ -1,5 +1,5 @@
-//! The gate that every HTTP request of a guest passes: is it granted, and within the limits of its call? The gate for
-//! its sockets is in `sockets.rs`.
+//! Every HTTP request of a guest passes this gate: it must be granted, and within the limits of its call. The gate for
+//! sockets is in `sockets.rs`.
 
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
@@ -28,9 +28,9 @@ use super::settings::Limits;
 use super::sockets::SocketGate;
 use super::text::bounded;
 
-/// How many denials of one call are reported; more say nothing new.
+/// How many denials of one call are reported; more would say nothing new.
 const NOTES_MAX: usize = 3;
-/// How long such a report may be: the host in it is the guest's to choose.
+/// How long such a report may be: the guest chooses the host in it.
 const NOTE_CHARS_MAX: usize = 500;
 /// The most bytes of a request's body that the host holds until the connection takes them.
 const BODY_CHUNK_BYTES_MAX: usize = 64 * 1024;
@@ -45,7 +45,7 @@ pub(super) struct Gate {
     tap: Option<Arc<HttpTap>>,
 }
 
-/// What the requests of one instance share: what the current call has used up, and what it was denied.
+/// What the requests of one instance share: the use of the current call, and its denials.
 #[derive(Default)]
 pub(super) struct HttpCall {
     requests: AtomicU32,
@@ -78,28 +78,28 @@ impl Gate {
         Arc::new(SocketGate::new(publisher, grants, self.call.clone(), client, self.limits.tcp_sockets))
     }
 
-    /// How much is held of requests that are under way.
+    /// How many bytes of requests under way the host holds.
     pub(super) fn on_the_way(&self) -> Arc<AtomicUsize> {
         self.call.on_the_way.clone()
     }
 
-    /// Starts the accounts of a new call.
+    /// Resets the counts for a new call.
     pub(super) fn begin_call(&self) {
         self.call.requests.store(0, Ordering::Relaxed);
         self.call.response_bytes.store(0, Ordering::Relaxed);
     }
 
-    /// What the call was denied, for the operator; empty for most.
+    /// The denials of the call, for the operator; mostly empty.
     pub(super) fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut *self.call.notes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Ends what is still under way: from now on no request body of this instance comes to a regular end.
+    /// Abandons requests under way: from now on no request body of this instance comes to a regular end.
     pub(super) fn abandon(&self) {
         self.call.abandoned.store(true, Ordering::Release);
     }
 
-    /// Whether the call may make one more request, whatever comes of it.
+    /// Counts a request, and returns whether the call may make it.
     pub(super) fn counts(&self) -> bool {
         let max = self.limits.http_requests;
         let counts = self.call.requests.fetch_add(1, Ordering::Relaxed) < max;
@@ -109,7 +109,7 @@ impl Gate {
         counts
     }
 
-    /// Where the request may go to, and to which addresses.
+    /// Checks the request's grant. Returns its destination, and which addresses it may use.
     fn admit(&self, request: &Request<WasiBody>) -> Result<(Destination, AddressRule), Error> {
         let destination = Destination::of(request.uri()).map_err(|_| Error::HttpRequestUriInvalid)?;
         match self.grants.http(&destination) {
@@ -130,8 +130,8 @@ impl Gate {
 }
 
 impl HttpCall {
-    /// Notes a denial for the operator, in the log and for the attempt's reason. A guest that tries many things is
-    /// noted with the first few of them.
+    /// Notes a denial for the operator, in the log and in the attempt's reason. If a guest tries many things, only the
+    /// first few are noted.
     pub(super) fn note(&self, publisher: &str, note: String) {
         let note = bounded(self.redactor.redacted(note), NOTE_CHARS_MAX);
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -247,13 +247,13 @@ impl WasiHttpHooks for Gate {
     }
 }
 
-/// Whether the answer may hold the request's own head, or the connection become a way to somebody else. Some servers
-/// know such methods by other spellings.
+/// Whether this method can make the answer contain the request's head, or turn the connection into a tunnel. Some
+/// servers know such methods by other spellings.
 fn shows_what_it_was_sent(method: &Method) -> bool {
     ["CONNECT", "TRACE", "TRACK"].iter().any(|it| method.as_str().eq_ignore_ascii_case(it))
 }
 
-/// The limit that a request failed at, where it was one of those that have no key.
+/// The limit without a key at which a request failed. None if it failed otherwise.
 fn limit_reached(error: &Error) -> Option<String> {
     match error {
         Error::HttpResponseHeaderSectionSize(_) => {
@@ -263,7 +263,7 @@ fn limit_reached(error: &Error) -> Option<String> {
     }
 }
 
-/// What is held of a request until there is a response.
+/// How many bytes the host holds of a request until there is a response.
 fn weight(request: &Request<WasiBody>) -> usize {
     let uri = request.uri();
     let line = [
@@ -274,12 +274,12 @@ fn weight(request: &Request<WasiBody>) -> usize {
     line.iter().flatten().map(|text| text.len()).sum::<usize>() + host_memory::headers(request.headers())
 }
 
-/// A request body that the guest writes. When the guest is gone its end is no regular one: what it had written so far
-/// would else arrive as if it were whole.
+/// A request body that the guest writes. If the guest is gone, it ends with an error: otherwise the part written so far
+/// would arrive as if it were whole.
 pub(super) struct GuestBody {
     body: WasiBody,
     call: Arc<HttpCall>,
-    /// What may not be in its trailers: the names of the headers that the host sets.
+    /// The headers that the host sets: its trailers may not have these names.
     withheld: Vec<HeaderName>,
 }
 
@@ -289,7 +289,7 @@ impl GuestBody {
         Self { body, call: Arc::default(), withheld: Vec::new() }
     }
 
-    /// The frame without what is withheld; a server might take a trailer for the header of that name.
+    /// The frame without withheld trailers: a server might take a trailer for the header of the same name.
     fn checked(&self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
         if let Some(trailers) = frame.trailers_mut() {
             self.withheld.iter().for_each(|name| drop(trailers.remove(name)));

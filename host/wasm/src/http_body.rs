@@ -1,7 +1,7 @@
 //! The bodies of responses, on their way from a connection to the guest.
 //!
-//! Each is read on the thread of the connections: its time limit holds whatever the guest does, and the connection
-//! is free for the next request as soon as the response is there, whether or not the guest reads it, or lets it go.
+//! The thread of the connections reads each body. So its time limit holds whatever the guest does, and the connection
+//! is free for the next request as soon as the response is there, even if the guest neither reads nor drops it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,24 +17,24 @@ use wasmtime_wasi_http::Error;
 
 use super::http_pool::Home;
 
-/// The most bytes of a body that are read before the guest wants them. Less than that is kept for it without the
+/// The most bytes of a body that are read before the guest wants them. A rest that is shorter is kept without the
 /// connection.
 const AHEAD_BYTES_MAX: usize = 8 * 1024;
-/// What is read of a response that the guest did not read to its end, to be able to use the connection again.
+/// How much of a response that the guest did not read to its end is read, to use the connection again.
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
-/// How long that may take, and how long the rest of a request that was answered may then take.
+/// How long this may take, and how long sending the rest of a request may take once it was answered.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// The body of a response. When it is dropped, what is left of it is read and thrown away, if it is little.
+/// The body of a response. After a drop, a short rest of it is read and thrown away.
 pub(super) struct ResponseBody {
-    /// None where there is nothing to read.
+    /// None if there is nothing to read.
     frames: Option<mpsc::UnboundedReceiver<Result<Frame<Bytes>, Error>>>,
     ahead: Arc<Ahead>,
 }
 
 impl ResponseBody {
-    /// Starts to read `incoming`; then brings its connection home. `between_bytes` is how long the server may take for
-    /// the next piece.
+    /// Starts to read `incoming`, and then brings its connection home. `between_bytes` is how long the server may take
+    /// for each next piece.
     pub(super) fn start(incoming: Incoming, home: Home, between_bytes: Duration) -> Self {
         let ahead = Arc::<Ahead>::default();
         if incoming.is_end_stream() {
@@ -117,10 +117,10 @@ enum Delivered {
 }
 
 impl Delivery {
-    /// What is not brought home is closed.
+    /// A connection that is not brought home is closed.
     async fn run(mut self, home: Home) {
         match self.deliver().await {
-            // The guest sees the end only then: its next request finds the connection.
+            // The guest sees the end only after this, so that its next request finds the connection.
             Delivered::Whole => home.bring(self.between_bytes),
             Delivered::Failed => {}
             Delivered::Unwanted => {
@@ -164,12 +164,12 @@ async fn next(incoming: &mut Incoming, ahead: &Ahead, between_bytes: Duration) -
     }
 }
 
-/// A small piece holds the whole buffer that it was read into: it gets its own.
+/// Copies a small piece, which would otherwise keep the whole buffer alive into which it was read.
 fn unshared(frame: Frame<Bytes>) -> Frame<Bytes> {
     frame.map_data(|data| if data.len() > AHEAD_BYTES_MAX { data } else { Bytes::copy_from_slice(&data) })
 }
 
-/// Reads the rest of a response; whether it came to its end.
+/// Reads the rest of a response. Returns whether it came to its end.
 async fn drain(mut incoming: Incoming) -> bool {
     let mut bytes = 0;
     while let Some(frame) = incoming.frame().await {

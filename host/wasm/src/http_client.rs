@@ -1,8 +1,8 @@
 //! The HTTP client of one publisher. Its connections are used again across calls and instances.
 //!
-//! They live on a thread of their own with a runtime of its own. A connection's background task belongs to the runtime
-//! that made it: on a relay worker's it would stand still while a guest computes there, and end with that worker,
-//! while the pool is shared by all of them. The price is one hand-over between threads for each request.
+//! The connections live on a thread with a runtime of its own. A connection's background task belongs to the runtime
+//! that made it. On a caller's runtime it would stand still while a guest computes there, and end with that caller,
+//! although all callers share the pool. The price is one hand-over between threads for each request.
 
 use std::io;
 use std::net::IpAddr;
@@ -46,11 +46,11 @@ pub(super) struct Exchange {
 
 /// Why there is no response.
 pub(super) enum SendError {
-    /// The destination's name resolves to addresses of this class only, which were not granted.
+    /// The destination's name resolves only to addresses of this class, which were not granted.
     Denied(AddressClass),
-    /// What the guest is told, and what the operator is told.
+    /// An error for the guest, and a note for the operator.
     Noted(Error, String),
-    /// What the guest is told.
+    /// An error for the guest.
     Http(Error),
 }
 
@@ -89,7 +89,7 @@ pub(super) struct Timeouts {
 }
 
 impl Timeouts {
-    /// What the guest asks for, where that is shorter than a call may take.
+    /// The guest's own limits, but never longer than a call may take.
     pub(super) fn clamped(asked: RequestOptions, call_time: Duration) -> Self {
         let clamp = |asked: Option<Duration>| asked.unwrap_or(call_time).min(call_time);
         Self {
@@ -124,7 +124,7 @@ impl HttpClient {
         Ok(io.insert(started).runtime.clone())
     }
 
-    /// A file descriptor for a socket of the guest's, if there may be one more.
+    /// A file descriptor for a socket of the guest, if one is left.
     pub(super) fn descriptor(&self) -> Option<Descriptor> {
         self.share.try_take()
     }
@@ -140,7 +140,7 @@ impl HttpClient {
         self.run(exchange.run(self.connector.clone(), self.kept.clone())).await
     }
 
-    /// Runs this where the connections are. Dropping the future ends it.
+    /// Runs a future on the thread of the connections. Dropping the result ends it.
     async fn run<T: Send + 'static>(
         &self,
         task: impl Future<Output = Result<T, SendError>> + Send + 'static,
@@ -164,7 +164,7 @@ impl IoThread {
         let (stop, stopped) = oneshot::channel::<()>();
         std::thread::Builder::new().name("outbox-http".into()).spawn(move || {
             let _ = runtime.block_on(stopped);
-            // A name look-up cannot be interrupted: it is left to end by itself.
+            // A name look-up cannot be interrupted: it ends by itself.
             runtime.shutdown_background();
         })?;
         Ok(Self { runtime: handle, _stop: stop })
@@ -186,7 +186,7 @@ impl Exchange {
                     source.forget();
                     return Ok(answered.response(turn, &connector, destination, timeouts));
                 }
-                // The server had closed it while it was idle: one try on a new one.
+                // The server had closed the idle connection: try once on a new one.
                 Err(Failed { error, unanswered: true }) => closed = Some(error),
                 Err(failed) => return Err(failed.error.into()),
             }
@@ -206,7 +206,7 @@ struct Answered {
 
 struct Failed {
     error: Error,
-    /// Whether the connection ended without a word from the server.
+    /// Whether the connection ended before the server sent a byte.
     unanswered: bool,
 }
 
@@ -241,7 +241,8 @@ impl Answered {
     }
 }
 
-/// A server expects the path alone: scheme and authority are for proxies, and the `host` header is set already.
+/// Reduces the URI to its path, as a server expects: scheme and authority are for proxies, and the `host` header is
+/// already set.
 fn origin_form(mut request: Request<GuestBody>) -> Result<Request<GuestBody>, Error> {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };

@@ -1,4 +1,4 @@
-//! New connections: to checked addresses only, and to the first of them that answers (RFC 8305).
+//! Makes connections: only to checked addresses, and to the first of them that answers (RFC 8305).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,13 +26,13 @@ use super::http_wire::{BytesRead, Wire};
 use super::proxy::HttpsProxy;
 use super::resolver::Lookups;
 
-/// The most bytes of a response before its body, and of what is read ahead of it.
+/// The most bytes of a response's head, and of what is read ahead.
 pub(super) const HEAD_BYTES_MAX: usize = 128 * 1024;
 /// The most addresses of a name that are tried.
 const TRIED_MAX: usize = 8;
 /// An address has this long to answer before the next one is tried beside it ...
 const HEAD_START: Duration = Duration::from_millis(250);
-/// ... or less, where there would else be no time for it.
+/// ... or less, if there would otherwise be no time for the next address.
 const HEAD_START_MIN: Duration = Duration::from_millis(10);
 
 /// Makes the connections of one publisher.
@@ -44,8 +44,8 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// A connection to an address that the destination may have, and to no other: the name is not resolved again. Where
-    /// there is a proxy it is the one to look the name up.
+    /// Connects to an address that the destination may have, and to no other: the name is not resolved again. If there
+    /// is a proxy, the proxy looks the name up.
     pub(super) async fn connect(
         &self,
         destination: &Destination,
@@ -110,8 +110,8 @@ impl Connector {
         }
     }
 
-    /// The first of these addresses to be connected. Each is tried when the one before it failed, or has not answered for
-    /// a while and there is a descriptor to spare.
+    /// Connects to the first of these addresses that answers. Each address is tried when the one before it has failed,
+    /// or has not answered for a while and a descriptor is left.
     async fn first(
         &self,
         addresses: Vec<SocketAddr>,
@@ -130,7 +130,7 @@ impl Connector {
                 Some((connected, descriptor)) = trying.next() => match connected {
                     Ok(stream) => return Ok((stream, descriptor)),
                     Err(error) => {
-                        // The first address is the preferred one: so is what it failed from.
+                        // The first address is the preferred one, so its error is reported.
                         failed.get_or_insert(error);
                         spare = Some(descriptor);
                     }
@@ -172,7 +172,7 @@ where
     let stream = TokioIo::new(Wire::new(stream, read.clone()));
     let (sender, connection) = builder.handshake(stream).await.map_err(Error::Hyper)?;
     let task = tokio::spawn(async move {
-        // What ends the connection is told to the request under way.
+        // The request under way gets the error that ends the connection.
         let _ = connection.await;
         drop(descriptor);
     });

@@ -1,8 +1,8 @@
 //! The connections of one publisher: how many there may be, and those that wait for their next request.
 //!
-//! A request first waits for its turn at its destination, of which each has only so many, so that one that never answers
-//! leaves the others what they need. Then it takes a connection that is idle, or makes one. Whoever drops a connection
-//! closes it.
+//! A request first waits for its turn. Each destination has a limited number of turns, so that a destination that never
+//! answers leaves connections for the others. Then the request takes an idle connection, or makes one. Dropping a
+//! connection closes it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ pub(super) const OPEN_MAX: usize = 256;
 pub(super) const OPEN_TO_ONE_MAX: usize = 128;
 /// An idle connection is closed after this time: servers close theirs after a minute or more.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
-/// A connection takes no further request after this time: the next one looks its destination's name up again.
+/// A connection takes no request after this time, so that the destination's name is looked up again.
 const AGE_MAX: Duration = Duration::from_secs(60);
 
 /// How long connections are kept.
@@ -50,7 +50,7 @@ impl<T> Drop for AbortOnDrop<T> {
     }
 }
 
-/// A connection that a request can be sent on. Dropping it closes it, whatever is still on its way.
+/// A connection on which a request can be sent. Dropping it closes it, whatever is still under way.
 pub(super) struct Connection {
     pub(super) sender: SendRequest<SentBody>,
     pub(super) read: BytesRead,
@@ -58,7 +58,7 @@ pub(super) struct Connection {
     pub(super) _task: AbortOnDrop<()>,
 }
 
-/// That one more request may be under way to a destination.
+/// Permission for one more request to a destination.
 pub(super) struct Turn {
     _permit: OwnedSemaphorePermit,
 }
@@ -67,7 +67,7 @@ pub(super) struct Turn {
 pub(super) struct Pool {
     lanes: Mutex<Lanes>,
     share: Arc<Share>,
-    /// How many requests wait until there may be one more connection.
+    /// How many requests wait for a connection.
     waiting: AtomicUsize,
     times: Times,
 }
@@ -75,7 +75,7 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Lanes {
     lanes: HashMap<Destination, Lane>,
-    /// Whether somebody closes what is idle for too long.
+    /// Whether a task closes connections that are idle for too long.
     swept: bool,
 }
 
@@ -97,7 +97,7 @@ impl Default for Lane {
 }
 
 impl Lane {
-    /// Whether nobody has, or waits for, a turn, and nothing is idle.
+    /// Whether nobody has or awaits a turn, and no connection is idle.
     fn is_unused(&self) -> bool {
         self.idle.is_empty() && Arc::strong_count(&self.turns) == 1
     }
@@ -111,7 +111,7 @@ impl Pool {
     /// Waits until one more request may be under way to `destination`.
     pub(super) async fn turn(&self, destination: &Destination) -> Option<Turn> {
         let turns = self.turns(destination);
-        // None where the semaphore is closed, which it never is.
+        // None if the semaphore is closed, which never happens.
         turns.acquire_owned().await.ok().map(|permit| Turn { _permit: permit })
     }
 
@@ -131,7 +131,7 @@ impl Pool {
         usable.map(|idle| idle.connection)
     }
 
-    /// Waits until there may be one more connection; the one that is idle for longest is closed for it where it has to be.
+    /// Waits until one more connection is allowed. If need be, closes the connection that is idle for longest.
     pub(super) async fn descriptor(&self) -> Descriptor {
         if let Some(descriptor) = self.share.try_take() {
             return descriptor;
@@ -141,20 +141,20 @@ impl Pool {
         self.share.take().await
     }
 
-    /// One more descriptor, for a connection that tries another address meanwhile; none where there is none to spare.
+    /// One more descriptor, for a connection that tries another address meanwhile. None if none is left.
     pub(super) fn spare_descriptor(&self) -> Option<Descriptor> {
         self.share.try_take()
     }
 
     fn close_one(&self) {
         let Lanes { lanes, .. } = &mut *self.lock();
-        // The first of each lane is the one that is idle for longest.
+        // The first connection of each lane is idle for longest.
         let idlest = lanes.values_mut().filter(|lane| !lane.idle.is_empty());
         let idlest = idlest.min_by_key(|lane| lane.idle.first().map(|idle| idle.since));
         idlest.into_iter().for_each(|lane| drop(lane.idle.remove(0)));
     }
 
-    /// Keeps a connection, unless a request waits for there to be one less.
+    /// Keeps a connection, unless a request waits for a free descriptor.
     fn put(self: &Arc<Self>, destination: &Destination, connection: Connection) {
         let idle = Idle { connection, since: Instant::now() };
         if !self.is_usable(&idle) || self.waiting.load(Ordering::Acquire) > 0 {
@@ -178,7 +178,7 @@ impl Pool {
     }
 }
 
-/// Closes what is idle for too long, for as long as anything is idle.
+/// Closes connections that are idle for too long, until none is idle.
 async fn sweep(pool: Weak<Pool>, times: Times) {
     let mut next = Instant::now() + times.idle;
     loop {
@@ -199,7 +199,7 @@ async fn sweep(pool: Weak<Pool>, times: Times) {
     }
 }
 
-/// Counts who waits.
+/// Counts a waiting request.
 struct Waits<'a>(&'a AtomicUsize);
 
 impl<'a> Waits<'a> {
@@ -224,8 +224,8 @@ pub(super) struct Home {
 }
 
 impl Home {
-    /// Brings the connection back: at once where the request was taken as a whole, else as soon as it is. A server that
-    /// answered, and then reads no more of the request, has so long to go on.
+    /// Brings the connection back, as soon as the server has taken the whole request. A server that has answered, and
+    /// then stops reading the request, has `patience` to go on.
     pub(super) fn bring(self, patience: Duration) {
         if self.connection.sender.is_ready() {
             return self.keep();
@@ -241,7 +241,7 @@ impl Home {
     fn keep(self) {
         let Self { connection, turn, pool, destination } = self;
         pool.put(&destination, connection);
-        // Who gets it finds the connection.
+        // The request that gets the turn finds the connection.
         drop(turn);
     }
 }

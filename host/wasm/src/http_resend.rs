@@ -1,5 +1,5 @@
-//! Request bodies that can be sent a second time: a connection that had been idle may turn out to be closed only when a
-//! request is on its way.
+//! Request bodies that can be sent a second time. An idle connection may turn out to be closed only when a request is
+//! sent on it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use super::http::GuestBody;
 
 /// The most bytes of one body that are kept to be sent again ...
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
-/// ... and of all bodies of a publisher that are on their way.
+/// ... and of all bodies of a publisher that are under way.
 const KEPT_BYTES_OF_ALL_MAX: usize = 16 * 1024 * 1024;
 
 /// How many bytes are kept of all the bodies of a publisher.
@@ -24,17 +24,17 @@ pub(super) struct KeptBytes(AtomicUsize);
 /// A request body as a connection takes it.
 pub(super) struct SentBody {
     source: Source,
-    /// What was sent before, and is sent again.
+    /// The frames that were sent before, and are sent again.
     again: VecDeque<Frame<Bytes>>,
 }
 
-/// What is sent, and was sent for as long as it may have to be sent again.
+/// The body, with the frames that were sent, as long as they may have to be sent again.
 #[derive(Clone)]
 pub(super) struct Source(Arc<Mutex<Kept>>);
 
 struct Kept {
     body: GuestBody,
-    /// What was taken of it; none where that is not all, or is not needed again.
+    /// The frames that were taken. None if some are missing, or they are not needed again.
     frames: Option<VecDeque<Frame<Bytes>>>,
     bytes: usize,
     all: Arc<KeptBytes>,
@@ -45,18 +45,18 @@ impl Source {
         Self(Arc::new(Mutex::new(Kept { body, frames: Some(VecDeque::new()), bytes: 0, all })))
     }
 
-    /// The body, which is kept as it is taken.
+    /// The body; its frames are kept as they are taken.
     pub(super) fn body(&self) -> SentBody {
         SentBody { source: self.clone(), again: VecDeque::new() }
     }
 
-    /// The body from its beginning, and for the last time; none where its beginning is there no more.
+    /// The body from its beginning, for the last time. None if its beginning was not kept.
     pub(super) fn again(&self) -> Option<SentBody> {
         let again = self.kept().frames.take()?;
         Some(SentBody { source: self.clone(), again })
     }
 
-    /// It will not be sent again.
+    /// Drops the kept frames: the body will not be sent again.
     pub(super) fn forget(&self) {
         self.kept().forget();
     }

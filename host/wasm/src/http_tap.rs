@@ -1,4 +1,4 @@
-//! Sees the HTTP requests of a publisher, and may answer them in the destination's place: for those who test one.
+//! Observes the HTTP requests of a publisher, and can answer them in the destination's place, for testing.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,10 +13,9 @@ use wasmtime_wasi_http::{Error, WasiBody};
 /// How much of a request's body is kept.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Sees each request that a publisher was granted, as the guest made it: without the secrets that the host adds.
+/// Observes each granted request of a publisher, as the guest made it: without the secrets that the host adds.
 ///
-/// With answers it is an end: the first of them that fits a request answers it, one that none fits fails, and nothing is
-/// sent.
+/// With answers, nothing is sent: the first answer that fits a request answers it, and a request that none fits fails.
 #[derive(Debug, Default)]
 pub struct HttpTap {
     answers: Option<Vec<HttpAnswer>>,
@@ -28,11 +27,11 @@ pub struct HttpTap {
 pub struct SeenRequest {
     /// `POST`, for example.
     pub method: String,
-    /// Where it was to go.
+    /// Its URL.
     pub url: String,
     /// Its headers, in the order in which the guest set them.
     pub headers: Vec<(String, String)>,
-    /// Its body as text, at most the first 64 KiB; what is no UTF-8 is replaced.
+    /// Its body as text, at most the first 64 KiB; bytes that are no UTF-8 are replaced.
     pub body: String,
     /// The answer's status, or why there was none.
     pub answer: String,
@@ -41,9 +40,9 @@ pub struct SeenRequest {
 /// An answer in a destination's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpAnswer {
-    /// The method that it is for; any where there is none.
+    /// The method that it answers. None stands for any.
     pub method: Option<String>,
-    /// What the URL begins with; any where there is none.
+    /// The beginning of the URLs that it answers. None stands for any.
     pub url: Option<String>,
     /// The status, from 200 to 599.
     pub status: u16,
@@ -59,7 +58,7 @@ impl HttpTap {
         Self { answers: Some(answers), seen: Mutex::default() }
     }
 
-    /// What was seen since the last time this was asked.
+    /// The requests since the last call of this function.
     pub fn take(&self) -> Vec<SeenRequest> {
         let seen = std::mem::take(&mut *lock(&self.seen));
         seen.iter().map(|request| lock(request).clone()).collect()
@@ -79,7 +78,7 @@ impl HttpTap {
         (request.map(|body| TappedBody { body, seen: tapped }.boxed_unsync()), Seen(seen))
     }
 
-    /// Answers in the destination's place; none where that is to answer itself.
+    /// Answers in the destination's place. None if the destination should answer itself.
     pub(super) async fn answer(&self, request: Request<WasiBody>) -> Result<Response<WasiBody>, Request<WasiBody>> {
         let Some(answers) = &self.answers else { return Err(request) };
         let (method, url) = (request.method().to_string(), request.uri().to_string());
@@ -101,7 +100,7 @@ impl HttpTap {
 }
 
 impl HttpAnswer {
-    /// Whether it can be given; else why not.
+    /// Checks that the answer is valid.
     ///
     /// # Errors
     ///
@@ -130,7 +129,7 @@ impl HttpAnswer {
     }
 }
 
-/// A request whose answer is still to be seen.
+/// A request that has no answer yet.
 pub(super) struct Seen(Arc<Mutex<SeenRequest>>);
 
 impl Seen {
@@ -142,7 +141,7 @@ impl Seen {
     }
 }
 
-/// A body of which a copy is kept as it passes.
+/// A body that is copied as it passes.
 struct TappedBody {
     body: WasiBody,
     seen: Arc<Mutex<SeenRequest>>,

@@ -1,5 +1,5 @@
-//! What lies between HTTP and a connection's bytes: it notes whether anything was answered, and lets what a server said
-//! before it hung up be read.
+//! Lies between HTTP and a connection's bytes. It notes whether anything was answered, and makes sure that what a
+//! server sent before it hung up is read.
 
 use std::io;
 use std::pin::Pin;
@@ -20,9 +20,9 @@ impl BytesRead {
     }
 }
 
-/// A connection whose writes do not fail. A server that has its answer before it has the whole request may send it and
-/// hang up: the next write fails then, while the answer still waits to be read. So a write that fails stays pending, and
-/// reading tells how the connection ended.
+/// A connection whose writes do not fail. A server may answer before it has the whole request, and hang up. The next
+/// write then fails, while the answer still waits to be read. So a failed write stays pending, and reading shows how
+/// the connection ended.
 pub(super) struct Wire<S> {
     stream: S,
     read: BytesRead,

@@ -1,4 +1,4 @@
-//! What a component says about itself: read from its sections, without compiling it or running any of it.
+//! Reads what a component says about itself from its sections, without compiling or running it.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ use super::text::bounded;
 /// The most characters of one name that are shown, and the most names of one kind.
 const NAME_CHARS_MAX: usize = 200;
 const NAMES_MAX: usize = 200;
-/// The most that are read of one kind.
+/// The most names of one kind that are read.
 const READ_MAX: usize = 10_000;
 
 /// What a component says about itself.
@@ -25,7 +25,7 @@ pub struct Inspection {
     pub digest: String,
     /// How many bytes it has.
     pub size: u64,
-    /// The version of the contract `outbox:publisher` that it exports; none where it is no publisher.
+    /// The version of the contract `outbox:publisher` that it exports. None if it is no publisher.
     pub contract: Option<String>,
     /// Whether it exports `batch-publisher`.
     pub batch_publisher: bool,
@@ -37,7 +37,7 @@ pub struct Inspection {
     pub exports: Vec<String>,
     /// What it may need, and which settings grant it. Many toolchains import more than a program uses.
     pub grants: Vec<GrantHint>,
-    /// The languages and tools that it was made with, where it says so.
+    /// The languages and tools that made it, if it names them.
     pub toolchain: Vec<String>,
 }
 
@@ -65,17 +65,17 @@ const HINTS: [GrantHint; 5] = [
 ///
 /// # Errors
 ///
-/// A [`LoadError`] where it is no component, or damaged.
+/// A [`LoadError`] if it is no component, or damaged.
 pub fn inspect(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
     check_kind(name, bytes)?;
-    // Whatever the bytes are, a fault of the parser must not end the host.
+    // Whatever the bytes are, a panic of the parser must not end the host.
     catch_unwind(AssertUnwindSafe(|| read(name, bytes)))
         .unwrap_or_else(|_| Err(invalid(name, "the parser failed on it")))
 }
 
 fn read(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
     let (mut imports, mut exports, mut toolchain) = (Vec::new(), Vec::new(), BTreeSet::new());
-    // How deep in nested modules and components the parser is.
+    // How deep the parser is in nested modules and components.
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(bytes) {
         match payload.map_err(|error| invalid(name, error))? {
@@ -92,7 +92,7 @@ fn read(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
                 }
             }
             Payload::CustomSection(section) if section.name() == "producers" && toolchain.len() < READ_MAX => {
-                // A section for tools only: where it is damaged, it says less.
+                // This section is for tools only: if it is damaged, less is shown.
                 let reader = wasmparser::BinaryReader::new(section.data(), section.data_offset());
                 toolchain.extend(ProducersSectionReader::new(reader).map(producers).unwrap_or_default());
             }
@@ -100,7 +100,7 @@ fn read(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
         }
     }
     let exported = |interface: &str| exports.iter().any(|export| export == interface);
-    // Of several versions the known one is called.
+    // If there are several versions, the host calls the known one.
     let contract = exports.iter().filter_map(|export| export.strip_prefix(CONTRACT).map(ToOwned::to_owned));
     let contract = contract.max_by_key(|version| version == CONTRACT_VERSION);
     Ok(Inspection {
@@ -130,7 +130,7 @@ fn producers(section: ProducersSectionReader<'_>) -> Vec<String> {
     values.map(|text| one_line(text.trim_end())).collect()
 }
 
-/// A component may name things as it likes.
+/// A component can contain any names.
 fn one_line(text: &str) -> String {
     bounded(text.chars().filter(|it| !steers(*it) && !it.is_control()).collect(), NAME_CHARS_MAX)
 }

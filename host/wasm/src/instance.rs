@@ -20,7 +20,7 @@ use super::settings::Limits;
 use super::state::State;
 use super::text::bounded;
 
-/// A store with one instantiated component in it. Dropping it ends whatever the guest has under way.
+/// A store with one instantiated component. Dropping it ends everything that the guest has under way.
 pub(super) struct Instance {
     store: Store<State>,
     engine: Arc<TickingEngine>,
@@ -31,19 +31,19 @@ pub(super) struct Instance {
     events_left: u32,
 }
 
-/// What the host noted beside the guest's answer.
+/// The host's notes about a call.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     /// The last lines of the guest's standard error.
     pub(super) stderr: String,
-    /// What the guest was denied.
+    /// The denials.
     pub(super) denied: Vec<String>,
-    /// What its memories have come to.
+    /// The size of its memories.
     pub(super) memory_bytes: usize,
 }
 
 impl Instance {
-    /// Instantiates `program` and, where it has a lifecycle, configures it.
+    /// Instantiates `program`, and configures it if it has a lifecycle.
     ///
     /// # Errors
     ///
@@ -59,7 +59,8 @@ impl Instance {
         let engine = program.engine.clone();
         let time = begin_call(&mut store, limits.call_time, None);
         let started = within(time, &engine, runtime.as_ref(), pin!(instantiate(program, &mut store))).await;
-        // What the host itself does for an instance is done at once, and no epoch interrupts it.
+        // The host's own work for an instance runs without a break, and no epoch interrupts it, so its time is checked
+        // afterwards.
         let started = started.and_then(|started| Ok(time.check().map(|()| started)?));
         let (instance, configured) = match started {
             Ok(started) => started,
@@ -85,7 +86,8 @@ impl Instance {
         within(time, &self.engine, self.runtime.as_ref(), call).await
     }
 
-    /// Calls `publish-batch`, and holds the guest to an answer for each event. Where there is only one, `uuid` is its.
+    /// Calls `publish-batch`, and checks that the guest answers for each event. If there is only one event, `uuid` is
+    /// its uuid.
     pub(super) async fn publish_batch(
         &mut self,
         events: &[types::Recorded<'_>],
@@ -103,14 +105,14 @@ impl Instance {
         Ok(answers)
     }
 
-    /// Ends a call that got its answer: the instance may serve another one unless it has had its share.
+    /// Ends a call that was answered. The instance may serve further calls, unless it has served enough.
     pub(super) fn answered(mut self) -> (Notes, Option<Self>) {
         self.store.data().give_back_sockets();
         let notes = end_call(&mut self.store);
         (notes, (self.events_left > 0).then_some(self))
     }
 
-    /// Ends a call that got none, and the instance with it.
+    /// Ends a call that was not answered, and the instance with it.
     pub(super) fn failed(mut self, error: &wasmtime::Error, limits: &Limits) -> (Outcome, Notes) {
         let outcome = failure::outcome(error, self.store.data_mut().limiter.take_refused(), limits);
         let notes = end_call(&mut self.store);
@@ -169,13 +171,13 @@ fn begin_call(store: &mut Store<State>, limit: Duration, event: Option<Uuid>) ->
 fn end_call(store: &mut Store<State>) -> Notes {
     let state = store.data_mut();
     let (stderr, mut denied) = (state.capture.end_call(), state.gate.take_notes());
-    // One that has exceptions may have caught its own, and says no more than that it ran out of memory.
+    // A guest with exceptions may have caught the failure, and may only say that it ran out of memory.
     denied.extend(state.limiter.take_refused());
     Notes { stderr, denied, memory_bytes: state.limiter.memory_bytes() }
 }
 
-/// Called on every tick of the epoch that finds the guest computing: it lets the other guests of its thread and the
-/// thread's timers have a turn, until its time is up.
+/// Called on every tick of the epoch while the guest computes. It gives a turn to the other guests and timers of the
+/// thread, until the guest's time is up.
 fn on_tick(store: &StoreContextMut<'_, State>, call_time: Duration) -> wasmtime::Result<UpdateDeadline> {
     if Instant::now() >= store.data().deadline {
         return Err(TimedOut { limit: call_time }.into());
@@ -183,7 +185,7 @@ fn on_tick(store: &StoreContextMut<'_, State>, call_time: Duration) -> wasmtime:
     Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
 }
 
-/// How long a call may take, and until when.
+/// How long a call may take, and its deadline.
 #[derive(Clone, Copy)]
 struct CallTime {
     limit: Duration,
@@ -196,13 +198,13 @@ impl CallTime {
     }
 }
 
-/// Waits for `call` while its time lasts: the epoch stops a guest that computes, this one that waits.
+/// Waits for `call` until its time is up. The epoch stops a guest that computes; this stops a guest that waits.
 ///
-/// It is polled as a part of the runtime that the publisher's sockets live on, where it may have sockets: they belong to
-/// the runtime in whose name they are polled, and outlive that of the caller.
+/// If the publisher may have sockets, the call is polled in the context of the runtime of these sockets: sockets belong
+/// to the runtime in which they are polled, and outlive the caller's.
 ///
-/// Most calls are done when they are first polled, and a timer costs as much as half of one: it is armed only for a
-/// call that has to wait.
+/// Most calls are done at the first poll, and a timer costs half as much as such a call. So only a call that has to
+/// wait gets a timer.
 async fn within<T>(
     time: CallTime,
     engine: &TickingEngine,

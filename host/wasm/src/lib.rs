@@ -1,12 +1,12 @@
 //! Publishers that are WebAssembly components, run in a sandbox of [wasmtime](https://docs.rs/wasmtime).
 //!
-//! [`ComponentPublisher::load`] checks and compiles a file; each call then takes an instance from those that are idle,
-//! or starts one, hands it the event, and keeps it only when it answered. Whatever else happens (a trap, a limit, the
-//! time limit, a call that is dropped half-way) ends the instance and nothing but the instance. What a component may reach
-//! is what [`Settings`] grant it: nothing, unless they say so.
+//! [`ComponentPublisher::load`] checks and compiles a file. Each call takes an idle instance, or starts one, and hands
+//! it the event. If the instance answers, it is kept for later calls. Anything else (a trap, a limit, a time-out, a
+//! call that is dropped half-way) ends this instance, and affects nothing else. A component reaches only what its
+//! [`Settings`] grant; the default grants nothing.
 //!
-//! [`VersionedPublisher`] swaps the versions of a publisher that are deployed to an outbox, and [`WatchedPublisher`] those of
-//! a file.
+//! [`VersionedPublisher`] swaps the versions of a publisher that are deployed to an outbox. [`WatchedPublisher`]
+//! follows the changes of a file.
 //!
 //! ```no_run
 //! use outbox_engine::{JsonSerde, MemoryOutbox, NewEvent, Outbox, StreamId};

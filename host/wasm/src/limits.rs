@@ -1,4 +1,4 @@
-//! Refuses what goes beyond a publisher's memory and tables, and remembers that it did.
+//! Refuses growth beyond a publisher's limits on memory and tables, and remembers it.
 
 use wasmtime::ResourceLimiter;
 
@@ -10,8 +10,8 @@ const MIB: usize = 1024 * 1024;
 /// The most memories of one instance. They share one budget of bytes; this bounds the address space that they reserve.
 const MEMORIES_MAX: usize = 20;
 
-/// Watches the growth of one instance's memories and tables. What is refused is remembered, so that the trap which
-/// mostly follows is reported as the limit that it is.
+/// Watches the growth of one instance's memories and tables. It remembers a refusal, so that the trap which mostly
+/// follows is reported as this limit.
 #[derive(Debug)]
 pub(super) struct Limiter {
     memory: Budget,
@@ -30,12 +30,12 @@ impl Limiter {
         }
     }
 
-    /// What the memories have come to: they never shrink.
+    /// The size of the memories, which never shrink.
     pub(super) fn memory_bytes(&self) -> usize {
         self.memory.used
     }
 
-    /// What was refused since the last time this was asked.
+    /// The refusal since the last call of this function.
     pub(super) fn take_refused(&mut self) -> Option<String> {
         self.refused.take()
     }
@@ -71,7 +71,7 @@ impl Budget {
     }
 }
 
-/// What it says is also what to set: mostly twice as much is enough, and what is too little says so again.
+/// Names the limit and a value to set: mostly twice as much is enough; if not, the message comes again.
 fn too_much_memory(max: usize) -> String {
     let twice = max.div_ceil(MIB).saturating_mul(2).max(1);
     format!(

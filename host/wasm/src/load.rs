@@ -1,4 +1,4 @@
-//! From bytes to a program that can be instantiated: every check that needs no running guest.
+//! Makes a program that can be instantiated from bytes, with every check that needs no running guest.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -82,7 +82,7 @@ pub enum LoadError {
         /// The limit.
         bytes_max: usize,
     },
-    /// What it was compiled to is far larger than the component itself.
+    /// Its machine code is far larger than the component itself.
     #[error("the publisher {name} was compiled to more than {bytes_max} bytes of code (limit: compiled code)")]
     CodeTooLarge {
         /// The publisher.
@@ -90,7 +90,7 @@ pub enum LoadError {
         /// The limit.
         bytes_max: usize,
     },
-    /// It unfolds, compiled or instantiated, to more than any publisher has to.
+    /// When it is compiled or instantiated, it unfolds to more than any publisher needs.
     #[error("the publisher {name} unfolds to too much: {reason}")]
     Expands {
         /// The publisher.
@@ -117,7 +117,7 @@ pub enum LoadError {
         /// The version that it exports.
         found: String,
     },
-    /// An exported interface has the right name, and a function that is missing or has other types.
+    /// An exported interface has the right name, but a function is missing or has other types.
     #[error("{name} exports `{interface}`, but not as it is defined: {reason}")]
     Mismatch {
         /// The publisher.
@@ -143,12 +143,12 @@ pub enum LoadError {
     },
 }
 
-/// What the export of a publisher of any version starts with.
+/// The beginning of the export of a publisher of any version.
 pub(super) const CONTRACT: &str = "outbox:publisher/publisher@";
 /// The version that this host calls.
 pub(super) const CONTRACT_VERSION: &str = "0.1.0";
 
-/// A compiled publisher: what all of its instances share.
+/// A compiled publisher, which all of its instances share.
 pub(super) struct Program {
     pub(super) pre: InstancePre<State>,
     pub(super) publisher: bindings::publisher::GuestIndices,
@@ -156,12 +156,12 @@ pub(super) struct Program {
     pub(super) lifecycle: Option<bindings::lifecycle::GuestIndices>,
     /// The sha256 digest of the component's bytes.
     pub(super) digest: [u8; 32],
-    /// Whether its code was compiled before, and kept.
+    /// Whether its code came from the cache.
     pub(super) from_cache: bool,
     pub(super) engine: Arc<TickingEngine>,
 }
 
-/// Reads a regular file, and no more of it than a module may have.
+/// Reads a regular file, at most as many bytes as a module may have.
 pub(super) fn read(path: &Path, name: &str, bytes_max: usize) -> Result<Vec<u8>, LoadError> {
     files::read(path, bytes_max as u64).map_err(|source| match source.kind() {
         ErrorKind::FileTooLarge => LoadError::TooLarge { name: name.to_owned(), bytes_max },
@@ -169,8 +169,8 @@ pub(super) fn read(path: &Path, name: &str, bytes_max: usize) -> Result<Vec<u8>,
     })
 }
 
-/// Compiles `bytes`, or finds what was compiled from them before, and checks that they are a publisher. Compiling takes
-/// from milliseconds to seconds, on all processors. Nothing is compiled before it has been counted what it unfolds to.
+/// Compiles `bytes`, or finds their code in the cache, and checks that they are a publisher. Compiling takes
+/// milliseconds to seconds, on all processors. Before it, what they unfold to is counted.
 pub(super) fn program(name: &str, bytes: &[u8], settings: &Settings, given_up: &GivenUp) -> Result<Program, LoadError> {
     let limits = settings.limits.clone().bounded();
     check_size(name, bytes, limits.module_bytes)?;
@@ -198,7 +198,7 @@ pub(super) fn program(name: &str, bytes: &[u8], settings: &Settings, given_up: &
     Ok(Program { publisher, batch, lifecycle, digest, from_cache, pre, engine })
 }
 
-/// A folder that cannot be used costs the time to compile, and nothing else.
+/// Opens the cache. If the folder cannot be used, the only cost is compiling again.
 fn open_cache(folder: &Path) -> Option<CodeCache> {
     let opened = CodeCache::open(folder);
     opened
@@ -209,7 +209,7 @@ fn open_cache(folder: &Path) -> Option<CodeCache> {
         .ok()
 }
 
-/// What was compiled before, by whichever engine accepted it.
+/// Code from the cache, for whichever engine accepted it.
 fn cached(cache: &CodeCache, digest: &[u8]) -> Option<(Arc<TickingEngine>, Component)> {
     [EngineKind::Plain, EngineKind::Concurrent].into_iter().find_map(|kind| {
         let engine = TickingEngine::shared(kind).ok()?;
@@ -236,7 +236,7 @@ pub(super) fn check_kind(name: &str, bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// What wasmtime says quotes the component, which may hold names of any length.
+/// wasmtime's messages quote the component, which may contain names of any length.
 const REASON_CHARS_MAX: usize = 2_000;
 
 pub(super) fn invalid(name: &str, reason: impl ToString) -> LoadError {
@@ -251,7 +251,7 @@ fn loaded(name: &str, compiled: &Compiled) -> Result<(Arc<TickingEngine>, Compon
     Ok((engine, component.map_err(|error| invalid(name, format!("{error:#}")))?))
 }
 
-/// The packages that are linked; whatever they reach outside the sandbox is denied there until it is granted.
+/// The packages that are linked. Whatever they reach outside the sandbox is denied until it is granted.
 const OFFERED: [&str; 9] = [
     "wasi:cli/",
     "wasi:clocks/",
@@ -293,8 +293,8 @@ fn quoted(names: &[String]) -> String {
     }
 }
 
-/// Looks the exported interfaces up, and compares the types of their functions with the contract's: wasmtime would
-/// else do so for each instance, and only there.
+/// Looks up the exported interfaces, and compares the types of their functions with the contract's. Otherwise wasmtime
+/// would compare them for each instance, and only then.
 struct Checked<'a> {
     name: &'a str,
     pre: &'a InstancePre<State>,

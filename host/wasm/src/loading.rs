@@ -1,5 +1,5 @@
-//! A version on its way from bytes to a publisher that has been configured, on a thread of its own that nobody has to wait
-//! for: compiling takes its time, and so may a guest's `configure`.
+//! Loads a version: makes a configured publisher from its bytes, on a thread of its own, so that nobody waits while it
+//! compiles or a guest's `configure` runs.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -9,7 +9,7 @@ use super::compiler::GivenUp;
 use super::publisher::ComponentPublisher;
 use super::settings::Settings;
 
-/// A version that is being loaded. When this is dropped nobody waits for it any more, and it is not compiled to its end.
+/// A version that is being loaded. Dropping this gives it up, and ends its compilation.
 pub(super) struct Loading {
     given_up: GivenUp,
     result: Option<Loaded>,
@@ -19,21 +19,21 @@ pub(super) struct Loading {
 type Loaded = Result<Arc<ComponentPublisher>, String>;
 
 impl Loading {
-    /// A new one has to show that it can start, with its `configure`.
+    /// Begins to load a version. A new version must show that it can start, with its `configure`.
     pub(super) fn begin(name: &str, bytes: Vec<u8>, settings: Settings, is_new: bool) -> Self {
         let (done, coming) = sync_channel(1);
         let (name, given_up) = (name.to_owned(), GivenUp::default());
         let unless = given_up.clone();
         let load = move || {
-            // Nobody listens any more where another version was asked for meanwhile.
+            // If another version was requested meanwhile, nobody listens any more.
             let _ = done.send(load(&unless, &name, &bytes, settings, is_new).map(Arc::new));
         };
-        // Where there is no thread, its end of the channel is gone, which `result` tells.
+        // If no thread starts, its end of the channel is dropped, and `result` reports that.
         let _ = thread::Builder::new().name("outbox-load".into()).spawn(load);
         Self { given_up, result: None, coming }
     }
 
-    /// The publisher, or why there is none; none while it is not known yet.
+    /// The publisher, or why it could not be loaded. None while it is not known yet.
     pub(super) fn result(&mut self) -> Option<Loaded> {
         if self.result.is_none() {
             self.result = match self.coming.try_recv() {
@@ -52,7 +52,7 @@ impl Drop for Loading {
     }
 }
 
-/// Compiles it; of a new one it starts an instance too, which the first event will have.
+/// Compiles the version. If it is new, also starts an instance, which the first event gets.
 fn load(
     given_up: &GivenUp,
     name: &str,

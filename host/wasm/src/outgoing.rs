@@ -1,8 +1,8 @@
-//! `wasi:http` as wasmtime-wasi-http has it, but for three things. The options that come with a request are the host's from
-//! then on, and wasmtime-wasi-http 48 only looks at them: they would stay in the instance's table, one for each request,
-//! until the instance has all the resources that it may have. What a request lacks is not left to it either: it would log
-//! a warning each time, as often as the guest likes. And what a guest makes the host hold is entered in its account first:
-//! see `held.rs`.
+//! Replaces some functions of wasmtime-wasi-http's `wasi:http`, for three reasons. First, the options of a request
+//! belong to the host once it is sent, but wasmtime-wasi-http 48 leaves them in the instance's table, one for each
+//! request, until the instance has reached its limit of resources. Second, it logs a warning for each incomplete
+//! request, as often as the guest likes. Third, what a guest makes the host hold has to be counted first: see
+//! `held.rs`.
 
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, LinkerInstance, Resource};
@@ -21,10 +21,10 @@ use super::state::State;
 const HANDLER: &str = "wasi:http/outgoing-handler@0.2.12";
 const TYPES: &str = "wasi:http/types@0.2.12";
 
-/// The most bytes of trailers: they are kept where no account sees them.
+/// The most bytes of trailers, which no account counts.
 const TRAILER_BYTES_MAX: usize = 4 * 1024;
 
-/// Takes the place of the functions that are linked.
+/// Replaces the functions that are already linked.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     linker.instance(HANDLER)?.func_wrap("handle", handle)?;
@@ -89,7 +89,7 @@ fn append_field(mut store: Store<'_>, (fields, name, value): (Fields, String, Ve
     appended.map_or_else(|error| Ok((Err(error.downcast()?),)), |()| Ok((Ok(()),)))
 }
 
-/// A copy shares its memory with the original until one of them is changed.
+/// Copies fields. A copy shares its memory with the original until one of them is changed.
 fn clone_fields(mut store: Store<'_>, (fields,): (Fields,)) -> wasmtime::Result<(Fields,)> {
     let bytes = host_memory::headers(store.data_mut().table().get(&fields)?);
     store.data_mut().hold(bytes)?;
@@ -129,7 +129,7 @@ fn finish_body(
         None => 0,
     };
     if bytes > TRAILER_BYTES_MAX {
-        // As WASI has it: both are gone, and the request comes to no regular end.
+        // As WASI defines it: both are dropped, and the request comes to no regular end.
         trailers.map(|trailers| table.delete(trailers)).transpose()?;
         table.delete(body)?.abort();
         return Ok((Err(ErrorCode::HttpRequestTrailerSectionSize(u32::try_from(bytes).ok())),));

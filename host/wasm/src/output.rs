@@ -1,4 +1,4 @@
-//! What a guest writes to its standard output and standard error, captured line by line.
+//! Captures what a guest writes to its standard output and standard error, line by line.
 
 use std::fmt;
 use std::pin::Pin;
@@ -18,11 +18,11 @@ use super::secrets::Redactor;
 use super::settings::Limits;
 use super::text::tail;
 
-/// The most that one write may bring: it is copied out of the guest before it is seen.
+/// The most bytes of one write: it is copied out of the guest before it is checked.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 /// How much of the digest is logged with each line: enough to tell versions apart.
 const DIGEST_CHARS: usize = 12;
-/// What the log adds to each line: it counts among the bytes of a second.
+/// What the log adds to each line; it counts towards the bytes of a second.
 const LOG_BYTES_OF_A_LINE: u64 = 128;
 /// How much of the standard error of a failed call is kept with the attempt.
 const TAIL_BYTES_MAX: usize = 4 * 1024;
@@ -34,9 +34,9 @@ pub struct GuestLine<'a> {
     pub publisher: &'a str,
     /// The sha256 digest of the component's bytes, in hex.
     pub digest: &'a str,
-    /// The uuid of the event that it was called with; none while an instance starts, and for several events at once.
+    /// The uuid of the event of the call. None while an instance starts, and for several events at once.
     pub event: Option<Uuid>,
-    /// Where the guest wrote it to.
+    /// The output to which the guest wrote it.
     pub stream: GuestStream,
     /// The line without its end. What was no UTF-8, and what would steer the terminal that shows it
     /// ([`text::steers`](outbox_engine::text::steers)), is replaced by U+FFFD.
@@ -62,7 +62,7 @@ impl GuestStream {
     }
 }
 
-/// What receives the lines: called on the thread that runs the guest, so it should be quick.
+/// Receives the lines. It is called on the thread that runs the guest, so it should be quick.
 #[derive(Clone)]
 pub struct OutputSink(Arc<dyn Fn(GuestLine<'_>) + Send + Sync>);
 
@@ -92,7 +92,7 @@ impl fmt::Debug for OutputSink {
     }
 }
 
-/// The log of one publisher, which all of its instances write to: how much they may write, and what was left out.
+/// The log of one publisher, to which all of its instances write: how much they may write, and how much was left out.
 pub(super) struct Log {
     publisher: Arc<str>,
     digest: Arc<str>,
@@ -102,12 +102,12 @@ pub(super) struct Log {
     budget: Mutex<Budget>,
 }
 
-/// What is left of the bytes per second: it grows with time, up to those of one second.
+/// How many bytes may still be logged. It grows with time, up to the bytes of one second.
 struct Budget {
     per_second: u64,
     bytes: u64,
     since: Instant,
-    /// When it was last said how much was left out.
+    /// When the log last reported how much was left out.
     told: Instant,
 }
 
@@ -124,7 +124,7 @@ impl Log {
         Self { publisher, digest, sink, redactor, lines_left_out: AtomicU64::new(0), budget: Mutex::new(budget) }
     }
 
-    /// Passes a line on, or counts it where there are too many.
+    /// Passes a line on, or counts it if there are too many.
     fn line(&self, event: Option<Uuid>, stream: GuestStream, line: &str) {
         if !self.may_write(line) {
             self.lines_left_out.fetch_add(1, Ordering::Relaxed);
@@ -139,7 +139,7 @@ impl Log {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(bytes, Instant::now())
     }
 
-    /// Says how many lines were left out, at most once in a second.
+    /// Reports how many lines were left out, at most once a second.
     fn tell_left_out_when_due(&self) {
         if self.lines_left_out.load(Ordering::Relaxed) == 0 {
             return;
@@ -193,7 +193,7 @@ pub(super) struct Capture(Arc<Mutex<Captured>>);
 
 struct Captured {
     log: Arc<Log>,
-    /// Which event the call is for.
+    /// The event of the call.
     event: Option<Uuid>,
     line_bytes_max: usize,
     lines_max: usize,
@@ -229,8 +229,8 @@ impl Capture {
         self.lock().event = event;
     }
 
-    /// Ends a call: passes on the lines that have no end yet, says how many were left out, and returns the last lines
-    /// of standard error. The next call starts afresh.
+    /// Ends a call: passes on unfinished lines, reports how many were left out, and returns the last lines of standard
+    /// error. The next call starts afresh.
     pub(super) fn end_call(&self) -> String {
         self.lock().end_call()
     }
@@ -338,7 +338,7 @@ impl Line {
     }
 }
 
-/// One output of a guest. Writing never waits and never fails: what goes beyond the limits is counted and left out.
+/// One output of a guest. Writing never waits and never fails: lines beyond the limits are counted and left out.
 pub(super) struct GuestOutput {
     capture: Capture,
     stream: GuestStream,
@@ -366,7 +366,7 @@ impl StdoutStream for GuestOutput {
     }
 }
 
-/// The guest wrote more than it was told that it may.
+/// The guest wrote more than it had asked permission for.
 #[derive(Debug, thiserror::Error)]
 #[error("the guest wrote more than {WRITE_BYTES_MAX} bytes at once (limit: one write)")]
 pub(super) struct WriteTooLong;

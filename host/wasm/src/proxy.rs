@@ -1,5 +1,5 @@
-//! The proxy that HTTPS requests go through where the relay's environment names one, as `HTTPS_PROXY` does. It is asked
-//! for a tunnel to each destination that is granted; TLS is spoken through it with the destination itself.
+//! The proxy for HTTPS requests, if the relay's environment names one in `HTTPS_PROXY`. The host asks it for a tunnel
+//! to each granted destination, and speaks TLS through it with the destination itself.
 
 use std::env;
 use std::fmt;
@@ -24,11 +24,11 @@ pub struct HttpsProxy(Option<Arc<Setting>>);
 
 struct Setting {
     proxy: Proxy,
-    /// What `NO_PROXY` names.
+    /// The exceptions of `NO_PROXY`.
     without: Vec<Exception>,
 }
 
-/// Where the proxy is.
+/// The proxy's address.
 pub(super) struct Proxy {
     pub(super) host: Host,
     pub(super) port: u16,
@@ -36,7 +36,7 @@ pub(super) struct Proxy {
     authorization: Option<String>,
 }
 
-/// A text that names no proxy that can be used. It may have a password in it, and is not shown.
+/// A text that names no usable proxy. It may contain a password, and is not shown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{variable} cannot be used: {reason}; write it as `http://proxy.example.com:3128`, or add what needs no proxy to NO_PROXY"
@@ -47,11 +47,11 @@ pub struct InvalidProxy {
 }
 
 impl HttpsProxy {
-    /// What `HTTPS_PROXY` and `NO_PROXY` say, or the same in lower case.
+    /// The proxy of `HTTPS_PROXY` and `NO_PROXY`, in upper or lower case.
     ///
     /// # Errors
     ///
-    /// An [`InvalidProxy`] where that is something else than an HTTP proxy.
+    /// An [`InvalidProxy`] if it is not an HTTP proxy.
     pub fn of_environment() -> Result<Self, InvalidProxy> {
         let variable = |names: [&'static str; 2]| {
             let mut set = names.into_iter().filter_map(|name| Some((name, env::var(name).ok()?)));
@@ -66,20 +66,20 @@ impl HttpsProxy {
         }
     }
 
-    /// The proxy at this URL; for all destinations but those that `without` names, parted by commas: a name stands for
-    /// itself and its subdomains, `*` for all. What is at a loopback, private or link-local address, and `localhost`, is
-    /// reached without a proxy in any case.
+    /// The proxy at this URL, for all destinations except those in `without`, separated by commas: a name stands for
+    /// itself and its subdomains, `*` for all. `localhost`, and loopback, private and link-local addresses, are always
+    /// reached without a proxy.
     ///
     /// # Errors
     ///
-    /// An [`InvalidProxy`] where it is something else than an HTTP proxy.
+    /// An [`InvalidProxy`] if it is not an HTTP proxy.
     pub fn new(proxy: &str, without: &str) -> Result<Self, InvalidProxy> {
         let proxy = Proxy::of(proxy.trim()).map_err(|reason| InvalidProxy { variable: "the proxy", reason })?;
         let without = without.split(',').filter_map(Exception::of).collect();
         Ok(Self(Some(Arc::new(Setting { proxy, without }))))
     }
 
-    /// The proxy that the requests to `destination` go through.
+    /// The proxy for requests to `destination`. None if they go directly.
     pub(super) fn of(&self, destination: &Destination) -> Option<&Proxy> {
         let Setting { proxy, without } = self.0.as_deref()?;
         let direct = destination.scheme == Scheme::Http
@@ -133,7 +133,7 @@ impl Proxy {
     }
 }
 
-/// The head of the proxy's answer. Nothing follows it that would not be asked for: TLS begins with the client.
+/// Reads the head of the proxy's answer. Nothing follows it unasked, since the client begins TLS.
 async fn answer(stream: &mut TcpStream) -> Result<Vec<u8>, Error> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && head.len() < ANSWER_BYTES_MAX {
@@ -156,7 +156,7 @@ fn status(head: &[u8]) -> Option<u16> {
 enum Exception {
     All,
     At(IpAddr),
-    /// A name and its subdomains, at this port where there is one.
+    /// A name and its subdomains, only at this port if one is given.
     Name(String, Option<u16>),
 }
 

@@ -20,13 +20,13 @@ use super::settings::{Limits, Settings};
 use super::state::State;
 use super::text::{bounded, hex};
 
-/// The most events that a component is handed with one call, where it takes several.
+/// The most events in one call of a component that takes batches.
 const BATCH_MAX: usize = 100;
 
 /// A publisher that is a WebAssembly component.
 ///
-/// It may be shared between threads, each with several calls under way; each call has an instance of its own for as
-/// long as it takes. Its futures have to be awaited within a tokio runtime that has its time driver enabled.
+/// Threads may share it, each with several calls under way; each call has an instance of its own while it lasts. Await
+/// its futures within a tokio runtime whose time driver is enabled.
 pub struct ComponentPublisher {
     name: Arc<str>,
     digest: Arc<str>,
@@ -43,9 +43,9 @@ pub struct ComponentPublisher {
 }
 
 impl ComponentPublisher {
-    /// Reads, checks and compiles a component; its name is the file's, without the extension. No guest code is run
-    /// yet. Compiling takes from milliseconds to seconds, at most [`Limits::compile_time`], and uses all processors; code
-    /// that is found in [`Settings::cache`] is not compiled again.
+    /// Reads, checks and compiles a component. Its name is the file's, without the extension. No guest code runs yet.
+    /// Compiling takes milliseconds to seconds, at most [`Limits::compile_time`], and uses all processors. Code that is
+    /// in [`Settings::cache`] is not compiled again.
     ///
     /// # Errors
     ///
@@ -61,7 +61,7 @@ impl ComponentPublisher {
     ///
     /// # Errors
     ///
-    /// A [`LoadError`] where the file cannot be read, or is too large.
+    /// A [`LoadError`] if the file cannot be read, or is too large.
     pub fn read(path: &Path, limits: &Limits) -> Result<Vec<u8>, LoadError> {
         load::read(path, &path.to_string_lossy(), limits.module_bytes)
     }
@@ -75,7 +75,7 @@ impl ComponentPublisher {
         Self::from_bytes_unless(&GivenUp::default(), name, bytes, settings)
     }
 
-    /// The same, and no longer than somebody waits for it.
+    /// The same, but ends early if nobody waits for it any more.
     pub(super) fn from_bytes_unless(
         given_up: &GivenUp,
         name: &str,
@@ -117,7 +117,7 @@ impl ComponentPublisher {
         &self.digest
     }
 
-    /// Whether its code was compiled before, and found in the cache.
+    /// Whether its compiled code came from the cache.
     pub fn is_from_cache(&self) -> bool {
         self.program.from_cache
     }
@@ -137,17 +137,17 @@ impl ComponentPublisher {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// The most bytes that the memories of one instance had so far, when a call had ended.
+    /// The most bytes that the memories of one instance had at the end of a call so far.
     pub fn memory_bytes(&self) -> usize {
         self.memory_bytes.load(Ordering::Relaxed)
     }
 
-    /// Starts an instance, with its `configure`, and keeps it for the first event: finds out before any event is
-    /// touched whether the publisher can work.
+    /// Starts an instance, calls its `configure`, and keeps it for the first event. This shows whether the publisher
+    /// can work, before it touches any event.
     ///
     /// # Errors
     ///
-    /// What an event would have met with: [`Outcome::Unavailable`].
+    /// The attempt that an event would have had: [`Outcome::Unavailable`].
     pub async fn warm_up(&self) -> Result<(), Attempt> {
         let instance = self.instance().await?;
         self.keep(instance);
@@ -191,8 +191,8 @@ impl ComponentPublisher {
         }
     }
 
-    /// An idle instance, or a new one. It is the caller's alone: only [`keep`](Self::keep) brings it back, so that one
-    /// whose call came to no end is never used again.
+    /// An idle instance, or a new one. It belongs to the caller alone: only [`keep`](Self::keep) makes it idle again.
+    /// So an instance whose call did not end is never used again.
     async fn instance(&self) -> Result<Instance, Attempt> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
@@ -223,7 +223,7 @@ impl ComponentPublisher {
         self.attempt(outcome, &notes)
     }
 
-    /// A reason as it is kept: without secrets, and not too long.
+    /// A reason as it is recorded: without secrets, and not too long.
     fn reason(&self, reason: String) -> String {
         bounded(self.redactor.redacted(reason), self.limits.reason_chars)
     }
@@ -234,7 +234,7 @@ impl ComponentPublisher {
         if outcome == Outcome::Delivered {
             return Attempt { digest, ..outcome.into() };
         }
-        // What the guest was denied is mostly what it failed from.
+        // A denial is mostly the cause of the failure.
         let outcome = outcome.map_reason(|reason| {
             *reason = self.redactor.redacted(std::mem::take(reason));
             for note in &notes.denied {

@@ -1,6 +1,6 @@
-//! Name look-ups. Each takes a thread until the name service has answered: it can be given up, and not interrupted.
-//! Those who ask for the same name at the same time share one, so that a name that is slow costs one thread, however
-//! often it is asked for.
+//! Looks names up. Each look-up takes a thread until the name service has answered: it can be given up, but not
+//! interrupted. Simultaneous requests for the same name share one look-up, so that a slow name costs one thread,
+//! however often it is requested.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,7 +18,7 @@ pub(super) const LOOKUPS_MAX: usize = 64;
 /// The most addresses of a name that are looked at.
 const ADDRESSES_MAX: usize = 32;
 
-/// How names become addresses. The default asks the system; another one is for those who test.
+/// Turns names into addresses. The default asks the system; tests use others.
 #[derive(Clone)]
 pub struct Resolver(Arc<LookUp>);
 
@@ -46,7 +46,7 @@ impl fmt::Debug for Resolver {
 /// The addresses of a name, in the order in which the system prefers them; or why there are none.
 pub(super) type Addresses = Result<Arc<[IpAddr]>, Arc<str>>;
 
-/// The look-ups of one publisher. They run on the runtime that they are asked for on.
+/// The look-ups of one publisher. They run on the caller's runtime.
 pub(super) struct Lookups {
     resolver: Resolver,
     share: Arc<Share>,
@@ -58,7 +58,7 @@ impl Lookups {
         Arc::new(Self { resolver, share, under_way: Mutex::default() })
     }
 
-    /// The addresses of `name`. Dropping the future does not end the look-up: who asks next shares it.
+    /// The addresses of `name`. Dropping the future does not end the look-up: the next request for the name shares it.
     pub(super) async fn addresses(self: &Arc<Self>, name: &str) -> Addresses {
         let look_up = self.under_way().entry(name.to_owned()).or_insert_with(|| self.start(name.to_owned())).clone();
         look_up.await
@@ -76,7 +76,7 @@ impl Lookups {
     }
 
     async fn look_up(&self, name: String) -> Addresses {
-        // It asks over a socket.
+        // The look-up needs a socket.
         let descriptor = self.share.take().await;
         let resolver = self.resolver.clone();
         let found = tokio::task::spawn_blocking(move || {
@@ -114,7 +114,8 @@ mod tests {
         IpAddr::from([127, 0, 0, last])
     }
 
-    /// A resolver that answers for `slow` once it is told to, and at once for any other name; and how often it is asked.
+    /// A resolver that answers for `slow` only after a message, and at once for any other name; and a count of its
+    /// calls.
     fn with_a_slow_name() -> (Resolver, mpsc::Sender<()>, Arc<AtomicUsize>) {
         let (go_on, told) = mpsc::channel::<()>();
         let (told, asked) = (Mutex::new(told), Arc::<AtomicUsize>::default());

@@ -1,4 +1,4 @@
-//! Secrets that the host adds to a publisher's requests: the guest uses them and never holds them.
+//! Secrets that the host adds to a publisher's requests: the guest uses them, and never has them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use super::destination::Destination;
 use super::grants::HttpGrant;
 
-/// The fewest characters of a secret: less would be found, and blotted out, all over ordinary text.
+/// The fewest characters of a secret: a shorter one would be found, and blotted out, all over ordinary text.
 const CHARS_MIN: usize = 8;
-/// The shortest beginning of a secret that is blotted out where a line was cut.
+/// The shortest beginning of a secret that is blotted out at the end of a line that was cut.
 const CUT_CHARS_MIN: usize = 4;
-/// Headers that say where a request goes and where it ends: they are the HTTP client's.
+/// Headers that say where a request goes and where it ends: only the HTTP client sets them.
 const RESERVED: [HeaderName; 5] =
     [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::UPGRADE];
 
-/// A secret bound to a header of the requests to one destination. It is shown by its name only.
+/// A secret for a header of the requests to one destination. Only its name is ever shown.
 ///
 /// ```
 /// use outbox_wasm::HeaderSecret;
@@ -38,11 +38,11 @@ pub struct HeaderSecret {
 }
 
 impl HeaderSecret {
-    /// The secret `name`, which `destination` gets in `header`, behind `prefix`.
+    /// The secret `name`, which goes to `destination` in `header`, after `prefix`.
     ///
     /// # Errors
     ///
-    /// An [`InvalidSecret`] where the secret is too short to be kept out of logs, or cannot be a header's value.
+    /// An [`InvalidSecret`] if the secret is too short to be kept out of logs, or cannot be a header's value.
     pub fn new(
         name: &str,
         secret: &str,
@@ -58,7 +58,7 @@ impl HeaderSecret {
         if RESERVED.contains(&header) {
             return Err(invalid("its header is one that the relay sets itself"));
         }
-        // What is more than that would be shown in forms that `Redactor` does not know.
+        // Other characters would appear in forms that `Redactor` does not know.
         if !secret.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
             return Err(invalid("it is not one line of visible ASCII characters"));
         }
@@ -73,12 +73,12 @@ impl HeaderSecret {
         &self.name
     }
 
-    /// Which requests it is added to.
+    /// The destination of the requests to which it is added.
     pub fn destination(&self) -> &HttpGrant {
         &self.destination
     }
 
-    /// Sets the header of a request to `destination`, whatever the guest had set it to; and which one it is.
+    /// Sets the header of a request to `destination`, replacing what the guest has set. Returns the header's name.
     pub(super) fn add_to(&self, headers: &mut HeaderMap, destination: &Destination) -> Option<HeaderName> {
         if !self.destination.allows(destination) {
             return None;
@@ -95,7 +95,7 @@ impl fmt::Debug for HeaderSecret {
     }
 }
 
-/// A secret that cannot be used as it is; what it is stays untold.
+/// A secret that cannot be used. The error does not show it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the secret `{name}` cannot be used: {reason}")]
 pub struct InvalidSecret {
@@ -111,8 +111,8 @@ impl InvalidSecret {
     }
 }
 
-/// Blots secrets out of text that a guest had a hand in. A destination may send back what it was sent: the guest then
-/// knows the secret, but it gets into no log and no record as it is.
+/// Blots secrets out of text that a guest has influenced. A destination may send back what it received: the guest then
+/// knows the secret, but the secret as it is reaches no log and no record.
 #[derive(Clone, Default)]
 pub(super) struct Redactor(Arc<[Blot]>);
 
@@ -133,7 +133,7 @@ impl Redactor {
             }
             blots.push(Blot { secret: secret.clone(), mark });
         }
-        // One that contains another goes first: the rest of it would else stay.
+        // A secret that contains another one goes first: otherwise its rest would stay.
         blots.sort_by_key(|blot| std::cmp::Reverse(blot.secret.len()));
         Self(blots.into())
     }
@@ -148,7 +148,7 @@ impl Redactor {
         text
     }
 
-    /// The same for a text whose end was cut off, with perhaps a part of a secret.
+    /// The same for a text that was cut off, perhaps within a secret.
     pub(super) fn redacted_beginning(&self, text: String) -> String {
         let mut text = self.redacted(text);
         for Blot { secret, mark } in self.0.iter() {

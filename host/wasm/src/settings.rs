@@ -12,7 +12,7 @@ use super::output::OutputSink;
 use super::proxy::HttpsProxy;
 use super::resolver::Resolver;
 
-/// How a component is run. The default grants nothing, limits everything, and sends the guest's output to `tracing`.
+/// How to run a component. The default grants nothing, limits everything, and sends the guest's output to `tracing`.
 #[derive(Clone, Default)]
 pub struct Settings {
     /// What the guest may use up.
@@ -21,42 +21,42 @@ pub struct Settings {
     pub grants: Grants,
     /// How long an instance lives.
     pub isolation: Isolation,
-    /// The folder in which compiled code is kept for the next start; none where it is compiled each time. It is made
-    /// where it is missing, and not used where anybody but this user may write to it.
+    /// The folder that keeps compiled code for the next start. None compiles each time. The folder is made if it is
+    /// missing, and not used if anybody but this user may write to it.
     pub cache: Option<PathBuf>,
-    /// Who compiles what is not in that folder.
+    /// Where to compile what is not in that folder.
     pub compiler: Compiler,
-    /// Where the lines go that the guest writes to its standard output and standard error.
+    /// Receives the lines that the guest writes to its standard output and standard error.
     pub output: OutputSink,
-    /// How it gets to where it may.
+    /// How it reaches destinations.
     pub net: Net,
-    /// What sees the guest's HTTP requests; nothing, unless somebody tests it.
+    /// Observes the guest's HTTP requests, for testing. None otherwise.
     pub http_tap: Option<Arc<HttpTap>>,
 }
 
-/// How a publisher gets to where it may. The default trusts the system's certificate authorities, asks the system for
-/// addresses, and needs no proxy.
+/// How a publisher reaches destinations. The default trusts the system's certificate authorities, asks the system for
+/// addresses, and uses no proxy.
 #[derive(Debug, Clone, Default)]
 pub struct Net {
     /// The certificate authorities that its TLS connections trust.
     pub authorities: Authorities,
     /// The proxy that its HTTPS requests go through.
     pub proxy: HttpsProxy,
-    /// How names become addresses.
+    /// Turns names into addresses.
     pub resolver: Resolver,
 }
 
 /// How long an instance lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
-    /// An instance serves many events, and is replaced after about `recycle_after` of them. The exact number differs
-    /// from instance to instance by up to a tenth, so that many started together do not end together.
+    /// An instance serves many events, and is replaced after about `recycle_after` of them. The exact number varies by
+    /// up to a tenth, so that instances that started together do not end together.
     Reuse {
         /// The number of events after which an instance is replaced; at least 1.
         recycle_after: u32,
     },
-    /// Each call gets an instance of its own. Nothing that one event left behind in the guest is seen by the next, at
-    /// the price of an instantiation for each call.
+    /// Each call gets an instance of its own. So no event sees what an earlier one left behind in the guest, at the
+    /// price of an instantiation for each call.
     PerEvent,
 }
 
@@ -76,7 +76,7 @@ impl Isolation {
     }
 }
 
-/// A number from 0 to `below` (exclusive; 0 for 0) that is spread evenly over consecutive serial numbers.
+/// A number from 0 to `below` (exclusive; 0 if `below` is 0). Consecutive serial numbers are spread evenly.
 fn jitter(serial: u64, below: u32) -> u32 {
     let mixed = serial.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
     u32::try_from(mixed).unwrap_or(0).checked_rem(below).unwrap_or(0)
@@ -85,20 +85,19 @@ fn jitter(serial: u64, below: u32) -> u32 {
 /// What a guest may use up. Each limit is for one instance unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest time that one call may take, waiting included; at most a day. The start of an instance, with its
-    /// `configure`, has as much time of its own.
+    /// The longest time that one call may take, including waiting; at most a day. Starting an instance, with its
+    /// `configure`, has the same limit.
     pub call_time: Duration,
-    /// The longest time that compiling the component may take. Then it is refused, and a process of its own that compiles
-    /// it is killed; the compiler itself cannot be interrupted, and goes on in this process ([`Compiler`]).
+    /// The longest time that compiling the component may take. After that the component is refused. A compiling process
+    /// is killed then; in this process, the compiler cannot be interrupted and goes on ([`Compiler`]).
     pub compile_time: Duration,
-    /// The most bytes of memory that a process of its own takes up while it compiles the component.
+    /// The most bytes of memory that the compiling process may take.
     pub compile_bytes: usize,
     /// The most bytes that all of its memories together may have.
     pub memory_bytes: usize,
     /// The most elements that all of its tables together may have.
     pub table_elements: usize,
-    /// The most instances that the component may be made of, core instances and components within it, with each use of
-    /// what is used more than once.
+    /// The most core instances and components within the component; what is used several times counts several times.
     pub instances: usize,
     /// The most bytes that may cross from guest to host with one host call, or with one answer.
     pub hostcall_bytes: usize,
@@ -124,11 +123,11 @@ pub struct Limits {
 }
 
 const MIB: usize = 1024 * 1024;
-/// No time limit is longer than a day: a clock has no end that could be added to without one.
+/// No time limit is longer than a day, so that adding it to a time cannot overflow.
 const TIME_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 impl Limits {
-    /// The same limits with those on time cut to a day.
+    /// The same limits, with times cut to a day.
     pub(super) fn bounded(mut self) -> Self {
         self.call_time = self.call_time.min(TIME_MAX);
         self.compile_time = self.compile_time.min(TIME_MAX);

@@ -1,4 +1,4 @@
-//! What a component is made of, as it is written: read from its sections, without validating or compiling any of it.
+//! Reads what a component is made of from its sections, without validating or compiling it.
 
 use wasmparser::{
     CanonicalFunction, ComponentAlias, ComponentExport, ComponentExternalKind, ComponentInstance,
@@ -6,14 +6,15 @@ use wasmparser::{
     Encoding, Instance, Parser, Payload,
 };
 
-/// The most parts (modules, components, instances with their arguments, aliases, imports, exports) that are written down
-/// in a component. Those of the largest toolchains have some thousand.
+/// The most parts (modules, components, instances with their arguments, aliases, imports, exports) that a component's
+/// file may contain. Components of the largest toolchains have a few thousand.
 const PARTS_MAX: usize = 250_000;
 /// How deep components may lie within each other.
 const DEPTH_MAX: usize = 100;
 
-/// What wasmtime allocates with each instance of a core module, by what the module has: the sizes of its `VMContext`'s
-/// fields and of what lies beside that, rounded up. `tests/tests/instances_cost.rs` measures that it is no more.
+/// How many bytes wasmtime allocates for each instance of a core module, depending on what the module has: the sizes of
+/// the fields of its `VMContext` and of the data beside it, rounded up. `tests/tests/instances_cost.rs` measures that
+/// it is no more.
 const INSTANCE_BYTES: u64 = 2_048;
 const IMPORT_BYTES: u64 = 40;
 const FUNCTION_BYTES: u64 = 40;
@@ -27,13 +28,13 @@ const PASSIVE_ELEMENT_BYTES: u64 = 16;
 
 /// A component, with all that lies within it.
 pub(super) struct Sketch<'a> {
-    /// The components; the first is the whole.
+    /// The components; the first one is the outermost.
     pub(super) components: Vec<ComponentSketch<'a>>,
-    /// How many bytes an instance takes, of each core module.
+    /// For each core module, how many bytes an instance takes.
     pub(super) modules: Vec<u64>,
 }
 
-/// One component: what it does when it is instantiated, in order.
+/// One component: the steps of its instantiation, in order.
 #[derive(Default)]
 pub(super) struct ComponentSketch<'a> {
     pub(super) steps: Vec<Step<'a>>,
@@ -45,25 +46,25 @@ pub(super) enum Step<'a> {
     Module(usize),
     /// A component is defined.
     Component(usize),
-    /// What was handed over under this name.
+    /// An import with this name.
     Import(&'a str, ComponentExternalKind),
-    /// What is exported has a new index.
+    /// An export, which gets a new index.
     Export(&'a str, ComponentExternalKind, u32),
     /// An instance of a core module.
     CoreInstance(u32),
     /// An instance of a component.
     Instance(u32, Box<[ComponentInstantiationArg<'a>]>),
-    /// An instance that is made of what there is.
+    /// An instance made of existing items.
     Bundle(Box<[ComponentExport<'a>]>),
-    /// What an instance exports.
+    /// An alias of an instance's export.
     Alias(u32, &'a str, ComponentExternalKind),
-    /// What a component defines that this one lies in, so many further out.
+    /// An alias of an item of an outer component, this many levels further out.
     Outer(ComponentOuterAliasKind, u32, u32),
     /// A function crosses from one component to another, or to the host and back.
     Canonical,
     /// A resource is defined.
     Resource,
-    /// So much of what costs nothing but to look at it.
+    /// This many items that cost nothing but looking at them.
     Others(usize),
 }
 
@@ -71,7 +72,7 @@ pub(super) enum Step<'a> {
 pub(super) enum Unsketched {
     /// The bytes are no component.
     Damaged(wasmparser::BinaryReaderError),
-    /// It is larger than anything that has to be.
+    /// It is larger than any publisher needs.
     TooMuch(String),
 }
 
@@ -92,7 +93,7 @@ pub(super) fn sketch(bytes: &[u8]) -> Result<Sketch<'_>> {
     Ok(Sketch { components: reading.components, modules: reading.modules })
 }
 
-/// What the sections belong to that come next.
+/// The module or component to which the next sections belong.
 enum Open {
     Module(usize),
     Component(usize),
@@ -146,7 +147,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// Enters a module or component into the one that it lies in, where it lies in one.
+    /// Adds a module or component to the component that contains it, if any.
     fn define(&mut self, step: Step<'a>) -> Result<()> {
         match self.open.last() {
             Some(Open::Component(parent)) => self.step(*parent, step, 1),
@@ -222,7 +223,7 @@ impl<'a> Reading<'a> {
 fn module_section(payload: Payload<'_>) -> Result<u64> {
     let each = |count: u32, bytes: u64| u64::from(count) * bytes;
     Ok(match payload {
-        // How many imports there are is known only when they have been read.
+        // The number of imports is known only after they have been read.
         Payload::ImportSection(section) => {
             let mut imports = 0_u32;
             for import in section.into_imports() {
@@ -291,7 +292,7 @@ fn alias_of(alias: ComponentAlias<'_>) -> Step<'_> {
 }
 
 fn canonical(function: &CanonicalFunction) -> Step<'static> {
-    // A lifted function is only noted; each other one is compiled, and has its place in each instance.
+    // A lifted function is only noted. Every other one is compiled, and takes room in each instance.
     if matches!(function, CanonicalFunction::Lift { .. }) { Step::Others(1) } else { Step::Canonical }
 }
 

@@ -1,7 +1,7 @@
-//! The gate that the sockets of a guest pass: may it look this name up, may it connect there?
+//! The sockets of a guest pass this gate: may it look this name up, may it connect there?
 //!
-//! TCP to what was granted is all there is; nothing listens, and there is no UDP. Names are looked up by the host, only
-//! those that were granted, and the guest learns only those of their addresses that it may connect to.
+//! There is only TCP, to granted destinations; nothing listens, and there is no UDP. The host looks names up, only
+//! granted ones, and the guest learns only those of their addresses to which it may connect.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -24,7 +24,7 @@ use super::http::HttpCall;
 use super::http_client::{HttpClient, SendError};
 use super::state::State;
 
-/// How many addresses of looked up names are remembered for an instance; the oldest are forgotten.
+/// How many looked-up addresses are remembered for an instance; the oldest are forgotten.
 const RESOLVED_MAX: usize = 256;
 
 /// The gate of one instance.
@@ -33,16 +33,16 @@ pub(super) struct SocketGate {
     grants: Arc<Grants>,
     call: Arc<HttpCall>,
     client: Arc<HttpClient>,
-    /// The most sockets that the instance may hold at once: each takes a file descriptor of the host's.
+    /// The most sockets that the instance may hold at once: each takes a file descriptor of the host.
     sockets_max: usize,
     known: Mutex<Known>,
 }
 
 #[derive(Default)]
 struct Known {
-    /// Which granted name an address was the answer for.
+    /// The granted name for which an address was the answer.
     resolved: Vec<(IpAddr, Host)>,
-    /// The sockets in the instance's resource table, and perhaps some that are there no more.
+    /// The sockets in the instance's resource table, perhaps with some that were closed.
     sockets: BTreeMap<u32, Descriptor>,
 }
 
@@ -57,7 +57,7 @@ impl SocketGate {
         Self { publisher, grants, call, client, sockets_max, known: Mutex::default() }
     }
 
-    /// The runtime that sockets live on; none where no connection is granted.
+    /// The runtime on which sockets live. None if no connection is granted.
     pub(super) fn runtime(&self) -> Option<Handle> {
         if self.grants.allow_tcp.is_empty() {
             return None;
@@ -65,11 +65,11 @@ impl SocketGate {
         self.client.runtime().ok()
     }
 
-    /// Whether a socket may be used so.
+    /// Whether a socket may be used like this.
     pub(super) fn admits(&self, address: SocketAddr, usage: SocketAddrUse) -> bool {
         match usage {
             SocketAddrUse::TcpConnect => self.may_connect(address),
-            // What comes before every connection: some local address, of the host's choice.
+            // Every connection binds first, to a local address of the host's choice.
             SocketAddrUse::TcpBind if address.ip().is_unspecified() && address.port() == 0 => true,
             SocketAddrUse::TcpBind | SocketAddrUse::TcpListen | SocketAddrUse::TcpAccept => {
                 self.note(format!("denied: to listen at TCP {address}, which cannot be granted"));
@@ -92,7 +92,7 @@ impl SocketGate {
         false
     }
 
-    /// The addresses of `name` that may be connected to.
+    /// The addresses of `name` to which the guest may connect.
     async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, ErrorCode> {
         if let Ok(ip) = name.parse() {
             return Ok(vec![ip]);
@@ -125,7 +125,7 @@ impl SocketGate {
         }
     }
 
-    /// What one more socket needs; none where the instance may have no more.
+    /// The descriptor for one more socket. None if the instance may have no more.
     fn room(&self, table: &ResourceTable) -> Option<Descriptor> {
         self.forget_closed(table);
         if self.known().sockets.len() >= self.sockets_max {
@@ -165,7 +165,7 @@ impl Known {
     }
 }
 
-/// Puts the gate in the place of WASI's own functions: it does not let an embedder choose which names are looked up.
+/// Replaces WASI's own functions by this gate: WASI does not let an embedder choose which names may be looked up.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     linker.instance("wasi:sockets/tcp-create-socket@0.2.12")?.func_wrap("create-tcp-socket", create_tcp_socket)?;
@@ -204,10 +204,10 @@ fn create_udp_socket(store: StoreContextMut<'_, State>, _: (IpAddressFamily,)) -
     Ok((Err(ErrorCode::AccessDenied),))
 }
 
-/// The addresses of a name, on their way to the guest.
+/// The addresses of a name, for the guest to read.
 struct Addresses(vec::IntoIter<IpAddr>);
 
-/// The guest waits for them when it asks for them: it has nothing else to do meanwhile.
+/// Always ready: the guest has already waited for the addresses when it asked for them.
 #[async_trait::async_trait]
 impl Pollable for Addresses {
     async fn ready(&mut self) {}

@@ -1,4 +1,4 @@
-//! What the host keeps beside each instance: its capabilities and its accounts.
+//! What the host keeps for each instance: its capabilities and its accounts.
 
 use std::future::ready;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::secrets::Redactor;
 use super::settings::Settings;
 use super::sockets::SocketGate;
 
-/// The most random bytes that one host call hands out.
+/// The most random bytes of one host call.
 const RANDOM_BYTES_MAX: u64 = 64 * 1024;
 
 /// The data of one store.
@@ -32,7 +32,7 @@ pub(super) struct State {
     pub(super) limiter: Limiter,
     pub(super) capture: Capture,
     pub(super) redactor: Redactor,
-    /// When the current call has to be done.
+    /// The deadline of the current call.
     pub(super) deadline: Instant,
 }
 
@@ -69,8 +69,8 @@ fn wasi(settings: &Settings, capture: &Capture, sockets: &Arc<SocketGate>) -> Wa
     for (name, value) in &settings.grants.env {
         wasi.env(name, value);
     }
-    // A socket may be made without a grant: only where it goes says what to deny, and with which line to allow it.
-    // Names are looked up by `sockets.rs`, and never by WASI's own function.
+    // A socket may be made without a grant: only its destination decides whether to deny it, and which line would allow
+    // it. `sockets.rs` looks names up, and never WASI's own function.
     wasi.allow_tcp(true).allow_udp(false).allow_ip_name_lookup(false);
     let sockets = sockets.clone();
     wasi.socket_addr_check(move |address, usage| Box::pin(ready(sockets.admits(address, usage))));
@@ -88,7 +88,7 @@ impl State {
         self.sockets.forget_closed(&self.table);
     }
 
-    /// Enters what the guest hands over into its account, before it is put into the table.
+    /// Counts what the guest hands over, before it is put into the table.
     pub(super) fn hold(&mut self, bytes: usize) -> Result<(), TooMuchHeld> {
         self.host_memory.grow(bytes, &mut self.table)
     }

@@ -1,4 +1,4 @@
-//! Text that came from a guest, cut to a length, and of no use to steer a terminal with.
+//! Cuts text of a guest to a length, and makes it harmless for terminals.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use outbox_engine::text::harmless;
 pub(super) fn bounded(text: String, chars_max: usize) -> String {
     let harmless = if let Cow::Owned(harmless) = harmless(&text) { Some(harmless) } else { None };
     let mut text = harmless.unwrap_or(text);
-    // A text of so few bytes cannot have more characters: the common case needs no count.
+    // A text cannot have more characters than bytes: the common case needs no count.
     if text.len() <= chars_max {
         return text;
     }

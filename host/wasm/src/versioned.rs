@@ -1,8 +1,8 @@
 //! A publisher whose versions are kept in the outbox, and are swapped while it publishes.
 //!
-//! Each call takes the versions that are at work as they are at that moment, and keeps the one that it is made with until
-//! it has ended: a swap happens between two calls, and an old version goes with its last call. What is asked for is
-//! compiled, instantiated and configured on a thread of its own, and swapped in only after that has succeeded.
+//! Each call uses the versions that are at work when it begins, and keeps its version until it ends. So a swap happens
+//! between two calls, and an old version is dropped after its last call. A requested version is compiled, instantiated
+//! and configured on a thread of its own, and swapped in only after that has succeeded.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,9 +21,9 @@ use super::loading::Loading;
 use super::publisher::ComponentPublisher;
 use super::settings::Settings;
 
-/// So many times the host may die while it activates a version, and no more.
+/// A version is refused after the host has died this many times while it activated it.
 const ACTIVATIONS_MAX: u32 = 3;
-/// How often what the versions did is written down.
+/// How often the counts of the versions are stored.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
 /// How often to look whether a version has been loaded, and how often to judge a canary.
 const LOADING_PAUSE: Duration = Duration::from_millis(5);
@@ -31,8 +31,8 @@ const TRIAL_PAUSE: Duration = Duration::from_millis(100);
 
 /// A publisher whose versions are those that the outbox's [`Deployments`] keeps under its name.
 ///
-/// A relay keeps it up to date ([`Publisher::maintain`]): it loads the active version, activates one that is asked for, and
-/// judges a canary. Until there is an active version every call is [`Outcome::Unavailable`].
+/// A relay keeps it up to date ([`Publisher::maintain`]): it loads the active version, activates a requested one, and
+/// judges a canary. Until there is an active version, every call is [`Outcome::Unavailable`].
 pub struct VersionedPublisher {
     name: Arc<str>,
     settings: Settings,
@@ -46,7 +46,7 @@ pub struct VersionedPublisher {
 struct AtWork {
     active: Option<Arc<Loaded>>,
     canary: Option<(Arc<Loaded>, CanaryShare)>,
-    /// Why there is no active one.
+    /// Why there is no active version.
     without: String,
 }
 
@@ -54,9 +54,9 @@ struct AtWork {
 struct Loaded {
     version: u32,
     publisher: Arc<ComponentPublisher>,
-    /// What became of all calls since that was last written down.
+    /// The outcomes of all calls since they were last stored.
     calls: Tally,
-    /// What became of first attempts since the trial began that it is in.
+    /// The outcomes of first attempts since the current trial began.
     trial: Tally,
 }
 
@@ -67,23 +67,23 @@ struct Tally {
     trapped: AtomicU64,
 }
 
-/// What is known between two times that it is maintained.
+/// What it remembers from one maintenance to the next.
 #[derive(Default)]
 struct Upkeep {
-    /// The generation of the deployments that was followed.
+    /// The generation of the deployments that was followed last.
     generation: Option<u64>,
-    /// It is to be followed again, though it has not changed: something has been loaded.
+    /// Whether to follow the registry again although it has not changed, because a version has been loaded.
     look_again: bool,
     loading: Option<(PublisherVersion, Loading)>,
-    /// The active version, where it could not be loaded.
+    /// The active version, if it could not be loaded.
     broken: Option<u32>,
     counted_at: Option<Instant>,
-    /// Versions that are no longer at work, for what is left to be counted.
+    /// Versions that are no longer at work, but whose last calls are not counted yet.
     leaving: Vec<Arc<Loaded>>,
 }
 
 impl VersionedPublisher {
-    /// A publisher with this name in the outbox, each version of which is run with these settings.
+    /// The publisher with this name in the outbox. All of its versions run with these settings.
     pub fn new(name: &str, settings: Settings, rules: CanaryRules) -> Self {
         let without = format!("no version of {name} is active: `outbox publisher deploy {name} FILE` deploys one");
         let at_work = AtWork { without, ..AtWork::default() };
@@ -99,7 +99,7 @@ impl VersionedPublisher {
         self.at_work.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From here on each call that begins is made with these.
+    /// Every call that begins from now on uses these versions.
     fn swap(&self, next: AtWork) {
         *self.at_work.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
     }
@@ -108,7 +108,7 @@ impl VersionedPublisher {
 // --- publishing --------------------------------------------------------------------------------------------------------
 
 impl AtWork {
-    /// The version for this event, and whether that is on trial. All events of a stream have the same.
+    /// The version for this event, and whether it is on trial. All events of a stream have the same version.
     fn of(&self, event: &Recorded) -> Option<(&Arc<Loaded>, bool)> {
         let canary = self.canary.as_ref().filter(|(_, share)| {
             let stream = StreamKey::of(event.tenant_id.as_bytes(), event.stream_id.id.as_bytes());
@@ -125,15 +125,15 @@ impl AtWork {
     }
 }
 
-/// Whether a stream is one of this share of all streams; the same ones in every process, and those of a smaller share are
-/// among those of a larger one.
+/// Whether a stream is in this share of all streams. The answer is the same in every process, and a larger share
+/// includes the streams of a smaller one.
 fn is_within(stream: StreamKey, share: CanaryShare) -> bool {
     let mixed = stream.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
     (mixed * u64::from(CanaryShare::WHOLE)) >> 32 < u64::from(share.parts())
 }
 
 impl Loaded {
-    /// Counts a call; what a canary answers is told as that of a version on trial.
+    /// Counts a call, and marks a canary's attempt as on trial.
     fn answered(&self, event: &Recorded, attempt: Attempt, on_trial: bool) -> Attempt {
         let counts = counts(&attempt.outcome);
         self.calls.add(counts);
@@ -143,7 +143,7 @@ impl Loaded {
         if !on_trial {
             return attempt;
         }
-        // The active version may well be able to publish what the canary cannot: nothing is to be paused for it.
+        // The active version may be able to publish what the canary cannot: nothing is paused for the canary.
         let outcome = match attempt.outcome {
             Outcome::Unavailable { reason, after } => Outcome::Retry { reason, after },
             other => other,
@@ -234,7 +234,7 @@ impl Publisher for VersionedPublisher {
             (upkeep.generation, upkeep.look_again) = (Some(generation), false);
         }
         self.finish_loading(&mut upkeep, deployments, now, &mut maintenance)?;
-        // After one version there may be another one to be loaded: the deployments have to be asked first.
+        // After one version, another one may have to be loaded: ask the deployments first.
         let is_followed = !upkeep.look_again;
         let is_asked_for = |(version, _): &(PublisherVersion, Loading)| version.state == VersionState::Stored;
         maintenance.busy = upkeep.loading.is_some() || !is_followed;
@@ -254,7 +254,7 @@ impl Publisher for VersionedPublisher {
         upkeep.generation = None;
         let counted = self.count(&mut upkeep, deployments);
         match upkeep.loading.take() {
-            // It was not the version that ended it.
+            // The version is not to blame for the end of its activation.
             Some((version, _)) if version.state == VersionState::Stored => {
                 deployments.activation_given_up(&self.name, version.version).and(counted)
             }
@@ -266,7 +266,7 @@ impl Publisher for VersionedPublisher {
 // --- following the deployments --------------------------------------------------------------------------------------------
 
 impl VersionedPublisher {
-    /// Puts those versions to work that the deployments say are, and begins to load what is not loaded yet.
+    /// Puts the versions to work that the deployments name, and begins to load those that are not loaded yet.
     fn follow(
         &self,
         upkeep: &mut Upkeep,
@@ -282,7 +282,7 @@ impl VersionedPublisher {
             before.active.iter().chain(canary).find(|loaded| loaded.version == version.version).cloned()
         };
         let next = AtWork {
-            // Where it has still to be loaded, what was active goes on until then.
+            // While it still has to be loaded, the previous active version goes on.
             active: active.and_then(|active| loaded(active).or_else(|| before.active.clone())),
             canary: canary.and_then(|canary| Some((loaded(canary)?, canary.canary?))),
             without: before.without.clone(),
@@ -294,7 +294,7 @@ impl VersionedPublisher {
         }
         maintenance.swapped |= next != *before;
         self.put_to_work(upkeep, next);
-        // What is at work comes first; of what is asked for there is one at most.
+        // Versions at work come first; at most one version is requested.
         let missing = |version: &&PublisherVersion| loaded(version).is_none() && upkeep.broken != Some(version.version);
         let missing = [active, canary].into_iter().flatten().find(missing);
         let wanted = missing.or_else(|| find(VersionState::Stored));
@@ -327,7 +327,7 @@ impl VersionedPublisher {
         upkeep.loading = None;
         let number = version.version;
         if version.state == VersionState::Stored {
-            // Counted before it begins: a module that kills the host must be found out too.
+            // Counted before the activation begins, to find out a module that kills the host.
             let Some(tries) = deployments.begin_activation(&self.name, number)? else { return Ok(()) };
             if tries > ACTIVATIONS_MAX {
                 let died = tries - 1;
@@ -352,14 +352,15 @@ impl VersionedPublisher {
             Err(error) => return Err(error),
         };
         tracing::info!(publisher = &*self.name, version = number, digest = version.digest, "loading");
-        // What is at work was configured once: if it cannot be now, its calls say so, and it is tried again.
+        // A version at work was configured once. If this fails now, its calls report that, and are tried again.
         let is_new = version.state == VersionState::Stored;
         let loading = Loading::begin(&self.name, bytes, self.settings.clone(), is_new);
         upkeep.loading = Some((version.clone(), loading));
         Ok(())
     }
 
-    /// What was asked for becomes active or the canary once it is loaded; what is at work already is put to work.
+    /// Takes in a loaded version: a requested version becomes active or the canary, and a version that is at work by
+    /// the registry is put to work.
     fn finish_loading(
         &self,
         upkeep: &mut Upkeep,
@@ -373,23 +374,24 @@ impl VersionedPublisher {
         let number = version.version;
         let at_work = matches!(version.state, VersionState::Active | VersionState::Canary);
         let share = version.canary.filter(|_| version.state != VersionState::Active);
-        // The deployments first: what they do not take is not at work. Until they have answered, nothing is forgotten.
+        // The deployments come first: a version that they do not take is not put to work. Nothing is forgotten before
+        // they have answered.
         let taken = match (&result, share) {
             (Err(reason), _) => self.refuse(upkeep, deployments, &version, reason).map(|()| false)?,
             (Ok(_), _) if at_work => true,
             (Ok(_), Some(_)) => deployments.canary_started(&self.name, number, now)?,
             (Ok(_), None) => deployments.activated(&self.name, number, now)?,
         };
-        // What is next is asked anew.
+        // The registry is asked again what is next.
         (upkeep.loading, upkeep.look_again) = (None, true);
-        // Not taken where somebody has asked for another one meanwhile.
+        // Not taken if somebody has requested another version meanwhile.
         let Some(publisher) = result.ok().filter(|_| taken) else { return Ok(()) };
         let loaded = Arc::new(Loaded { version: number, publisher, calls: Tally::default(), trial: Tally::default() });
         let mut next = (*self.at_work()).clone();
         let digest = loaded.publisher.digest().clone();
         match share {
             Some(share) => {
-                // Both are compared by what they do from now on.
+                // Both versions are compared by their calls from now on.
                 if let Some(active) = &next.active {
                     active.trial.take();
                 }
@@ -415,8 +417,8 @@ impl VersionedPublisher {
         Ok(())
     }
 
-    /// A version that was asked for is refused. What is at work by the word of the deployments and cannot be loaded stays so: no
-    /// other was asked for, and it may be this machine's fault.
+    /// Refuses a requested version. An active version that cannot be loaded stays active: nothing replaces it, and the
+    /// fault may be this machine's.
     fn refuse(
         &self,
         upkeep: &mut Upkeep,
@@ -441,7 +443,7 @@ impl VersionedPublisher {
         deployments.refused(&self.name, number, reason).map(|_| ())
     }
 
-    /// Promotes or withdraws the canary, where there is one; the rest follows from the deployments.
+    /// Promotes or withdraws the canary, if there is one; following the deployments does the rest.
     fn judge_canary(&self, deployments: &dyn Deployments, now: Timestamp) -> Result<(), StorageError> {
         let at_work = self.at_work();
         let (Some((canary, _)), Some(active)) = (&at_work.canary, &at_work.active) else { return Ok(()) };
@@ -471,7 +473,7 @@ impl VersionedPublisher {
         self.count(upkeep, deployments)
     }
 
-    /// Writes down what the versions did since the last time.
+    /// Stores the counts of the versions since the last time.
     fn count(&self, upkeep: &mut Upkeep, deployments: &dyn Deployments) -> Result<(), StorageError> {
         upkeep.counted_at = Some(Instant::now());
         let at_work = self.at_work();
@@ -485,7 +487,7 @@ impl VersionedPublisher {
                 return Err(error);
             }
         }
-        // The last holder of a version counts its last call.
+        // A version is dropped from the list once nothing else holds it, and its last calls are counted.
         upkeep.leaving.retain(|loaded| Arc::strong_count(loaded) > 1 || loaded.calls.read() != Counts::default());
         Ok(())
     }

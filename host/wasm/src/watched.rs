@@ -1,4 +1,4 @@
-//! A publisher whose file is watched, for its author: when the content changes, the new one is swapped in.
+//! A publisher whose file is watched, for its author: when the file's content changes, the new content is swapped in.
 
 use std::fmt;
 use std::fs;
@@ -19,15 +19,15 @@ use super::settings::Settings;
 
 /// How often to look at the file.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
-/// How long a file has to stay as it is before it is read: whoever writes it is then done, mostly.
+/// How long a file must stay unchanged before it is read: its writer is then mostly done.
 const QUIET: Duration = Duration::from_millis(200);
-/// How long a file that is no publisher may still be one that is being written, before that is told.
+/// How long a file that is no publisher may still be incomplete, before the log reports it.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A publisher that is a file, read anew whenever its content has changed.
+/// A publisher in a file, which is read again whenever its content has changed.
 ///
-/// A relay looks after it ([`Publisher::maintain`]). What cannot be loaded, or whose `configure` fails, is told and left:
-/// the last one that worked goes on.
+/// A relay keeps it up to date ([`Publisher::maintain`]). If new content cannot be loaded, or its `configure` fails,
+/// the log reports that, and the last content that worked goes on.
 pub struct WatchedPublisher {
     path: PathBuf,
     name: String,
@@ -40,10 +40,10 @@ pub struct WatchedPublisher {
 struct Watch {
     seen: Option<Look>,
     since: Option<Instant>,
-    /// The look at which it was read last.
+    /// How the file looked when it was last read.
     read: Option<Look>,
     loading: Option<Loading>,
-    /// Why what was read last cannot be used, until that is told.
+    /// Why the last content cannot be used, until the log reports it.
     failed: Option<String>,
 }
 
@@ -51,14 +51,14 @@ struct Watch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Look {
     modified: SystemTime,
-    /// When its permissions changed, among others: another user may be allowed to read it only now.
+    /// The time of its last change, including its permissions: the relay may be allowed to read it only now.
     changed: (i64, i64),
     bytes: u64,
     inode: u64,
 }
 
 impl WatchedPublisher {
-    /// Loads it for the first time, as [`ComponentPublisher::load`] does.
+    /// Loads the file for the first time, as [`ComponentPublisher::load`] does.
     ///
     /// # Errors
     ///
@@ -75,7 +75,7 @@ impl WatchedPublisher {
         })
     }
 
-    /// The one that publishes now.
+    /// The publisher that is at work now.
     pub fn at_work(&self) -> Arc<ComponentPublisher> {
         self.at_work.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -83,7 +83,7 @@ impl WatchedPublisher {
     /// Begins to load the file when it has changed and is at rest.
     fn look(&self, watch: &mut Watch, now: Instant) {
         let Ok(found) = look(&self.path) else {
-            // It is being replaced, or gone: what was read goes on.
+            // It is being replaced, or is gone: the last content goes on.
             watch.seen = None;
             return;
         };
@@ -101,7 +101,7 @@ impl WatchedPublisher {
         }
     }
 
-    /// Whether another one publishes from now on.
+    /// Takes in a loaded publisher. Returns whether another one publishes from now on.
     fn finish(&self, watch: &mut Watch, now: Instant) -> bool {
         let publisher = &*self.name;
         if let Some(result) = watch.loading.as_mut().and_then(Loading::result) {

@@ -1,11 +1,11 @@
-//! Types of components as WIT writes them, for people who compare what they built with the contract.
+//! Writes types of components as WIT does, so that people can compare what they built with the contract.
 
 use wasmtime::component::types::{Case, ComponentFunc, Field, Type};
 
-/// A component's types may unfold without end.
+/// The most characters: a component's types may unfold to any length.
 const CHARS_MAX: usize = 1_500;
 
-/// A function's signature with its types unfolded; cut where it grows too long.
+/// A function's signature with its types unfolded, cut if it is too long.
 pub(super) fn signature(function: &str, ty: &ComponentFunc) -> String {
     let mut text = Text(format!("{function}: {}func(", if ty.async_() { "async " } else { "" }));
     text.list(ty.params(), |text, (name, ty)| {
