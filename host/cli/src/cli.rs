@@ -46,7 +46,7 @@ enum Command {
     Init(init::Init),
     /// Append events from NDJSON, all or none.
     Append(append::Append),
-    /// Try each entry that is due once, and say what came of it.
+    /// Try each entry that is due once, and report the outcomes.
     Run(publish::Run),
     /// Publish until SIGINT or SIGTERM.
     Relay(publish::Relay),
@@ -97,22 +97,23 @@ impl Database {
         Ok(SqliteOutbox::open(&self.config()?.1)?)
     }
 
-    /// For what only reads, which a user who may only read may do too.
+    /// Opens the outbox for reading only: users who may only read can do this too.
     fn look<T>(&self, read: impl FnMut(&SqliteOutbox) -> Result<T>) -> Result<T> {
         SqliteOutbox::look(&self.config()?.1, read)
     }
 }
 
-/// The most files that are asked for: a hard limit may be a thousand times as much, and nothing here needs it.
+/// The most open files that the program asks for. The hard limit may be a thousand times higher, but nothing here needs
+/// so many.
 const OPEN_FILES_MAX: u64 = 65_536;
 
-/// Systems start programs with a soft limit of 1,024 for the sake of some that can do with no more: publishers' connections
-/// and the database can.
+/// Raises the soft limit of open files. Systems set it to 1,024 for the sake of old programs that fail with more;
+/// publishers' connections and the database need more.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let wanted = limit.maximum.unwrap_or(OPEN_FILES_MAX).min(OPEN_FILES_MAX);
     if limit.current.is_some_and(|current| current < wanted) {
-        // Where it may not be raised the limit is as it was, and kept to.
+        // If it cannot be raised, the old limit stays, and the program keeps to it.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit });
     }
 }
@@ -155,7 +156,7 @@ fn run(command: Command) -> Result<()> {
         Command::Prune(command) => command.run(),
         #[cfg(feature = "bench")]
         Command::Bench(command) => command.run(),
-        // `main` has done it, and never comes here.
+        // `main` handles this command, and never comes here.
         Command::Compile { .. } => Ok(()),
     }
 }
@@ -164,7 +165,8 @@ fn run(command: Command) -> Result<()> {
 fn text(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
-        // What is wrong with settings is shown below their line, with a caret; the lines are the program's own.
+        // An error in settings shows their line with a caret below it; the program itself made these lines, so they
+        // stay as they are.
         let lines_are_ours = cause.is::<toml::de::Error>();
         let cause = if lines_are_ours { cause.to_string() } else { shown(cause).to_string() };
         if !text.contains(&cause) {
@@ -185,7 +187,7 @@ fn log(json: bool, with_time: bool) -> Result<()> {
         (false, true) => log.with_ansi(false).init(),
         (false, false) => log.with_ansi(false).without_time().init(),
     }
-    // What a stranger's bytes made panic says so in the log, where its words are harmless.
+    // A panic is logged: the log makes its text harmless, since it may repeat what a stranger wrote.
     std::panic::set_hook(Box::new(|panic| {
         let trace = std::backtrace::Backtrace::capture();
         let trace = if trace.status() == BacktraceStatus::Captured { format!("\n{trace}") } else { String::new() };
@@ -194,13 +196,13 @@ fn log(json: bool, with_time: bool) -> Result<()> {
     Ok(())
 }
 
-/// A time without what is below a second, which nobody reads.
+/// A time rounded to seconds: nobody reads more digits.
 fn second(at: jiff::Timestamp) -> jiff::Timestamp {
-    // The last one that there is cannot be rounded.
+    // The last possible time cannot be rounded.
     at.round(jiff::Unit::Second).unwrap_or(at)
 }
 
-/// Who acts, for the audit table.
+/// The user who acts, and the time, for the audit table.
 fn act() -> outbox_host::outbox::Act {
     let who = ["OUTBOX_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
     outbox_host::outbox::Act { who: who.unwrap_or_else(|| "unknown".into()), at: jiff::Timestamp::now() }

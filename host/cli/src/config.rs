@@ -25,7 +25,7 @@ use self::routes::RouteConfig;
 use self::secrets::SecretConfig;
 use self::tls::TlsConfig;
 
-/// The most bytes of the file: many times what anybody needs to say.
+/// The most bytes of the file: far more than any settings need.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// The whole file. Everything in it is optional.
@@ -53,7 +53,7 @@ pub struct Config {
 pub struct PublisherConfig {
     /// The component; relative to the file's folder.
     pub file: Option<PathBuf>,
-    /// The publisher in the outbox whose versions are deployed.
+    /// The deployed publisher with this name.
     pub name: Option<String>,
     pub canary: CanaryConfig,
     #[serde(deserialize_with = "parsed")]
@@ -102,7 +102,7 @@ impl CanaryConfig {
     }
 }
 
-/// A part of the whole, from 0 to 1: `"5%"`.
+/// A fraction from 0 to 1, written as `"5%"`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Percentage(pub f64);
 
@@ -205,25 +205,25 @@ impl PublisherConfig {
         self.file.iter_mut().chain(&mut self.cache).chain(&mut self.tls.ca_file).chain(secrets)
     }
 
-    /// Reads the secrets; none of them is read before.
+    /// Reads the secrets: they are not read before this.
     ///
     /// # Errors
     ///
-    /// Names the secret that is missing or cannot be used, and never what it is.
+    /// Names the secret that is missing or cannot be used, but never its value.
     pub fn secrets(&self) -> Result<Vec<HeaderSecret>> {
         self.secrets.iter().map(|(name, secret)| secret.read(name)).collect()
     }
 
-    /// Reads the certificate authorities that it trusts.
+    /// Reads the certificate authorities that the publisher trusts.
     ///
     /// # Errors
     ///
-    /// Names the file that cannot be read, or holds none.
+    /// Names the file that cannot be read, or contains no certificate.
     pub fn authorities(&self) -> Result<Authorities> {
         self.tls.authorities()
     }
 
-    /// How the component is run, without its secrets and its certificate authorities: these are read from files.
+    /// The settings for the component, without its secrets and certificate authorities, which are read from files.
     pub fn settings(&self) -> Settings {
         let recycle_after = self.recycle_after.map(|recycle_after| Isolation::Reuse { recycle_after });
         Settings {
@@ -247,13 +247,13 @@ impl PublisherConfig {
     }
 }
 
-/// What this program calls itself where it is to compile, and nothing else.
+/// The hidden command with which this program starts itself to compile a component.
 pub const COMPILE: &str = "compile-component";
 
-/// Set for a measurement of the whole program, which a process of its own would be no part of: `in-process`.
+/// Set to `in-process` to compile within this process, for measurements that cannot include another process.
 const COMPILE_VARIABLE: &str = "OUTBOX_COMPILE";
 
-/// A publisher is compiled by this program in a process of its own.
+/// This program compiles publishers, in a process of its own.
 pub fn compiler() -> Compiler {
     if std::env::var_os(COMPILE_VARIABLE).is_some_and(|how| how == "in-process") {
         return Compiler::InThisProcess;
@@ -393,7 +393,7 @@ mod tests {
         assert!(parse("[relay]\nshutdown_grace = \"-1s\"\n").unwrap_err().contains("no length of time"));
         assert!(parse("[relay]\nordering = \"backwards\"\n").is_err());
     }
-    /// Lines as somebody may write them: known keys with values of any kind, and noise.
+    /// Lines that somebody may write: known keys with values of any kind, and noise.
     fn line() -> impl Strategy<Value = String> {
         const KEYS: &[&str] = &[
             "db",

@@ -1,13 +1,13 @@
 //! An outbox relay whose publishers are sandboxed WebAssembly components.
 //!
-//! This crate is the program `outbox`, and one dependency for who embeds the whole: the paths below lead to
-//! [`outbox_engine`] (events, storages, publishers, the relay), [`outbox_sqlite`] and [`outbox_wasm`], which can be had
-//! alone too. An application that only appends takes `outbox-sqlite`, and compiles no wasmtime for it.
+//! This crate is the program `outbox`. It is also a single dependency for programs that embed everything: it re-exports
+//! [`outbox_engine`] (events, storages, publishers, the relay), [`outbox_sqlite`] and [`outbox_wasm`], each of which
+//! can be used alone too. An application that only appends depends on `outbox-sqlite`, and compiles no wasmtime.
 //!
-//! [`Outbox`] is the whole: a storage ([`OutboxStorageStrategy`]), a [`Serde`], and [`Outbox::run`] or
-//! [`Outbox::relay`], which call a [`Publisher`] once for each entry. [`ComponentPublisher`](publisher::component) is a
-//! publisher that is a WebAssembly component; a closure is one too. An application appends within its own transaction
-//! with [`outbox::append`].
+//! An [`Outbox`] combines a storage ([`OutboxStorageStrategy`]) and a [`Serde`]. [`Outbox::run`] and [`Outbox::relay`]
+//! call a [`Publisher`] once for each entry. A publisher is a WebAssembly component
+//! ([`ComponentPublisher`](publisher::component)) or a closure. An application appends with [`outbox::append`], within
+//! its own transaction.
 //!
 //! ```
 //! use outbox_host::outbox::{self, sqlite::rusqlite::Connection};

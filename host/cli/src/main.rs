@@ -7,7 +7,8 @@ use std::process::ExitCode;
 mod cli;
 mod config;
 
-/// Each row that is read is let go on another thread: an allocator for that is worth a tenth of the relay's time.
+/// One thread allocates each row, and another thread frees it. An allocator that is fast at this saves a tenth of the
+/// relay's time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

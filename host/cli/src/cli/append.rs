@@ -13,23 +13,23 @@ use serde_json::value::RawValue;
 
 use super::{Database, print};
 
-/// The most bytes of a line: twice what an event may have, which is told with the event.
+/// The most bytes of a line: twice what an event may have. An event that is larger is refused with its own error.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Numbers below are exact also where they have a fraction, or are written as if.
+/// Whole numbers below this are exact, also if they are written with a fraction, as in `42.0`.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
-/// The most bytes of the input, all of which is held until it is appended.
+/// The most bytes of the input, which is kept in memory until it is appended.
 const INPUT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 #[derive(Args)]
 pub struct Append {
     #[command(flatten)]
     database: Database,
-    /// NDJSON: one event a line; standard input where there is none, or `-`.
+    /// NDJSON: one event a line [default: standard input, as with `-`].
     file: Option<PathBuf>,
 }
 
-/// One line of the input. The values are kept as they are written: data has to arrive so, and what is wrong with the
-/// others is told with their keys.
+/// One line of the input. The values are kept as they are written: `data` has to arrive like this, and an error in
+/// another value names its key.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
@@ -60,7 +60,7 @@ struct Line<'a> {
     created_at: Option<&'a RawValue>,
 }
 
-/// A value that is there, also where it is null.
+/// Reads a value as present, even if it is null.
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
@@ -112,10 +112,10 @@ impl Append {
     }
 }
 
-/// The lines of the input, as `BufRead::lines` gives them, but bounded: it may have no end.
+/// The lines of the input, as `BufRead::lines` gives them, but bounded: the input may have no end.
 struct Lines {
     input: Box<dyn BufRead>,
-    /// How many bytes there may still be.
+    /// How many bytes may still come.
     left: u64,
 }
 
@@ -176,7 +176,7 @@ pub(super) fn event(line: &str) -> Result<NewEvent> {
 fn parsed(line: &str) -> Result<Line<'_>> {
     let text = line.trim_start();
     let one_a_line = "write each event as an object on a line of its own";
-    // An array would else be taken for the values of all keys, in their order.
+    // Without this check, serde takes an array for the values of all keys, in their order.
     ensure!(!text.starts_with('['), "it is not a JSON object, but an array: {one_a_line}, as `jq -c '.[]'` does");
     ensure!(text.starts_with('{'), "it is not a JSON object");
     serde_json::from_str(line).map_err(|error| match error.is_eof() {
@@ -188,7 +188,7 @@ fn parsed(line: &str) -> Result<Line<'_>> {
     })
 }
 
-/// What the table takes: JSON; or with another content type any text, or bytes.
+/// The payload, as the table takes it: JSON; or with another content type any text, or bytes.
 fn data(line: &Line<'_>) -> Result<Payload> {
     let content_type = text("content_type", line.content_type)?.filter(|content_type| !content_type.trim().is_empty());
     match (line.data, line.data_base64) {
@@ -196,7 +196,7 @@ fn data(line: &Line<'_>) -> Result<Payload> {
         (None, None) => bail!("missing field `data`"),
         (Some(data), None) => {
             match JsonSerde.deserialize(StoredData { content_type, ..StoredData::json(data.get()) })? {
-                // The text itself, and not as JSON writes it.
+                // The text itself, without JSON's quotes and escapes.
                 Payload::Binary { content_type, bytes } if bytes.starts_with(b"\"") => {
                     let text: Option<String> = value("data", Some(data))?;
                     Ok(Payload::Binary { content_type, bytes: text.unwrap_or_default().into_bytes() })
@@ -213,7 +213,7 @@ fn data(line: &Line<'_>) -> Result<Payload> {
     }
 }
 
-/// The bytes that a text of RFC 4648's base64 stands for, with its padding or without.
+/// Decodes base64 (RFC 4648), with or without padding.
 fn decoded(text: &str) -> Option<Vec<u8>> {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digits = text.strip_suffix("==").or_else(|| text.strip_suffix('=')).unwrap_or(text);
@@ -223,7 +223,7 @@ fn decoded(text: &str) -> Option<Vec<u8>> {
             let value = ALPHABET.iter().position(|known| known == digit)?;
             Some(bits << 6 | u32::try_from(value).ok()?)
         })?;
-        // A byte takes eight of the bits: one digit alone makes none.
+        // A byte takes eight bits: a single digit makes no byte.
         let whole = (bits << (6 * (4 - group.len()))).to_be_bytes();
         let count = group.len().checked_sub(1).filter(|count| *count > 0)?;
         bytes.extend_from_slice(whole.get(1..=count)?);
@@ -235,13 +235,13 @@ fn required(key: &str, raw: &RawValue) -> Result<String> {
     text(key, Some(raw))?.with_context(|| format!("{key}: it is null"))
 }
 
-/// A text, or a number that stands for its text, as in the table; none where it is left out, or null.
+/// A text, or a number that stands for its text, as in the table. None if it is left out, or null.
 fn text(key: &str, raw: Option<&RawValue>) -> Result<Option<String>> {
     match raw.map(RawValue::get) {
         Some(number) if number.starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
             let whole = number.parse::<i64>().map(|number| number.to_string());
             let exact = number.parse::<f64>().ok().filter(|number| number.abs() < EXACT_MAX);
-            // Without a sign where it is a negative nothing.
+            // Negative zero loses its sign.
             let text = whole.ok().or_else(|| exact.map(|number| (number + 0.0).to_string()));
             text.map(Some)
                 .with_context(|| format!("{key}: {number} is more than a number can say exactly: write it as text"))
@@ -250,7 +250,7 @@ fn text(key: &str, raw: Option<&RawValue>) -> Result<Option<String>> {
     }
 }
 
-/// The value of a key; none where it is left out, or null.
+/// The value of a key. None if it is left out, or null.
 fn value<T: DeserializeOwned>(key: &str, raw: Option<&RawValue>) -> Result<Option<T>> {
     let Some(raw) = raw else { return Ok(None) };
     serde_json::from_str(raw.get()).map_err(|error| {
@@ -259,7 +259,7 @@ fn value<T: DeserializeOwned>(key: &str, raw: Option<&RawValue>) -> Result<Optio
     })
 }
 
-/// That it is line 1 of one line is not worth telling.
+/// Drops the line number, which is always 1, from an error.
 fn column_only(error: &serde_json::Error) -> String {
     error.to_string().replace(" at line 1 column", " at column")
 }
@@ -270,7 +270,7 @@ mod tests {
 
     use super::*;
 
-    /// Lines as somebody may write them: known keys with values of any kind, and noise.
+    /// Lines that somebody may write: known keys with values of any kind, and noise.
     fn line() -> impl Strategy<Value = String> {
         const KEYS: &[&str] = &[
             "name",

@@ -28,8 +28,8 @@ mod writer;
 
 /// Measure what this machine reaches, each figure beside its baseline.
 ///
-/// A figure and its baseline are measured in turn, several times; medians are printed, and of ratios the median of the
-/// pairs. docs/performance.md says what each scenario does.
+/// A figure and its baseline are measured in turn, several times. The output has their medians, and for ratios the
+/// median of the pairs' ratios. docs/performance.md says what each scenario does.
 #[derive(Args)]
 pub struct Bench {
     /// What to measure [default: all but `memory` and `backlog`, whose databases are large].
@@ -40,7 +40,7 @@ pub struct Bench {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
-    /// Be the other process of a scenario.
+    /// Run as the other process of a scenario.
     #[arg(long, hide = true, value_enum)]
     part: Option<Part>,
     /// The database of the other process.
@@ -48,34 +48,34 @@ pub struct Bench {
     db: Option<PathBuf>,
 }
 
-/// With what, how much and where.
+/// What to measure with, how much and where.
 #[derive(Args)]
 pub struct Options {
     /// The publisher: one that does nothing (tests/guests/noop) shows what the relay itself costs.
     #[arg(long, value_name = "FILE")]
     publisher: PathBuf,
-    /// One that waits 10 ms for each event (tests/guests/waits): for `waiting` and `memory`.
+    /// A publisher that waits 10 ms for each event (tests/guests/waits), for `waiting` and `memory`.
     #[arg(long, value_name = "FILE")]
     waits: Option<PathBuf>,
-    /// One that posts each event to WEBHOOK_URL (examples/rust-webhook): for `http`.
+    /// A publisher that posts each event to WEBHOOK_URL (examples/rust-webhook), for `http`.
     #[arg(long, value_name = "FILE")]
     webhook: Option<PathBuf>,
     /// How many entries to drain.
     #[arg(long, default_value_t = 200_000)]
     entries: usize,
-    /// How many entries a large outbox has: for `memory` and `backlog`.
+    /// How many entries a large outbox has, for `memory` and `backlog`.
     #[arg(long, default_value_t = 1_000_000)]
     backlog: usize,
-    /// The bytes of data of each.
+    /// How many bytes of data each entry has.
     #[arg(long, default_value_t = 1_024)]
     bytes: usize,
-    /// How often; medians are printed.
+    /// How often to measure; the output has medians.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
-    /// How many commits of another process to wait for: for `wake`.
+    /// How many commits of another process to wait for, for `wake`.
     #[arg(long, default_value_t = 500)]
     wakes: usize,
-    /// Where the databases are made; on the disk that counts. A temporary folder where there is none.
+    /// The folder for the databases, on the disk that you will use [default: a temporary folder].
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
 }
@@ -131,7 +131,8 @@ impl Bench {
 }
 
 impl Options {
-    /// The scenarios asked for; else those that are quick, and have the publisher that they need.
+    /// The scenarios that the command line names. If it names none: all that are quick and have the publisher that they
+    /// need.
     fn chosen(&self, asked: Vec<Scenario>) -> Result<Vec<Scenario>> {
         for scenario in &asked {
             let missing = scenario.missing(self);
@@ -162,7 +163,7 @@ impl Scenario {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
-    /// The flag that it needs and has not got.
+    /// The flag that the scenario needs, if it is missing.
     fn missing(self, options: &Options) -> Option<&'static str> {
         match self {
             Self::Waiting | Self::Memory if options.waits.is_none() => Some("--waits FILE"),

@@ -13,10 +13,10 @@ use super::table::cell;
 use super::{Database, act, print, print_json};
 use crate::config::Time;
 
-/// The most bytes of a file with new data: more than an event may have, which is told with the event.
+/// The most bytes of a file with new data: more than an event may have, so that the error about the event is shown.
 const DATA_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// How many dead letters are read at once where all are.
+/// How many dead letters are read at once, if all are read.
 const AT_A_TIME: usize = 100;
 
 /// What may be done with dead letters. ID is the entry's position, or its event's uuid.
@@ -90,7 +90,7 @@ pub struct Retry {
     all: bool,
     #[command(flatten)]
     filter: Filter,
-    /// Only say which.
+    /// Only show which.
     #[arg(long)]
     dry_run: bool,
 }
@@ -112,8 +112,8 @@ pub struct Edit {
     /// A file with the new data; `-` is standard input. It is JSON, unless a content_type is set too.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// The new value of a column of the table, for example `name=order.placed`; an empty one stands for none. May be
-    /// given again.
+    /// The new value of a column of the table, for example `name=order.placed`; an empty value stands for no value. May
+    /// be given again.
     #[arg(long, value_name = "COLUMN=VALUE", value_parser = change)]
     set: Vec<(Column, String)>,
 }
@@ -293,7 +293,7 @@ impl Retry {
             return would_retry(&self.database, &selection);
         }
         let outbox = self.database.open()?;
-        // Only of those that were named is it news which were found.
+        // If the command line named dead letters, report which of them were found.
         let found = if self.ids.is_empty() { Vec::new() } else { outbox.dead_letters(&selection, usize::MAX)? };
         let retried = outbox.retry_dead_letters(&selection, &act())?;
         report_missing(&self.ids, &found, retried.len(), "put back")?;
@@ -309,7 +309,7 @@ fn would_retry(database: &Database, selection: &Selection) -> Result<()> {
     print(format!("would put {} dead letters back into the outbox; nothing was changed", lines.len()))
 }
 
-/// Some at a time: only a line of each is kept.
+/// Reads some at a time, and keeps only one line of each.
 fn lines_of_all(outbox: &SqliteOutbox, selection: &Selection) -> Result<Vec<String>> {
     let Selection::Matching(filter) = selection else {
         return Ok(outbox.dead_letters(selection, usize::MAX)?.iter().map(line).collect());
@@ -320,7 +320,8 @@ fn lines_of_all(outbox: &SqliteOutbox, selection: &Selection) -> Result<Vec<Stri
         let mut dead = outbox.dead_letters(&Selection::Matching(filter.clone()), AT_A_TIME)?;
         let ends = dead.first().zip(dead.last()).map(|(first, last)| (first.position, last.position));
         let Some((first, last)) = ends else { return Ok(lines) };
-        // Several may be at one position: those at the last one are read again, with all that are there.
+        // Several dead letters may have the same position. Those at the last position are read again, together with all
+        // others that have it.
         let is_cut = dead.len() == AT_A_TIME && first < last;
         dead.retain(|dead| !is_cut || dead.position < last);
         lines.extend(dead.iter().map(line));
@@ -333,7 +334,7 @@ impl Discard {
         let outbox = self.database.open()?;
         let selection = Id::selection(&self.ids)?;
         let found = outbox.dead_letters(&selection, usize::MAX)?;
-        // One position may be that of several: nobody discards what they have not seen.
+        // Several dead letters may have the same position: nobody discards one that they have not seen.
         let positions: BTreeSet<i64> = found.iter().map(|dead| dead.position).collect();
         if matches!(selection, Selection::Positions(_)) && positions.len() < found.len() {
             let lines: Vec<String> = found.iter().map(|dead| format!("  {}  {}", dead.uuid, line(dead))).collect();
@@ -406,7 +407,7 @@ fn field(column: Column, value: &str) -> Field<'_> {
     }
 }
 
-/// Whether an entry that has nothing wrong with it would still be an event with these columns.
+/// Checks that a valid entry with these columns would still be an event.
 fn check(changes: &[(Column, Field<'_>)]) -> Result<()> {
     let good = Row {
         stream_id: "s".into(),

@@ -1,4 +1,4 @@
-//! `outbox run` and `outbox relay`: one pass, and passes without end.
+//! `outbox run` makes one pass over the entries; `outbox relay` makes passes until it is stopped.
 
 use std::env;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::config::{IsolationConfig, LimitsConfig, PublisherConfig, Time};
 
 mod publishers;
 
-/// What is published with, and how.
+/// The publisher, and how to publish.
 #[derive(Args)]
 struct Publishing {
     #[command(flatten)]
@@ -52,7 +52,7 @@ pub(super) struct Running {
     /// Set an environment variable of the publisher's; may be given again.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<(String, String)>,
-    /// Keep compiled code in this folder; ~/.cache/outbox unless set.
+    /// Keep compiled code in this folder [default: ~/.cache/outbox].
     #[arg(long, value_name = "FOLDER")]
     cache: Option<PathBuf>,
     /// Compile the publisher at each start.
@@ -63,7 +63,7 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Adds what is granted here to what is granted there.
+    /// Adds the grants of the command line to those of the file.
     pub(super) fn grant(&mut self, publisher: &mut PublisherConfig) {
         publisher.allow_http.append(&mut self.allow_http);
         publisher.allow_tcp.append(&mut self.allow_tcp);
@@ -115,13 +115,13 @@ struct Sandbox {
     /// Whether an instance serves many events [default: reuse].
     #[arg(long, value_enum)]
     isolation: Option<IsolationConfig>,
-    /// How many events an instance serves where it serves many [default: 1000].
+    /// How many events an instance serves before it is replaced [default: 1000].
     #[arg(long, value_name = "N")]
     recycle_after: Option<u32>,
 }
 
 impl Sandbox {
-    /// What a flag says goes before what the file says.
+    /// A flag overrides what the file says.
     fn apply(&self, publisher: &mut PublisherConfig) {
         let limits = &mut publisher.limits;
         self.limits.iter().for_each(|limit| *limits = limit.clone().or(limits));
@@ -166,7 +166,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Where programs keep what they can make again: `$XDG_CACHE_HOME`, or `~/.cache`.
+/// The user's folder for caches: `$XDG_CACHE_HOME`, or `~/.cache`.
 fn user_cache() -> Option<PathBuf> {
     let folder = |variable, within: &str| {
         let folder = PathBuf::from(env::var_os(variable)?).join(within);
@@ -241,7 +241,7 @@ impl Relay {
     }
 }
 
-/// The first signal asks for an end in order, the second for one at once; a third does not ask.
+/// The first signal asks for an orderly end, the second for an immediate one. A third signal kills the process.
 fn stop_on_signals(stop: Stop) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot listen to signals")?;
     let wait = move || {

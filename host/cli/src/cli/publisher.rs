@@ -1,4 +1,4 @@
-//! `outbox publisher`: publishers, from a project to begin with to the versions that are kept in the outbox.
+//! `outbox publisher`: everything about publishers, from a new project to the versions in the outbox.
 
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
@@ -23,7 +23,7 @@ pub enum Publisher {
     Deploy(deploy::Deploy),
     /// List the versions.
     Versions(Versions),
-    /// Take back what was asked for, or go back to an earlier version.
+    /// Withdraw the requested version, or go back to an earlier one.
     Rollback(Rollback),
     /// Show what a component says about itself.
     Inspect(inspect::Inspect),
@@ -51,7 +51,7 @@ impl Publisher {
 pub struct Versions {
     #[command(flatten)]
     database: Database,
-    /// The publisher; all unless it is named.
+    /// The publisher [default: all].
     name: Option<String>,
     /// Print them as JSON.
     #[arg(long)]
@@ -121,8 +121,8 @@ pub struct Rollback {
     database: Database,
     /// The publisher.
     name: String,
-    /// The version to go back to. Unless it is given: what is asked for is withdrawn, or else the canary; where there is
-    /// neither, the version that was active before is asked for.
+    /// The version to go back to. Without it: withdraw the requested version; if there is none, the canary; if there is
+    /// none either, request the version that was active before.
     version: Option<u32>,
     /// Print what was done as JSON.
     #[arg(long)]
@@ -156,7 +156,7 @@ pub struct Remove {
     database: Database,
     /// The publisher.
     name: String,
-    /// The version; the whole publisher unless it is given.
+    /// The version [default: the whole publisher].
     version: Option<u32>,
     /// Remove the whole publisher without asking back.
     #[arg(long)]

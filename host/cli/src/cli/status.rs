@@ -23,7 +23,7 @@ pub struct ShowStatus {
 struct Shown {
     #[serde(flatten)]
     status: Status,
-    /// How long ago the oldest entry was made; none where there is none, or its time cannot be read.
+    /// How long ago the oldest entry was made. None if there is no entry, or its time cannot be read.
     oldest_age_ms: Option<i64>,
     /// The versions of publishers that are at work.
     #[serde(skip_serializing_if = "Vec::is_empty")]

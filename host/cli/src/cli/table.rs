@@ -1,6 +1,6 @@
 //! Tables for people.
 
-/// Lines of columns that stand below each other, the titles first. An empty column is left out.
+/// Lays out a table in aligned columns, with the titles first. A column without values is left out.
 pub fn lines<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> Vec<String> {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = titles

@@ -1,5 +1,5 @@
-//! What the program says: to standard output, to standard error, and to the log. All of it comes through here, and
-//! whatever strangers have a say in becomes harmless here: see [`outbox_host::text`].
+//! Everything that the program writes to standard output, to standard error, and to the log. Text that strangers may
+//! have written becomes harmless here: see [`outbox_host::text`].
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use outbox_host::text::{harmless, shown, steers};
 
-/// Prints something, as one entry: lines that come after its first are set in.
+/// Prints a text as one entry: all lines after the first are indented.
 pub fn print(text: impl Display) -> Result<()> {
     write_out(&shown(text).to_string())
 }
@@ -17,19 +17,21 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
     write_out(&escaped(&serde_json::to_string_pretty(value)?))
 }
 
-/// Says something to standard error, as one entry.
+/// Writes a text to standard error, as one entry.
 #[expect(clippy::print_stderr, reason = "nothing else writes to it")]
 pub fn say(text: impl Display) {
     eprintln!("{}", shown(text));
 }
 
-/// The same with lines that are the program's own, and what a stranger has a say in [`shown`] before it is put into them.
+/// Writes lines of the program's own to standard error. What a stranger may have written in them must have gone through
+/// [`shown`].
 #[expect(clippy::print_stderr, reason = "nothing else writes to it")]
 pub fn say_lines(text: &str) {
     eprintln!("{}", harmless(text));
 }
 
-/// JSON in which what steers is escaped: it can only stand in a text, which is the same when it is read.
+/// Escapes control characters in JSON. They can only stand within its texts, so a reader of the JSON gets the same
+/// texts.
 fn escaped(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
@@ -43,7 +45,7 @@ fn escaped(json: &str) -> String {
     escaped
 }
 
-/// Somebody who closes the pipe early has seen enough.
+/// A closed pipe is no error: its reader has seen enough.
 fn write_out(text: &str) -> Result<()> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -37,14 +37,14 @@ impl FromStr for LimitsConfig {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (key, value) = text.split_once('=').ok_or("write it as KEY=VALUE")?;
-        // As it is, a number; else a text, which need not have its quotes here.
+        // First as it is written, such as a number; then as a text, whose quotes may be left out here.
         let quoted = format!("{} = {:?}", key.trim(), value.trim());
         toml::from_str(text).or_else(|_| toml::from_str(&quoted)).map_err(|error| error.message().to_owned())
     }
 }
 
 impl LimitsConfig {
-    /// What is set here, and else what is set there.
+    /// Each limit that is set here, or else the one that is set there.
     pub fn or(self, there: &Self) -> Self {
         Self {
             call_time: self.call_time.or(there.call_time),
@@ -66,7 +66,7 @@ impl LimitsConfig {
         }
     }
 
-    /// The limits with what is not set at its default.
+    /// All limits: what is not set has its default.
     pub fn limits(&self) -> Limits {
         let defaults = Limits::default();
         let mib = |mib: Option<usize>, default| mib.map_or(default, |mib| mib.saturating_mul(MIB));
@@ -115,7 +115,7 @@ mod tests {
         assert!("lines".parse::<LimitsConfig>().is_err());
     }
 
-    /// How many keys there are: a new one is to be documented too.
+    /// The number of keys. If you add one, document it too.
     const KEYS: usize = 16;
 
     #[test]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use outbox_host::{Pattern, Route};
 use serde::{Deserialize, Deserializer, de};
 
-/// A route; its `publisher`, or its `publishers`.
+/// A route with its `publisher` or its `publishers`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RouteTable")]
 pub struct RouteConfig(Route);

@@ -11,17 +11,17 @@ use serde::{Deserialize, Deserializer, de};
 /// The most bytes of a secret's file: no header may be longer.
 const FILE_BYTES_MAX: u64 = 16 * 1024;
 
-/// A secret: not what it is, but where to find it.
+/// Where to find a secret; not the secret itself.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecretConfig {
-    /// The environment variable of the relay's that it is in.
+    /// The variable of the relay's environment that contains it.
     pub env: Option<String>,
-    /// The file that it is in; relative to the configuration file's folder.
+    /// The file that contains it, relative to the configuration file's folder.
     pub file: Option<PathBuf>,
     /// The header that it is sent in.
     pub header: String,
-    /// What stands before it in the header.
+    /// What precedes it in the header.
     #[serde(default)]
     pub prefix: String,
     /// Where it is sent to.
@@ -55,7 +55,7 @@ fn from_env(variable: &str) -> Result<String> {
     }
 }
 
-/// The end of the last line is the editor's, and no part of the secret.
+/// Editors end the last line with a line break, which is no part of the secret.
 fn from_file(file: &Path) -> Result<String> {
     let value = files::read_text(file, FILE_BYTES_MAX).with_context(|| file.display().to_string())?;
     Ok(value.trim_end_matches(['\r', '\n']).to_owned())

@@ -7,10 +7,10 @@ use outbox_host::files;
 use outbox_host::publisher::component::Authorities;
 use serde::Deserialize;
 
-/// The most bytes of a file of certificates: all that Mozilla trusts take a quarter of a MiB.
+/// The most bytes of a file of certificates. All authorities that Mozilla trusts take a quarter of a MiB.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// Where its certificate authorities are.
+/// Where to find the publisher's certificate authorities.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TlsConfig {

@@ -1,4 +1,4 @@
-//! An entry's cost in an outbox that has many, beside its cost in one that has few: so many are drained of either.
+//! What an entry costs in an outbox with many entries, and in one with few. The same number is drained of both.
 
 use anyhow::Result;
 
@@ -6,7 +6,7 @@ use super::bed::{self, Bed, STREAMS};
 use super::figures::{Figure, Measured, in_turn};
 
 const FEW: usize = 10_000;
-/// Small ones, so that ten millions of them have room.
+/// Small entries, so that ten million of them fit on the disk.
 const BYTES: usize = 100;
 /// A drain of few entries is short: it is repeated more often than those of other scenarios.
 const REPEATED: usize = 5;

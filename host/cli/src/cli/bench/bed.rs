@@ -1,4 +1,4 @@
-//! What the scenarios work on: a folder, and outboxes in it.
+//! What the scenarios work with: a folder, and outboxes in it.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use outbox_host::{JsonSerde, Outbox, Publisher, RelayOptions, SqliteOutbox};
 use super::Options;
 use crate::cli::say;
 
-/// Over how many streams the entries are spread, unless a scenario needs another number.
+/// The number of streams over which the entries are spread, unless a scenario needs another number.
 pub const STREAMS: usize = 1_000;
 
-/// The options, and a folder of the benchmark's own, which goes with it.
+/// The options, and a folder of the benchmark's own, which is removed when this is dropped.
 pub struct Bed {
     options: Options,
     folder: PathBuf,
@@ -38,7 +38,7 @@ impl Bed {
         Ok(ComponentPublisher::load(&self.publisher, settings())?)
     }
 
-    /// A publisher that was given, which [`Scenario::missing`](super::Scenario) has looked for.
+    /// A publisher that the command line names. [`Scenario::missing`](super::Scenario) has checked that it does.
     pub fn given<'a>(&self, file: &'a Option<PathBuf>) -> Result<&'a Path> {
         file.as_deref().context("its publisher was not given")
     }
@@ -69,7 +69,7 @@ impl Bed {
         Ok(db)
     }
 
-    /// A copy to be used up, whose writing is over.
+    /// A copy for one drain, after everything in it has been written to the disk.
     pub fn copy(&self, of: &Db) -> Result<Db> {
         let copy = Db(self.folder.join(format!("{}.db", uuid::Uuid::new_v4())));
         std::fs::copy(&**of, &*copy)?;
@@ -113,18 +113,18 @@ impl Drop for Db {
     }
 }
 
-/// An order of so many bytes of JSON, at least its own few.
+/// An order that takes this many bytes of JSON, or a few more if that is too short.
 pub fn order(bytes: usize) -> String {
     let without = r#"{"order":42,"filler":""}"#.len();
     format!(r#"{{"order":42,"filler":"{}"}}"#, "x".repeat(bytes.saturating_sub(without)))
 }
 
-/// As shipped; what a guest prints is nothing to measure.
+/// The default settings, except that what a guest prints is not logged.
 pub fn settings() -> Settings {
     Settings { output: OutputSink::new(|_| ()), compiler: crate::config::compiler(), ..Settings::default() }
 }
 
-/// Drains so many entries, and returns how many a second that was.
+/// Drains this many entries, and returns the rate in entries a second.
 pub fn drain(db: &Path, publisher: &impl Publisher, entries: usize) -> Result<f64> {
     drain_with(db, publisher, entries, RelayOptions::default())
 }
@@ -143,7 +143,7 @@ pub fn drain_with(db: &Path, publisher: &impl Publisher, entries: usize, options
     Ok(rate)
 }
 
-/// How many a second that is, until now.
+/// The rate since `since`, each second.
 pub fn per_second(count: usize, since: Instant) -> f64 {
     count as f64 / since.elapsed().as_secs_f64()
 }

@@ -44,7 +44,7 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
     })
 }
 
-/// The baseline: read a group whole, delete it, commit; the same pragmas as the relay's.
+/// The baseline: reads a whole group, deletes it, and commits, with the relay's pragmas.
 fn drain_bare(db: &Path, entries: usize) -> Result<f64> {
     let connection = Connection::open(db)?;
     connection.pragma_update(None, "synchronous", "FULL")?;

@@ -1,4 +1,4 @@
-//! What was measured, and how it is shown.
+//! The figures, and how they are shown.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::cli::say;
 use anyhow::Result;
 use serde::{Serialize, Serializer};
 
-/// What a scenario came to.
+/// The result of a scenario.
 #[derive(Serialize)]
 pub struct Measured {
     /// What was done, with its numbers.
@@ -35,7 +35,7 @@ impl Figure {
         Self::new(name, unit, vec![value])
     }
 
-    /// The one over the other, of each pair.
+    /// The ratio of each pair.
     pub fn ratio(name: impl Into<String>, one: &[f64], other: &[f64]) -> Self {
         Self::new(name, "", one.iter().zip(other).map(|(one, other)| one / other).collect())
     }
@@ -59,7 +59,7 @@ impl fmt::Display for Measured {
 /// One side of a comparison: measures itself once.
 pub type Side<'a> = &'a mut dyn FnMut() -> Result<f64>;
 
-/// Has each side measure itself, in turn, and that several times: what else the machine does is spread over them alike.
+/// Lets each side measure itself, in turn, several times. So what else the machine does affects all sides alike.
 pub fn in_turn<const N: usize>(what: &str, repeat: usize, mut sides: [Side<'_>; N]) -> Result<[Vec<f64>; N]> {
     let mut samples = [const { Vec::new() }; N];
     for turn in 0..repeat {
@@ -75,7 +75,7 @@ pub fn median(samples: &[f64]) -> f64 {
     percentile(samples, 50)
 }
 
-/// The value that so many of a hundred are below.
+/// The value below which `percent` of a hundred samples lie.
 pub fn percentile(samples: &[f64], percent: usize) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);

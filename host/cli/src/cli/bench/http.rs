@@ -60,7 +60,7 @@ fn settings(url: &str) -> Result<Settings> {
     Ok(Settings { grants: Grants { allow_http: vec![grant], env, ..Grants::default() }, ..bed::settings() })
 }
 
-/// What the component sends for an entry: the native client is to send the same.
+/// What the component sends for an entry, so that the native client can send the same.
 fn request(bed: &Bed, url: &str) -> Result<SeenRequest> {
     let ok = HttpAnswer { method: None, url: None, status: 200, headers: Vec::new(), body: String::new() };
     let tap = Arc::new(HttpTap::answering(vec![ok]));

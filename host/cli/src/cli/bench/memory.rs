@@ -1,5 +1,5 @@
-//! Resident memory: of a process that drains a large outbox, a small one, and one with large entries, and what an idle
-//! instance adds.
+//! Resident memory of a process that drains a large outbox, a small outbox, or large entries; and what an idle instance
+//! adds.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::cli::print;
 
 const LARGE_ENTRIES: usize = 200;
 const MB: usize = 1_000_000;
-/// So many that what else a process takes is nothing beside them.
+/// So many that the rest of the process's memory does not matter.
 const INSTANCES: usize = 1_000;
 
 pub fn measure(bed: &Bed) -> Result<Measured> {
@@ -30,7 +30,7 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
         other.end()?;
         Ok(kib)
     };
-    // The first one compiles, which takes more memory than all that follows.
+    // The first run compiles, which takes more memory than the runs that follow.
     ask(Part::Drain, Some(&bed.copy(&few)?), sizes[0])?;
     let [few, some, many, large, instance] = in_turn(
         "memory",
@@ -57,12 +57,12 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
     })
 }
 
-/// Compiled code is kept in the folder that this process is given.
+/// Settings that keep compiled code in the folder that this process was given.
 fn cached(options: &Options) -> Settings {
     Settings { cache: options.folder.clone(), ..bed::settings() }
 }
 
-/// The other process: drains, and prints the most memory that it had.
+/// The other process: drains, and prints its peak of memory.
 pub fn drain(options: &Options, db: &Path) -> Result<()> {
     let publisher = ComponentPublisher::load(&options.publisher, cached(options))?;
     bed::drain(db, &publisher, options.entries)?;
@@ -70,7 +70,7 @@ pub fn drain(options: &Options, db: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The other process: has many instances at once, and prints what each takes once it is idle.
+/// The other process: starts many instances, and prints how much memory each takes while idle.
 pub fn instances(options: &Options) -> Result<()> {
     let file = options.waits.as_ref().context("it needs --waits FILE")?;
     let publisher = ComponentPublisher::load(file, cached(options))?;
@@ -88,7 +88,7 @@ pub fn instances(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A line of this process's status.
+/// A number from /proc/self/status.
 fn memory_kib(name: &str) -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));

@@ -1,4 +1,4 @@
-//! The other process of a scenario: this program again, in a part of its own.
+//! The other process of a scenario: this program again, in another role.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
@@ -20,14 +20,14 @@ pub enum Part {
     Write,
     /// Answers HTTP requests.
     Serve,
-    /// Drains, and says how much memory that took.
+    /// Drains, and reports how much memory that took.
     Drain,
-    /// Starts instances, and says how much memory each takes.
+    /// Starts instances, and reports how much memory each takes.
     Instances,
 }
 
 impl Part {
-    /// Plays it, as the other process.
+    /// Plays this part, in the other process.
     pub fn play(self, options: &Options, db: Option<&Path>) -> Result<()> {
         let db = || db.context("--part needs --db");
         match self {
@@ -52,7 +52,7 @@ impl Other {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["bench", "--part", name.get_name(), "--publisher"]).arg(&bed.publisher);
         command.args(["--entries", &entries.to_string(), "--wakes", &bed.wakes.to_string()]);
-        // Where it keeps compiled code: compiling takes more memory than a drain.
+        // The folder for compiled code: without it, this process would compile, which takes more memory than a drain.
         command.arg("--folder").arg(bed.path("cache"));
         if let Some(waits) = &bed.waits {
             command.arg("--waits").arg(waits);
@@ -65,7 +65,7 @@ impl Other {
         Ok(Self { child, output: BufReader::new(output).lines() })
     }
 
-    /// The next line that it prints; none when it has ended.
+    /// The next line that it prints. None if it has ended.
     pub fn line(&mut self) -> Result<Option<String>> {
         Ok(self.output.next().transpose()?)
     }
@@ -75,12 +75,12 @@ impl Other {
         Ok(self.line()?.context("the other process said nothing")?.parse()?)
     }
 
-    /// Asks it to end: some parts go on for as long as their standard input is open.
+    /// Asks the process to end: some parts go on until their standard input closes.
     pub fn ask_to_end(&mut self) {
         drop(self.child.stdin.take());
     }
 
-    /// Waits for its end, which is to be a good one.
+    /// Waits until the process ends, and checks that it succeeded.
     pub fn end(mut self) -> Result<()> {
         self.ask_to_end();
         ensure!(self.child.wait()?.success(), "the other process failed");
@@ -95,7 +95,7 @@ impl Drop for Other {
     }
 }
 
-/// The same clock in every process.
+/// The monotonic clock, which is the same in every process.
 pub fn monotonic_ns() -> i64 {
     nanoseconds(ClockId::Monotonic)
 }

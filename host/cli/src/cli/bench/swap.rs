@@ -1,4 +1,4 @@
-//! A hot swap: from the deployment of a version to the first delivery by it, and the pause in the deliveries of a loaded
+//! A hot swap: the time from a version's deployment to its first delivery, and the pause in the deliveries of a loaded
 //! relay.
 
 use std::mem;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A delivery, with the digest of the version that made it.
 type Delivery = (Arc<str>, Instant);
 
-/// Tells of each delivery.
+/// Reports each delivery.
 struct Told {
     publisher: VersionedPublisher,
     deliveries: Sender<Delivery>,
@@ -57,10 +57,10 @@ struct Beside<'a> {
     component: &'a [u8],
     outbox: Outbox<SqliteOutbox>,
     delivered: Receiver<Delivery>,
-    /// Events that are appended, and not delivered yet.
+    /// How many events are appended, and not delivered yet.
     under_way: usize,
     last: Option<Delivery>,
-    /// The times between two deliveries by the same version, and by two.
+    /// The times between two deliveries: by the same version, and by two versions.
     ordinary_ms: Vec<f64>,
     swaps_ms: Vec<f64>,
 }
@@ -128,8 +128,8 @@ fn beside_a_relay<T>(
 }
 
 impl Beside<'_> {
-    /// Deploys the version of this number, and returns how many milliseconds passed until it made a delivery. Events come
-    /// all the time: what is measured is the swap, and not how long somebody waits for an event.
+    /// Deploys the version with this number, and returns how many milliseconds passed until its first delivery. Events
+    /// come all the time, so this measures the swap, and not the wait for an event.
     fn swap(&mut self, number: u32) -> Result<f64> {
         let deployments = self.outbox.strategy().deployments();
         let by = Act { who: "bench".into(), at: jiff::Timestamp::now() };
@@ -154,7 +154,7 @@ impl Beside<'_> {
     }
 }
 
-/// The same component with other bytes: a custom section at its end says its number.
+/// The same component with other bytes: a custom section at its end contains the number.
 fn version(component: &[u8], number: u32) -> Vec<u8> {
     let [a, b, c, d] = number.to_le_bytes();
     [component, &[0, 6, 1, b'v', a, b, c, d]].concat()

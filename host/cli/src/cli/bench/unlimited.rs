@@ -42,7 +42,7 @@ pub struct Unlimited {
 
 impl Unlimited {
     pub fn load(file: &Path) -> wasmtime::Result<Self> {
-        // As the host's own, but for the epochs.
+        // Configured as the host's own engine, but without epochs.
         let mut config = wasmtime::Config::new();
         config.concurrency_support(false);
         let engine = Engine::new(&config)?;

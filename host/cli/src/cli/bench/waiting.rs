@@ -11,9 +11,9 @@ use outbox_host::{Attempt, BoxFuture, Outcome, Publisher, Recorded, RelayOptions
 use super::bed::{self, Bed};
 use super::figures::{Figure, Measured, in_turn};
 
-/// As the component waits that is given with `--waits`.
+/// As long as the component of `--waits` waits.
 const WAIT: Duration = Duration::from_millis(10);
-/// How many streams there are, each with an event under way.
+/// The numbers of streams, each with an event under way.
 const STREAMS: [usize; 2] = [64, 256];
 
 /// Waits as the component does.

@@ -1,4 +1,4 @@
-//! How soon the relay notices what another process commits, and what it costs while there is nothing to notice.
+//! How soon the relay notices another process's commit, and what the relay costs while idle.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,7 +17,7 @@ use super::figures::{Figure, Measured, median, percentile};
 use super::other::{Other, Part, monotonic_ns, nanoseconds};
 use crate::cli::say;
 
-/// The time between two commits: longer than the relay needs to fall idle again.
+/// The time between two commits: long enough for the relay to become idle again.
 const PAUSE: Duration = Duration::from_millis(5);
 const IDLE_TIME: Duration = Duration::from_secs(3);
 
@@ -68,7 +68,7 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
     })
 }
 
-/// Has another process commit entries, and returns each one's position and when its commit was done.
+/// Lets another process commit entries, and returns each entry's position and the time of its commit.
 fn committed_by_another(bed: &Bed, db: &Path) -> Result<Vec<(i64, i64)>> {
     let mut other = Other::start(bed, Part::Wake, Some(db), 1)?;
     let mut committed = Vec::with_capacity(bed.wakes);

@@ -56,7 +56,7 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
 fn commits(bed: &Bed, db: &Path, publisher: &impl Publisher) -> Result<Commits> {
     let mut other = Other::start(bed, Part::Write, Some(db), 1)?;
     let mut commits = Commits::default();
-    // As many as there will be beside the drain, about.
+    // About as many as there will be beside the drain.
     for _ in 0..(bed.entries / 100).clamp(20, 2_000) {
         commits.alone.push(parsed(other.line()?)?.1);
     }
@@ -93,7 +93,7 @@ fn commits(bed: &Bed, db: &Path, publisher: &impl Publisher) -> Result<Commits> 
     Ok(commits)
 }
 
-/// When it began, and how long it took.
+/// When the commit began, and how long it took.
 fn parsed(line: Option<String>) -> Result<(i64, f64)> {
     let line = line.context("the writer ended")?;
     let (at, took_ns) = line.split_once(' ').context("the writer printed something else")?;

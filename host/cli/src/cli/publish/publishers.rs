@@ -14,7 +14,7 @@ use crate::config::{Config, PublisherConfig};
 /// Publishers, ready to be called.
 pub struct Chosen {
     publishers: Vec<(String, Box<dyn Publisher>)>,
-    /// Where there is none, there is one publisher.
+    /// Without routes, there is one publisher.
     routes: Vec<Route>,
 }
 
@@ -29,8 +29,8 @@ pub enum Source {
 }
 
 impl Chosen {
-    /// Loads what is named. `named` is what the command line says, which goes before what the file says; both go before
-    /// what is deployed.
+    /// Loads the publishers. `named` is the command line's choice. It overrides the file, and the file overrides what
+    /// is deployed.
     pub fn load(
         named: Option<Source>,
         config: &Config,
@@ -91,7 +91,7 @@ impl Chosen {
 }
 
 impl Source {
-    /// What `--publisher` says: a path has a dot or a slash in it, and no name has.
+    /// The source that `--publisher` means: a path contains a dot or a slash, and a name contains neither.
     pub fn named(publisher: String) -> Self {
         let is_file = publisher.contains(['.', '/']) || Path::new(&publisher).exists();
         if is_file { Self::File(publisher.into()) } else { Self::Deployed(publisher) }

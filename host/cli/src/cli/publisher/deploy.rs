@@ -12,7 +12,7 @@ use super::super::{Database, act, print, print_json, publish};
 use super::short;
 use crate::config::Time;
 
-/// How often to look whether there is still a relay that may decide.
+/// How often to look whether a relay that may decide is still there.
 const RELAY_LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Args)]
@@ -29,10 +29,10 @@ pub struct Deploy {
     /// A note that the list of versions shows.
     #[arg(long, value_name = "TEXT", default_value = "")]
     note: String,
-    /// How long to wait for the verdict of a relay that is at work.
+    /// How long to wait for the decision of a relay at work.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     wait: Time,
-    /// Do not wait for it.
+    /// Do not wait for the relay's decision.
     #[arg(long, conflicts_with = "wait")]
     no_wait: bool,
     /// Print what was done as JSON.
@@ -57,7 +57,7 @@ impl Deploy {
         let outbox = SqliteOutbox::open(&db)?;
         let settings = publish::settings(config.of_publisher(&self.name));
         let bytes = ComponentPublisher::read(&self.file, &settings.limits)?;
-        // Only a version that can be loaded is worth storing; what is compiled here, the relay finds in the cache.
+        // Only a version that can be loaded is stored. The relay finds in the cache what is compiled here.
         ComponentPublisher::from_bytes(&self.file.to_string_lossy(), &bytes, settings)?;
 
         let mut watch = outbox.watch()?;
@@ -118,11 +118,12 @@ fn said(name: &str, deployed: &Deployed, relay: Option<u32>) -> String {
 
 struct Verdict {
     found: PublisherVersion,
-    /// Whether a relay is there that may still decide.
+    /// Whether a relay that may still decide is there.
     relay: bool,
 }
 
-/// The version once a relay has decided on it, or when it is no longer worth waiting for.
+/// Waits until a relay has decided about the version, or no relay will decide any more. Returns the version as it then
+/// is.
 fn verdict(
     outbox: &SqliteOutbox,
     watch: &mut dyn Watch,
@@ -134,7 +135,7 @@ fn verdict(
     let (mut seen, mut looked, mut relay) = (None, None::<Instant>, false);
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        // A relay at work commits all the time: what costs more is done only when it may have changed.
+        // A relay at work commits all the time: the costly look is taken only now and then.
         if looked.is_none_or(|looked| looked.elapsed() >= RELAY_LOOK) {
             relay = outbox.status()?.relay.is_some();
             looked = Some(Instant::now());

@@ -13,8 +13,8 @@ use super::super::{Database, print, print_json, publish};
 pub struct Inspect {
     #[command(flatten)]
     database: Database,
-    /// A file; or the name of a publisher that is kept in the outbox, of which the active version is shown, or else the
-    /// one that was asked for last.
+    /// A file, or the name of a publisher in the outbox. Of a publisher, its active version is shown, or else the
+    /// version that was requested last.
     #[arg(value_name = "FILE|NAME")]
     what: String,
     /// Print it as JSON.
@@ -26,11 +26,11 @@ pub struct Inspect {
 #[derive(Serialize)]
 struct Shown {
     name: String,
-    /// The version; none for a file.
+    /// The version. None for a file.
     version: Option<u32>,
     #[serde(flatten)]
     inspection: Inspection,
-    /// Why it cannot be a publisher; none where it can.
+    /// Why it cannot be a publisher. None if it can.
     refusal: Option<String>,
 }
 
@@ -45,7 +45,8 @@ impl Inspect {
     }
 }
 
-/// A component: a file, or the version of a publisher in the outbox that is active, or else was asked for last.
+/// Finds a component: in a file, or as a publisher's version in the outbox: the active one, or else the one that was
+/// requested last.
 pub fn find(what: &str, database: &Database, limits: &Limits) -> Result<(Option<u32>, Vec<u8>)> {
     let file = Path::new(what);
     if file.exists() {
@@ -55,7 +56,7 @@ pub fn find(what: &str, database: &Database, limits: &Limits) -> Result<(Option<
     look.with_context(|| format!("there is no file {what}, and no outbox to look in"))?
 }
 
-/// The version of a publisher in the outbox that is active, or else was asked for last.
+/// A publisher's active version in the outbox, or else the version that was requested last.
 fn deployed(outbox: &SqliteOutbox, what: &str, limits: &Limits) -> Result<(Option<u32>, Vec<u8>)> {
     let versions = outbox.versions(Some(what))?;
     let rank = |version: &&PublisherVersion| (version.state == VersionState::Active, version.requested);

@@ -1,5 +1,5 @@
-//! `outbox publisher new`: a project to begin with, in one of several languages. It is the example of that language, with
-//! everything that it needs to be built and tested anywhere.
+//! `outbox publisher new` makes a project for a publisher, in one of several languages. The project is the example of
+//! that language, with everything needed to build and test it anywhere.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -13,12 +13,13 @@ use super::super::print;
 
 #[derive(Args)]
 pub struct New {
-    /// Its name: small letters, digits and hyphens. A folder of this name is made.
+    /// The publisher's name: lower-case letters, digits and hyphens, starting with a letter. A folder of this name is
+    /// made.
     name: String,
-    /// What it is written in.
+    /// The language.
     #[arg(long, value_name = "LANGUAGE")]
     lang: Language,
-    /// What JavaScript runs on: quickjs is small, starlingmonkey has `fetch` and what else the web has.
+    /// The engine for JavaScript: quickjs is small, starlingmonkey has `fetch` and the web's other APIs.
     #[arg(long)]
     engine: Option<Engine>,
 }
@@ -89,7 +90,7 @@ fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(is_part)
 }
 
-/// Whether nothing is there, or an empty folder.
+/// Whether the folder is missing or empty.
 fn is_free(folder: &Path) -> Result<bool> {
     let said = || format!("{} cannot be looked into", folder.display());
     if !folder.try_exists().with_context(said)? {
@@ -98,14 +99,14 @@ fn is_free(folder: &Path) -> Result<bool> {
     Ok(folder.is_dir() && fs::read_dir(folder).with_context(said)?.next().is_none())
 }
 
-/// The file's content, in which the project's name stands in place of the template's.
+/// The file's content, with the project's name in place of the template's.
 fn content(template: &Template, file: &File, name: &str) -> Result<Vec<u8>> {
     let Ok(text) = str::from_utf8(file.content) else { return Ok(file.content.to_owned()) };
     let text = text.replace(template.name, name);
     Ok(if file.path == "Cargo.lock" { sorted_lock(&text, name)? } else { text }.into_bytes())
 }
 
-/// Cargo has the packages in the order of their names, and would write the file anew.
+/// Sorts the packages of a Cargo.lock by name: otherwise Cargo would rewrite the file, and `--locked` would fail.
 fn sorted_lock(text: &str, name: &str) -> Result<String> {
     let mut packages = text.trim_end().split("\n\n[[package]]\n");
     let head = packages.next().unwrap_or_default();

@@ -40,10 +40,10 @@ pub struct Test {
     /// Its data.
     #[arg(long, value_name = "JSON", default_value = "{}", conflicts_with = "from_db")]
     data: String,
-    /// Take an entry or a dead letter of this database, by its position. It stays as it is.
+    /// Take an entry or a dead letter of this database, by its position. It is not changed.
     #[arg(long, num_args = 2, value_names = ["DB", "POSITION"], allow_hyphen_values = true)]
     from_db: Option<Vec<String>>,
-    /// Call it so many times with each event.
+    /// How often to call it with each event.
     #[arg(long, value_name = "K", default_value_t = 1)]
     repeat: usize,
     /// Answer its HTTP requests from this file, and send none.
@@ -75,7 +75,7 @@ struct Stub {
     body: String,
 }
 
-/// What became of a call.
+/// The result of a call.
 #[derive(Serialize)]
 struct Call {
     position: u64,
@@ -95,7 +95,7 @@ struct Line {
     line: String,
 }
 
-/// What became of all of them.
+/// The results of all calls.
 #[derive(Serialize)]
 struct Tested {
     calls: Vec<Call>,

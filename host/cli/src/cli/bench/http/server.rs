@@ -15,7 +15,7 @@ use wasmtime_wasi_http::io::TokioIo;
 use super::super::bed;
 use crate::cli::print;
 
-/// The path whose requests are answered after a while.
+/// Requests to this path are answered after a while.
 pub const WAITS: &str = "/waits";
 const WAIT: Duration = Duration::from_millis(10);
 
@@ -49,7 +49,7 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, In
     if request.uri().path() == WAITS {
         tokio::time::sleep(WAIT).await;
     }
-    // A client that breaks off gets no answer.
+    // A client that ends its request early gets no answer.
     let _ = request.into_body().collect().await;
     Ok(Response::new(Empty::new()))
 }
