@@ -1,5 +1,6 @@
-//! Makes the table of the templates, from the folder `projects`. It links to the examples, and a package of this crate has
-//! copies in place of the links. Links are followed: a project has files of its own where the examples share them.
+//! Makes the table of the templates, from the folder `projects`. It links to the examples, and a package of this crate
+//! has copies in place of the links. Links are followed: a project gets its own copies of the files that the examples
+//! share.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,7 +41,7 @@ fn walk(folder: &Path, within: &str, files: &mut BTreeMap<String, PathBuf>) -> R
     Ok(())
 }
 
-/// What is in a folder, each with where it really is, by name.
+/// The entries of a folder, by name, each with its real path.
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let entry = |entry: Result<fs::DirEntry>| {
         let entry = entry?;

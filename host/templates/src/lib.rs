@@ -1,5 +1,5 @@
-//! The projects that `outbox publisher new` makes: the folders `examples/*-webhook` of outbox-wasm's repository, as they were
-//! when this was built.
+//! The projects that `outbox publisher new` makes: the folders `examples/*-webhook` of outbox-wasm's repository, as
+//! they were when this crate was built.
 //!
 //! ```
 //! let template = outbox_templates::template("rust-webhook").ok_or("there is none")?;
@@ -10,9 +10,9 @@
 
 /// A folder of `examples/`.
 pub struct Template {
-    /// Its name, which stands in its files for that of a project.
+    /// Its name. A project replaces it by its own name in all files.
     pub name: &'static str,
-    /// What is in it, in the order of the paths.
+    /// Its files, in the order of their paths.
     pub files: &'static [File],
 }
 
@@ -20,7 +20,7 @@ pub struct Template {
 pub struct File {
     /// Relative to the folder.
     pub path: &'static str,
-    /// What is in it.
+    /// Its content.
     pub content: &'static [u8],
     /// Whether it is a script.
     pub is_executable: bool,
