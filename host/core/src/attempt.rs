@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What became of one attempt to publish, and who made it.
+/// The result of one attempt to publish, and who made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     /// How it ended.
     pub outcome: Outcome,
-    /// The name of the publisher that made it, where it has one.
+    /// The name of the publisher that made it. None if it has no name.
     pub publisher: Option<Arc<str>>,
-    /// The sha256 digest (hex) of the module that made it; none for a native publisher.
+    /// The sha256 digest (hex) of the module that made it. None for a native publisher.
     pub digest: Option<Arc<str>>,
     /// The last lines that the guest wrote to its standard error during a failed call; empty otherwise.
     pub stderr: String,
-    /// Whether a version on trial made it: no entry is set aside for its failure.
+    /// Whether a version on trial made it: its failures set no entry aside.
     pub on_trial: bool,
 }
 
@@ -33,7 +33,7 @@ pub enum Outcome {
     Retry {
         /// What went wrong.
         reason: String,
-        /// The shortest time until the next attempt, where the publisher named one.
+        /// The shortest time until the next attempt. None if the publisher named none.
         after: Option<Duration>,
     },
     /// The publisher says that this event will never succeed.
@@ -45,7 +45,7 @@ pub enum Outcome {
     Unavailable {
         /// Why.
         reason: String,
-        /// The shortest time until the next attempt, where the publisher named one.
+        /// The shortest time until the next attempt. None if the publisher named none.
         after: Option<Duration>,
     },
     /// The guest trapped, or broke the contract.
@@ -53,12 +53,12 @@ pub enum Outcome {
         /// The trap's message and backtrace.
         reason: String,
     },
-    /// The call was not done within its time limit.
+    /// The call took longer than its time limit.
     TimedOut {
         /// Which limit it was.
         reason: String,
     },
-    /// The guest ran into a limit other than time: memory, size of its answer, host calls.
+    /// The guest exceeded a limit other than time: memory, size of its answer, host calls.
     LimitExceeded {
         /// Which limit it was.
         reason: String,
@@ -68,12 +68,12 @@ pub enum Outcome {
         /// Which part of the row, and why.
         reason: String,
     },
-    /// No route leads from this event to a publisher; none was called.
+    /// No route matches this event; no publisher was called.
     Unrouted {
-        /// What the event's name, category and tenant are.
+        /// The event's name, category and tenant.
         reason: String,
     },
-    /// The host died while this event was being published; found out by the next host.
+    /// The host died while this event was being published; the next host found out.
     HostDied {
         /// What is known about it.
         reason: String,
@@ -108,7 +108,7 @@ impl Outcome {
         })
     }
 
-    /// The same outcome with its reason changed, where it has one.
+    /// The same outcome with its reason changed, if it has one.
     #[must_use]
     pub fn map_reason(mut self, change: impl FnOnce(&mut String)) -> Self {
         if let Self::Retry { reason, .. }
@@ -126,7 +126,7 @@ impl Outcome {
         self
     }
 
-    /// Why it ended so; empty for [`Outcome::Delivered`].
+    /// Why it ended like this; empty for [`Outcome::Delivered`].
     pub fn reason(&self) -> &str {
         match self {
             Self::Delivered => "",

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Exponential backoff with full jitter: before attempt n + 1 a random time between nothing and `initial` · 2ⁿ⁻¹ passes,
-/// at most `max`. Many entries that failed together thus do not come back together.
+/// Exponential backoff with full jitter: the wait before attempt n + 1 is a random time between zero and `initial` ·
+/// 2ⁿ⁻¹, at most `max`. So entries that failed together do not all come back together.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,13 +1,13 @@
-//! Whether a version on trial is to stay: one pure function.
+//! Judges a version on trial, the canary: one pure function.
 
 use crate::outbox::Counts;
 
 /// When a canary is promoted, and when it is withdrawn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CanaryRules {
-    /// How many entries it has to have delivered to be promoted.
+    /// The canary is promoted after this many deliveries.
     pub events: u64,
-    /// By how much its failure rate may exceed the active version's: 0.05 stands for five percentage points.
+    /// How much its failure rate may exceed the active version's: 0.05 stands for five percentage points.
     pub margin: f64,
     /// Whether a single trap, time-out or limit ends the trial.
     pub withdraw_on_trap: bool,
@@ -19,7 +19,7 @@ impl Default for CanaryRules {
     }
 }
 
-/// What is to become of a canary.
+/// The decision about a canary.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// Its trial goes on.
@@ -33,21 +33,22 @@ pub enum Verdict {
     },
 }
 
-/// How improbable its failures have to be, if it were no worse than it may be, for a canary to be withdrawn. The question
-/// is asked again with each call, so that it has to be a good deal less than what is usual for a single one.
+/// A canary is withdrawn if its number of failures would have a lower probability than this, supposing that it is just
+/// as bad as it may be. The test is repeated with each call, so this is much lower than the level that is usual for a
+/// single test.
 const IMPROBABLE: f64 = 0.001;
-/// What is taken for granted of an active version of which nothing is known yet: so many calls ...
+/// While nothing is known of the active version, it is supposed to have made this many calls ...
 const PRIOR_CALLS: f64 = 10.0;
-/// ... with so many failures among them.
+/// ... with this many failures.
 const PRIOR_FAILURES: f64 = 0.5;
 
-/// Judges a canary by what became of its calls and of the active version's since the trial began, each entry's first
-/// attempt only: one that fails again and again says nothing new.
+/// Judges a canary by the outcomes of its calls and of the active version's calls since the trial began. Only each
+/// entry's first attempt counts, since an entry that fails again and again says nothing new.
 ///
-/// The canary may fail as often as the active version and [`CanaryRules::margin`] more. If it were exactly so bad, the
-/// number of its failures would be binomially distributed; when as many failures as it had would come about with a
-/// probability of less than 1 in 1,000 then, it is worse, and is withdrawn. That is exact for small numbers too: three
-/// failures in the first three calls are enough where the active version has none.
+/// The canary may fail as often as the active version and [`CanaryRules::margin`] more. Suppose that it is exactly that
+/// bad: then the number of its failures is binomially distributed. If its actual number of failures, or more, would
+/// then have a probability of less than 1 in 1,000, the canary is worse, and is withdrawn. This is exact for small
+/// numbers too: three failures in the first three calls are enough if the active version has none.
 ///
 /// ```
 /// use outbox_engine::outbox::Counts;

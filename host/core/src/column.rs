@@ -1,5 +1,5 @@
-//! What may stand in each column of the outbox, and what it becomes. Anybody may have written it: each function either
-//! gives a value of the contract, or says to people why there is none.
+//! What each column of the outbox may contain, and what it becomes. Anybody may have written it: each function either
+//! returns a value of the contract, or a reason for people to read.
 
 use std::borrow::Cow;
 
@@ -24,14 +24,14 @@ const REPEATED_CHARS_MAX: usize = 60;
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
 impl Column {
-    /// The most bytes that a publisher could be given of it: more are not read.
+    /// The most bytes of it that a publisher may be given; longer values are not read.
     pub fn bytes_max(self) -> usize {
         if self == Self::Data { DATA_BYTES_MAX } else { TEXT_BYTES_MAX }
     }
 }
 
 impl Row<'_> {
-    /// What a column is shown as; none for NULL. An identity is shown as what it is decoded to, where it can be.
+    /// How a column is shown. None for NULL. An identity is shown as its decoded value, if it can be decoded.
     pub fn shown(&self, column: Column) -> Option<String> {
         let field = self.field(column);
         let decoded = match column {
@@ -44,7 +44,7 @@ impl Row<'_> {
     }
 }
 
-/// A text that may be left out. An empty one is: it is what Go, for one, writes where nothing was set.
+/// A text that may be left out. An empty text counts as left out: Go, for example, writes one if nothing was set.
 pub(crate) fn optional<'f>(field: &'f Field<'_>) -> Result<Option<Cow<'f, str>>, String> {
     let text: Cow<'f, str> = match field {
         Field::Null => return Ok(None),
@@ -57,7 +57,7 @@ pub(crate) fn optional<'f>(field: &'f Field<'_>) -> Result<Option<Cow<'f, str>>,
     Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
-/// A text that has to be there.
+/// A text that must be there.
 pub(crate) fn required<'f>(field: &'f Field<'_>) -> Result<Cow<'f, str>, String> {
     optional(field)?.ok_or_else(|| missing(field))
 }
@@ -67,7 +67,7 @@ pub(crate) fn stream_id<'f>(field: &'f Field<'_>) -> Result<Cow<'f, str>, String
     identity(field)?.ok_or_else(|| missing(field))
 }
 
-/// The identity of a tenant: like that of a stream, and `default` where it is left out.
+/// The identity of a tenant: like that of a stream, and `default` if it is left out.
 pub(crate) fn tenant_id<'f>(field: &'f Field<'_>) -> Result<Cow<'f, str>, String> {
     Ok(identity(field)?.unwrap_or(Cow::Borrowed(DEFAULT_TENANT)))
 }
@@ -85,16 +85,16 @@ fn identity<'f>(field: &'f Field<'_>) -> Result<Option<Cow<'f, str>>, String> {
     }
 }
 
-/// A whole number without a fraction, as SQL compares it: 42.0 is 42.
+/// A number's text. A whole number has no fraction, as in SQL's comparisons: 42.0 is `42`.
 fn real(number: f64) -> String {
     if number.fract() == 0.0 && number.abs() <= EXACT_MAX {
-        // Without a sign where it is a negative nothing.
+        // Negative zero loses its sign.
         return format!("{:.0}", number + 0.0);
     }
     number.to_string()
 }
 
-/// A number within its stream, 0 or more.
+/// The event's version within its stream, 0 or more.
 pub(crate) fn version(field: &Field<'_>) -> Result<Option<u64>, String> {
     let number = match field {
         Field::Null => return Ok(None),
@@ -106,7 +106,7 @@ pub(crate) fn version(field: &Field<'_>) -> Result<Option<u64>, String> {
     u64::try_from(number).map(Some).map_err(|_| format!("{number} is less than nothing"))
 }
 
-/// As text in any of its usual forms, or as its 16 bytes.
+/// The event's uuid: text in any of the usual forms, or 16 bytes.
 pub(crate) fn uuid(field: &Field<'_>) -> Result<Uuid, String> {
     let parsed = match field {
         Field::Text(text) if text.is_empty() => return Err("it is empty: leave it out, and it gets a new one".into()),
@@ -126,8 +126,8 @@ pub(crate) fn created_at<'f>(field: &'f Field<'_>) -> Result<Cow<'f, str>, Strin
     let Some(text) = field.text() else {
         return Err(format!("a date and time is expected as text, not {}", field.kind()));
     };
-    // What the table's own default writes, `2026-01-31T12:00:00.000Z`, is by far the most common: most of it is known to
-    // be right without parsing it.
+    // The form of the table's own default, `2026-01-31T12:00:00.000Z`, is by far the most common. Most of it can be
+    // checked without parsing.
     let usual = is_usual_form(text);
     if usual && text.get(8..10).is_some_and(|day| day <= "28") {
         return Ok(text.into());
@@ -164,7 +164,7 @@ pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
     }
 }
 
-/// Go's own form of a time, `2026-01-31 12:00:00.5 +0100 CET m=+0.1`, which some of its drivers store.
+/// Reads Go's own form of a time, `2026-01-31 12:00:00.5 +0100 CET m=+0.1`, which some of Go's drivers store.
 fn without_zone_name(text: &str) -> Option<String> {
     let mut parts = text.split(' ');
     let (date, time, offset) = (parts.next()?, parts.next()?, parts.next()?);
@@ -191,10 +191,10 @@ fn is_usual_form(text: &str) -> bool {
         && within(17..19, "00", "59")
 }
 
-/// The text of a JSON object; `{}` where it is left out, empty, or JSON's `null`, which mappers write for nothing.
+/// The text of a JSON object; `{}` if it is left out, empty, or JSON's `null`, which mappers write for no value.
 pub(crate) fn context<'f>(field: &'f Field<'_>) -> Result<Cow<'f, str>, String> {
     match field {
-        // Drivers of some languages store a text of bytes as a blob.
+        // Drivers of some languages store a byte string as a blob.
         Field::Bytes(bytes) if bytes.len() <= TEXT_BYTES_MAX => match std::str::from_utf8(bytes).map(context_text) {
             Ok(Ok(text)) => Ok(text.into()),
             _ if jsonb::is_one(bytes) => Err(format!("it is {}", jsonb::REASON)),
@@ -210,7 +210,7 @@ pub(crate) fn context<'f>(field: &'f Field<'_>) -> Result<Cow<'f, str>, String> 
     }
 }
 
-/// The context that this text stands for: `{}` where it says that there is none.
+/// The context that this text stands for: `{}` if it says that there is none.
 pub(crate) fn context_text(text: &str) -> Result<&str, String> {
     match text.trim_matches([' ', '\t', '\n', '\r']) {
         "" | "null" => Ok(NO_CONTEXT),
@@ -246,7 +246,7 @@ impl<'de> Visitor<'de> for AnyObject {
     }
 }
 
-/// What the serde is given; a number is JSON.
+/// The data for the serde; a number is JSON.
 pub(crate) fn data(field: Field<'_>) -> Result<StoredValue, String> {
     match field {
         Field::Text(bytes) | Field::Bytes(bytes) if bytes.len() > DATA_BYTES_MAX => Err(too_long(bytes.len() as u64)),
@@ -254,7 +254,7 @@ pub(crate) fn data(field: Field<'_>) -> Result<StoredValue, String> {
             .map_or_else(|error| StoredValue::Bytes(error.into_bytes()), StoredValue::Text)),
         Field::Bytes(bytes) => Ok(StoredValue::Bytes(bytes.into_owned())),
         Field::Integer(number) => Ok(StoredValue::Text(number.to_string())),
-        // As SQLite writes it where the column is one of text: 42.0.
+        // As SQLite writes it in a column of texts: 42.0.
         Field::Real(number) if number.is_finite() => Ok(StoredValue::Text(format!("{number:?}"))),
         Field::TooLong(bytes) => Err(too_long(bytes)),
         other => Err(format!("JSON text is expected, not {}", other.kind())),

@@ -1,4 +1,4 @@
-//! From a row, in which anything may stand, to a [`Recorded`].
+//! Decodes a row, which may contain anything, to a [`Recorded`].
 
 use std::borrow::Cow;
 
@@ -28,7 +28,7 @@ impl RawEntry {
     ///
     /// # Errors
     ///
-    /// Which part of the row is no part of a valid event.
+    /// Names the part of the row that is not valid.
     pub fn decode(self, attempt: u32, serde: &dyn Serde) -> Result<Recorded, Undecodable> {
         let row = self.row();
         let version = column::version(&row.version).map_err(of(Column::Version))?;
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(decoded_at(-1, |_| {}).unwrap_err().to_string(), "position: -1 is less than 1");
     }
 
-    /// Anything that a row can hold, what is nearly right among it.
+    /// Anything that a column can contain, including what is nearly right.
     fn any_field() -> impl Strategy<Value = Field<'static>> {
         const NEARLY: &[&str] = &[
             "",
@@ -194,7 +194,7 @@ mod tests {
     }
 
     proptest! {
-        /// Each part of a good row, or several, replaced by anything.
+        /// One or several parts of a good row are replaced by anything.
         #[test]
         fn whatever_a_row_holds_it_is_decoded_to_a_valid_event_or_refused(
             position in any::<i64>(),

@@ -1,5 +1,5 @@
-//! Files that somebody else may have put there. Only a regular file is read, and no more of it than there may be: a FIFO
-//! would be waited for without an end, a device acts when it is opened, and a sparse file is as long as it likes to be.
+//! Opens files that somebody else may have put there. It reads only regular files, and only up to a bound: a FIFO could
+//! block for ever, a device may act when it is opened, and a sparse file can claim any length.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read};
@@ -12,9 +12,9 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 ///
 /// # Errors
 ///
-/// The error says what it is, where it is something else.
+/// If it is no regular file, the error says what it is.
 pub fn open(path: &Path) -> io::Result<File> {
-    // Before it is opened, and once more after that: somebody may have put another one in its place.
+    // Checked before the file is opened, and again after that: somebody may have replaced it in between.
     check_regular(&fs::metadata(path)?)?;
     let file = File::from(openat(CWD, path, harmless(OFlags::RDONLY), Mode::empty())?);
     check_regular(&file.metadata()?)?;
@@ -25,11 +25,11 @@ pub fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// As [`open`]; and [`ErrorKind::FileTooLarge`] where there is more, of which nothing is read then.
+/// As [`open`]; and [`ErrorKind::FileTooLarge`] if the file is longer. Nothing is read then.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let mut bytes = Vec::new();
-    // It may grow meanwhile, and some files of the system's do not say how long they are.
+    // The file may grow meanwhile, and some files of the system do not report their length.
     let too_long = file.metadata()?.len() > bytes_max || {
         file.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;
         bytes.len() as u64 > bytes_max
@@ -44,19 +44,19 @@ pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// As [`read`]; and [`ErrorKind::InvalidData`] where it is no text.
+/// As [`read`]; and [`ErrorKind::InvalidData`] if it is not UTF-8.
 pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
     let text = String::from_utf8(read(path, bytes_max)?);
     text.map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 #[doc(hidden)]
-/// How a file is opened so that nothing happens that was not asked for: whatever it is, nobody waits for it.
+/// Flags with which opening a file has no side effects and never blocks, whatever the file is.
 pub fn harmless(flags: OFlags) -> OFlags {
     flags | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC
 }
 
-/// That it is a file with content, and not one that acts.
+/// Checks that it is a regular file, and no device, FIFO, socket or folder.
 ///
 /// # Errors
 ///

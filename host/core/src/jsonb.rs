@@ -1,9 +1,10 @@
-//! SQLite's own binary form of JSON, which some applications store by mistake: it is told for what it is.
+//! Recognises SQLite's own binary form of JSON (JSONB), which some applications store by mistake, so that the reason
+//! can name it.
 //!
-//! An element is a head and its content. The low half of the head's first byte is the element's kind, up to 12; the high
-//! half is the content's length, or, from 12 on, how many bytes follow that say it.
+//! An element is a head and its content. The low half of the head's first byte is the element's kind, up to 12. The
+//! high half is the content's length; from 12 on, it says how many of the next bytes contain the length.
 
-/// What is said of it, behind "it is" or "data is".
+/// How a reason names it, after "it is" or "data is".
 pub(crate) const REASON: &str =
     "a blob in SQLite's own JSONB, which only SQLite reads: store the text that json() gives, not what jsonb() gives";
 
@@ -12,8 +13,8 @@ const OBJECT: u8 = 12;
 /// null, true and false, which have no content.
 const BARE: std::ops::RangeInclusive<u8> = 0..=2;
 
-/// Whether these bytes, which are no JSON text, are one element, whose content, where it is an array or an object, is
-/// elements.
+/// Whether these bytes, which are no JSON text, are one JSONB element. The content of an array or an object must be
+/// elements too.
 pub(crate) fn is_one(bytes: &[u8]) -> bool {
     match element(bytes) {
         Some((ARRAY | OBJECT, mut content, [])) => {
@@ -27,7 +28,7 @@ pub(crate) fn is_one(bytes: &[u8]) -> bool {
     }
 }
 
-/// The first element's kind and content, and what is behind it.
+/// The first element's kind and content, and the bytes after it.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (head, rest) = bytes.split_first()?;
     let length_bytes = match head >> 4 {

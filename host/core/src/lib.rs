@@ -1,10 +1,10 @@
-//! The engine of an outbox: what is committed with an application's own data is published at least once, in the order of its
-//! stream.
+//! The engine of an outbox: events that are committed with an application's own data are published at least once, in
+//! the order of their streams.
 //!
-//! [`Outbox`] is the whole: a storage ([`OutboxStorageStrategy`]), a [`Serde`], and [`Outbox::run`] or
-//! [`Outbox::relay`], which call a [`Publisher`] once for each entry. This crate knows no database and no destination:
-//! [`MemoryOutbox`] is for tests, `outbox-sqlite` keeps entries in SQLite, `outbox-wasm` has publishers that are
-//! sandboxed WebAssembly components, and a closure is a publisher too.
+//! An [`Outbox`] combines a storage ([`OutboxStorageStrategy`]) and a [`Serde`]. [`Outbox::run`] and [`Outbox::relay`]
+//! call a [`Publisher`] once for each entry. This crate knows no database and no destination: [`MemoryOutbox`] is for
+//! tests, `outbox-sqlite` keeps entries in SQLite, and `outbox-wasm` runs sandboxed WebAssembly components as
+//! publishers. A closure is a publisher too.
 //!
 //! ```
 //! use outbox_engine::{JsonSerde, MemoryOutbox, NewEvent, Outbox, PublishError, Recorded, StreamId};

@@ -16,7 +16,7 @@ use crate::recorded::{DEFAULT_TENANT, Payload, StreamId};
 ///
 /// # Errors
 ///
-/// Why it is none, in words.
+/// Why the text is no time, in words.
 pub fn parse_time(text: &str) -> Result<jiff::Timestamp, String> {
     column::time(text)
 }
@@ -31,21 +31,21 @@ pub fn parse_time(text: &str) -> Result<jiff::Timestamp, String> {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
-    /// The event's identity; a new random one where it is none.
+    /// The event's identity. None stands for a new random one.
     pub uuid: Option<Uuid>,
     /// The event's type, for example `order.placed`; never empty.
     pub name: String,
-    /// The event's version within its stream, where the application numbers them.
+    /// The event's version within its stream, if the application numbers them.
     pub version: Option<u64>,
-    /// When the event was made; the time of the append where it is none.
+    /// When the event was made. None stands for the time of the append.
     pub created_at: Option<jiff::Timestamp>,
     /// The event's data.
     pub data: Payload,
-    /// What travels with the event: the text of a JSON object; an empty one, and `null`, stand for none.
+    /// What travels with the event: the text of a JSON object. An empty text and `null` stand for no context.
     pub context: String,
     /// The stream that the event belongs to.
     pub stream_id: StreamId,
-    /// The tenant whose event it is; an empty one stands for [`DEFAULT_TENANT`].
+    /// The tenant whose event it is. An empty text stands for [`DEFAULT_TENANT`].
     pub tenant_id: String,
 }
 
@@ -64,7 +64,7 @@ impl NewEvent {
         }
     }
 
-    /// Whether a publisher could be given this event; else why not. Its data is for the serde to check.
+    /// Checks that a publisher could be given this event. The serde checks its data.
     ///
     /// # Errors
     ///
@@ -83,12 +83,12 @@ impl NewEvent {
         }
     }
 
-    /// The tenant as it is stored: an empty one is none.
+    /// The tenant as it is stored: the default if it is empty.
     pub fn stored_tenant(&self) -> &str {
         if self.tenant_id.is_empty() { DEFAULT_TENANT } else { &self.tenant_id }
     }
 
-    /// The context as it is stored: an empty one, and JSON's null, are none.
+    /// The context as it is stored: `{}` if it is empty, or JSON's null.
     pub fn stored_context(&self) -> &str {
         column::context_text(&self.context).unwrap_or(&self.context)
     }

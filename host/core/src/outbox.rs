@@ -32,9 +32,9 @@ pub use operator::{
     Selection,
 };
 
-/// Keeps the entries of an outbox. One conformance suite holds for every implementation.
+/// Keeps the entries of an outbox. Every implementation passes the same conformance suite.
 ///
-/// Reading and settling are called from two threads at once. Nothing here waits for a publisher, and no transaction is
+/// Two threads call reading and settling at the same time. No method waits for a publisher, and no transaction stays
 /// open between two calls.
 pub trait OutboxStorageStrategy: Send + Sync {
     /// Appends events in one transaction, all or none, and returns their positions.
@@ -44,18 +44,18 @@ pub trait OutboxStorageStrategy: Send + Sync {
     /// [`StorageError`]; nothing is appended then.
     fn append(&self, events: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError>;
 
-    /// Takes the right to drain this outbox, if nobody else has it. It ends when the lease is dropped, and with the
-    /// process, however that ends.
+    /// Takes the right to drain this outbox, if nobody else has it. The right ends when the lease is dropped, and with
+    /// the process, however the process ends.
     ///
     /// # Errors
     ///
-    /// [`StorageError::Leased`] where somebody else has it.
+    /// [`StorageError::Leased`] if somebody else has it.
     fn lease(&self) -> Result<Box<dyn Lease>, StorageError>;
 
-    /// Reads entries in position order, those whose positions are in `range`.
+    /// Reads the entries whose positions are in `range`, in position order.
     ///
-    /// `wanted` says of each entry whether it is to be read. At most `read_max` are, and at most `looked_at_max` are
-    /// looked at, so that no read transaction lasts long.
+    /// `wanted` decides for each entry whether to read it. At most `read_max` entries are read, and at most
+    /// `looked_at_max` are looked at, so that no read transaction lasts long.
     ///
     /// # Errors
     ///
@@ -70,26 +70,27 @@ pub trait OutboxStorageStrategy: Send + Sync {
     /// [`StorageError`].
     fn held(&self) -> Result<Vec<Held>, StorageError>;
 
-    /// Settles entries in one transaction, all or none. Others see it once this returns; it is durable after the next
-    /// [`sync`](Self::sync). An entry that is no longer there is passed over, and so is one whose position another entry
-    /// has by now.
+    /// Settles entries in one transaction, all or none. Others see the result when this returns; it is durable after
+    /// the next [`sync`](Self::sync). Entries that are no longer there are skipped, also if another entry has their
+    /// position now.
     ///
     /// Returns how many entries were there.
     ///
     /// # Errors
     ///
-    /// [`StorageError`]; everything is as before then, and may be settled again. An error that
-    /// [is no passing one](StorageError::is_passing) may be due to a single entry: the others can be settled without it.
+    /// [`StorageError`]; nothing is changed then, and the entries may be settled again. If the error [does not pass by
+    /// itself](StorageError::is_passing), a single entry may be its cause: the others can be settled without it.
     fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError>;
 
-    /// How many entries to settle with one call: fewer while another program writes, so that none waits long for its turn.
+    /// How many entries to settle with one call. It is less while another program writes, so that this program does not
+    /// wait long for the write lock.
     fn settle_max(&self) -> usize;
 
     /// Makes durable whatever was settled so far.
     ///
     /// # Errors
     ///
-    /// [`StorageError`]; whether it is durable is not known then.
+    /// [`StorageError`]; it is then unknown whether it is durable.
     fn sync(&self) -> Result<(), StorageError>;
 
     /// What an operator wants to know.
@@ -107,21 +108,21 @@ pub trait OutboxStorageStrategy: Send + Sync {
     /// [`StorageError`].
     fn generation(&self) -> Result<u64, StorageError>;
 
-    /// What tells that something was appended or done, by whomever.
+    /// Makes a [`Watch`], which notices what anybody appends or does.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     fn watch(&self) -> Result<Box<dyn Watch>, StorageError>;
 
-    /// What an operator may do with it.
+    /// What an operator may do with this outbox.
     fn operator(&self) -> &dyn Operator;
 
-    /// The versions of publishers that are kept in it.
+    /// The versions of publishers that this outbox keeps.
     fn deployments(&self) -> &dyn Deployments;
 }
 
-/// Says of an entry and its stream whether it is to be read.
+/// Decides whether to read an entry of a stream.
 pub type Wanted<'a> = &'a mut dyn FnMut(EntryId, StreamKey) -> bool;
 
 /// How much [`OutboxStorageStrategy::entries`] may do at once.
@@ -129,7 +130,7 @@ pub type Wanted<'a> = &'a mut dyn FnMut(EntryId, StreamKey) -> bool;
 pub struct PageBounds {
     /// The most entries that are read.
     pub read_max: usize,
-    /// The most bytes that are read, those of every column, give or take one entry.
+    /// The most bytes that are read, in all columns; the last entry may exceed it.
     pub bytes_max: usize,
     /// The most entries that are looked at.
     pub looked_at_max: usize,
@@ -140,9 +141,9 @@ pub struct PageBounds {
 pub struct Page {
     /// The wanted ones, in position order.
     pub entries: Vec<RawEntry>,
-    /// The position of the last entry that was looked at; none where there was none.
+    /// The position of the last entry that was looked at. None if there was none.
     pub last: Option<i64>,
-    /// Whether there was nothing behind it.
+    /// Whether the range had no further entries.
     pub end: bool,
 }
 
@@ -155,7 +156,7 @@ pub struct Held {
     pub entry: EntryId,
     /// What it is.
     pub hold: Hold,
-    /// The names of the publishers that have the waiting entry's event already.
+    /// The names of the publishers that have already delivered the waiting entry's event.
     pub delivered_to: Vec<String>,
 }
 
@@ -173,14 +174,14 @@ pub enum Hold {
     },
     /// It is parked behind a dead letter.
     Parked,
-    /// Nothing: the entry was delivered, and the storage refused to remove it. It is not to be published again.
+    /// It is not held back: it was delivered, but the storage refused to remove it. It must not be published again.
     Delivered,
 }
 
 /// An entry's new state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Settled {
-    /// It was delivered, and leaves.
+    /// It was delivered, and is removed.
     Delivered {
         /// The entry.
         entry: EntryId,
@@ -189,16 +190,16 @@ pub enum Settled {
     },
     /// It was not.
     Failed(Box<Failed>),
-    /// It was delivered, and the storage refuses to remove it: it stays, and is kept as [`Hold::Delivered`].
+    /// It was delivered, but the storage refuses to remove it: it stays, and [`Hold::Delivered`] records this.
     Undeletable {
         /// The entry.
         entry: EntryId,
-        /// When that was found out.
+        /// When the storage first refused.
         at: Timestamp,
         /// Why it cannot be removed.
         reason: String,
     },
-    /// Somebody removed it: what is on record of it goes too, and the entry that may have its position now stays.
+    /// Somebody removed it: its records are removed too. Another entry that may have its position now stays.
     Vanished {
         /// The entry.
         entry: EntryId,
@@ -223,11 +224,11 @@ pub struct Failed {
     pub entry: EntryId,
     /// When it failed.
     pub at: Timestamp,
-    /// How: of several publishers that failed, the one that decides what becomes of the entry.
+    /// How it failed. If several publishers failed, this is the attempt that decides what becomes of the entry.
     pub attempt: Attempt,
     /// How the others failed.
     pub others: Vec<Attempt>,
-    /// The names of the publishers that have the event already; empty for most.
+    /// The names of the publishers that have already delivered the event; mostly empty.
     pub delivered_to: Vec<Arc<str>>,
     /// The entry's history, this attempt included.
     pub history: History,
@@ -252,10 +253,10 @@ pub enum Fate {
 
 /// The right to drain an outbox.
 ///
-/// It also keeps which calls are under way, so that the next one to have the lease learns in which calls the host died.
-/// That has to outlive the process, and not the machine.
+/// It also records which calls are under way, so that the next holder learns in which calls the host died. This record
+/// has to outlive the process, but not the machine.
 pub trait Lease: Send + Sync {
-    /// Notes that the call of this slot is for these entries; none when it has ended.
+    /// Notes that the call of this slot is for these entries; no entries when the call has ended.
     fn mark(&self, slot: usize, positions: &[i64]);
 
     /// The entries whose calls were under way when the last holder died.
@@ -264,20 +265,20 @@ pub trait Lease: Send + Sync {
     /// Forgets what was under way.
     fn clear(&self);
 
-    /// Shows what the relay is doing to whoever asks for the status.
+    /// Publishes what the relay is doing, for the status.
     fn show(&self, state: &RelayState);
 
-    /// Whether this is still the outbox that was leased, in its place.
+    /// Checks that the outbox that was leased is still in its place.
     ///
     /// # Errors
     ///
-    /// [`StorageError::Replaced`] where it is not.
+    /// [`StorageError::Replaced`] if it is not.
     fn check(&self) -> Result<(), StorageError>;
 }
 
 /// Waits for changes of an outbox.
 pub trait Watch: Send {
-    /// Waits until something has changed since the last call, at most for `patience`; says whether it has.
+    /// Waits until something has changed since the last call, at most for `patience`. Returns whether it has.
     fn wait(&mut self, patience: Duration) -> bool;
 }
 
@@ -298,9 +299,9 @@ pub struct RelayState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RelayCondition {
-    /// It publishes what there is.
+    /// It publishes.
     Running,
-    /// The publisher is unavailable, and left alone for a while.
+    /// The publisher is unavailable, and paused.
     Paused,
     /// It cannot read or write the database.
     Degraded,
@@ -322,25 +323,25 @@ impl RelayCondition {
 pub struct Status {
     /// Entries that are not delivered yet, those that wait for a retry included.
     pub pending: u64,
-    /// When the oldest of them was made: in RFC 3339, or else as its row says.
+    /// When the oldest of them was made: in RFC 3339 if possible, else as its row says.
     pub oldest_created_at: Option<String>,
     /// Entries that failed, and wait for a retry.
     pub waiting: u64,
-    /// Entries that were delivered, and that the database refuses to remove: they stay, and are not published again.
+    /// Entries that were delivered, but that the database refuses to remove. They stay, and are not published again.
     pub undeletable: u64,
-    /// Why, of one of them.
+    /// Why the database refuses to remove one of them.
     pub undeletable_reason: Option<String>,
     /// Dead letters.
     pub dead_letters: u64,
-    /// The highest position that was ever given; 0 for none.
+    /// The highest position that was ever given; 0 if none was.
     pub last_position: i64,
     /// The streams that are held back, and the entry that holds each; at most [`BLOCKED_MAX`].
     pub blocked_streams: Vec<BlockedStream>,
     /// How many streams are held back in all.
     pub blocked_streams_total: u64,
-    /// What the relay says about itself, where one is at work.
+    /// What the relay says about itself. None if no relay is at work.
     pub relay: Option<RelayState>,
-    /// Why it is not known whether a relay is at work; none where it is known.
+    /// Why it is unknown whether a relay is at work. None if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub relay_unknown: Option<String>,
 }
@@ -361,7 +362,7 @@ pub struct BlockedStream {
     pub state: &'static str,
     /// The attempts that were made of that entry.
     pub attempts: u32,
-    /// When it is due; none for a parked stream.
+    /// When it is due. None for a parked stream.
     pub retry_at: Option<Timestamp>,
     /// Why it failed.
     pub reason: String,

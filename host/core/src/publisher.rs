@@ -1,4 +1,4 @@
-//! The seam to what publishes: a native closure and a WebAssembly component are both a [`Publisher`].
+//! The seam between the relay and whatever publishes: a native closure or a WebAssembly component.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -45,23 +45,23 @@ pub trait Publisher: Send + Sync {
         })
     }
 
-    /// How many events [`publish_batch`](Self::publish_batch) takes at once; 1 where a batch gains nothing.
+    /// How many events [`publish_batch`](Self::publish_batch) takes at once; 1 if a batch gains nothing.
     fn max_batch(&self) -> usize {
         1
     }
 
-    /// Becomes what its deployments say that it is to be. A relay that has the lease calls this before the first event, and
-    /// on a thread of its own after each change of the outbox, and when [`Maintenance::again`] says. It does not wait for what takes
-    /// long. A publisher without versions has nothing to do.
+    /// Follows the version changes in its deployments. The relay that holds the lease calls this before the first
+    /// event, then on a thread of its own after each change of the outbox, and when [`Maintenance::again`] says so. It
+    /// does not wait for slow work. A publisher without versions has nothing to do.
     ///
     /// # Errors
     ///
-    /// [`StorageError`]: it is called again.
+    /// [`StorageError`]; the relay calls it again.
     fn maintain(&self, _deployments: &dyn Deployments, _now: Timestamp) -> Result<Maintenance, StorageError> {
         Ok(Maintenance::default())
     }
 
-    /// The relay has ended its work: the last call was made.
+    /// Called when the relay has ended its work, after the last call.
     ///
     /// # Errors
     ///
@@ -71,22 +71,22 @@ pub trait Publisher: Send + Sync {
     }
 }
 
-/// What came of [`Publisher::maintain`].
+/// The result of [`Publisher::maintain`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Maintenance {
-    /// Whether other versions publish than before: one that was unavailable may be there now.
+    /// Whether other versions publish than before: an unavailable publisher may be available now.
     pub swapped: bool,
-    /// Whether something is under way that will change it soon.
+    /// Whether work is under way that will soon change which versions publish.
     pub busy: bool,
-    /// Whether every version that is at work publishes, one at least.
+    /// Whether there is a version at work, and every version at work publishes.
     pub ready: bool,
-    /// How soon it is to be called again, though the outbox has not changed; none where there is no need.
+    /// How soon to call it again, even if the outbox has not changed. None if there is no need.
     pub again: Option<Duration>,
-    /// The canaries that publish no longer.
+    /// The canaries that no longer publish.
     pub withdrawn: Vec<Withdrawn>,
 }
 
-/// A canary that publishes no longer: the attempts that it used up are given back.
+/// A canary that no longer publishes: the attempts that it used up are given back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Withdrawn {
     /// The publisher's name.

@@ -1,4 +1,4 @@
-//! Which publishers an entry goes to.
+//! Decides to which publishers an entry goes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,27 +28,27 @@ pub const PUBLISHERS_MAX: usize = 64;
 #[derive(Clone)]
 pub struct Publishers<'a> {
     members: Vec<Member<'a>>,
-    /// None where every entry goes to the only one.
+    /// None if every entry goes to the only publisher.
     routes: Option<Vec<(Route, PublisherSet)>>,
 }
 
 #[derive(Clone)]
 struct Member<'a> {
-    /// None where there is only one, which nobody has to name.
+    /// None for a single publisher, which needs no name.
     name: Option<Arc<str>>,
     publisher: &'a dyn Publisher,
 }
 
-/// Which entries go to which publishers. An entry takes the first route that matches it: all of its patterns do.
+/// Which entries go to which publishers. An entry takes the first route all of whose patterns match it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// The event's name; any where there is none.
+    /// The event's name. None matches any.
     pub name: Option<Pattern>,
     /// The stream's category. A pattern matches no stream without one.
     pub category: Option<Pattern>,
     /// The tenant.
     pub tenant: Option<Pattern>,
-    /// The publishers, by name: each gets the event, and the entry leaves when each has it.
+    /// The names of the publishers. Each gets the event, and the entry is removed when each has it.
     pub publishers: Vec<String>,
 }
 
@@ -59,14 +59,14 @@ pub struct Pattern(String);
 /// Why publishers and routes do not fit together.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRoutes {
-    /// A route names a publisher that there is not.
+    /// A route names a publisher that does not exist.
     #[error("route {route} names the publisher `{publisher}`, and there is none of that name; there is {known}")]
     UnknownPublisher {
         /// The route's number, from 1.
         route: usize,
         /// The name.
         publisher: String,
-        /// The names that there are.
+        /// The names that exist.
         known: String,
     },
     /// A route that leads nowhere.
@@ -75,7 +75,7 @@ pub enum InvalidRoutes {
         /// The route's number, from 1.
         route: usize,
     },
-    /// Two publishers have one name.
+    /// Two publishers have the same name.
     #[error("there are two publishers named `{0}`")]
     Twice(String),
     /// More than [`PUBLISHERS_MAX`].
@@ -88,13 +88,13 @@ pub enum InvalidRoutes {
 pub(crate) struct PublisherSet(u64);
 
 impl<'a> Publishers<'a> {
-    /// One publisher, which every entry goes to.
+    /// One publisher, to which every entry goes.
     pub fn one(publisher: &'a dyn Publisher) -> Self {
         Self { members: vec![Member { name: None, publisher }], routes: None }
     }
 
-    /// Several publishers, each with its name, and the routes to them, of which the first that matches is taken. An entry
-    /// that none matches becomes a dead letter: nothing is dropped.
+    /// Several publishers with their names, and the routes to them. The first route that matches is taken. An entry
+    /// that no route matches becomes a dead letter: nothing is dropped.
     ///
     /// # Errors
     ///
@@ -135,11 +135,11 @@ impl<'a> Publishers<'a> {
         if legs.is_empty() { Err(InvalidRoutes::NoPublisher { route: number }) } else { Ok(legs) }
     }
 
-    /// The publishers that this entry goes to; none where no route matches it.
+    /// The publishers to which this entry goes; no publisher if no route matches it.
     pub(crate) fn route(&self, entry: &RawEntry) -> PublisherSet {
         let Some(routes) = &self.routes else { return PublisherSet::one(0) };
         let row = entry.row();
-        // What cannot be decoded matches no pattern, and is set aside whatever its route.
+        // A value that cannot be decoded matches no pattern; its entry is set aside, whatever its route.
         let text = |decoded: Result<_, String>| decoded.ok().flatten();
         let (name, category) = (text(column::optional(&row.name)), text(column::optional(&row.category)));
         let tenant = column::tenant_id(&row.tenant_id).ok();
@@ -172,7 +172,7 @@ impl<'a> Publishers<'a> {
         self.members.get(leg).map(|member| member.publisher)
     }
 
-    /// Its name; none where there is only one, which nobody has to name.
+    /// Its name. None for a single publisher, which needs no name.
     pub(crate) fn name(&self, leg: usize) -> Option<&Arc<str>> {
         self.members.get(leg)?.name.as_ref()
     }
@@ -219,13 +219,13 @@ impl FromStr for Pattern {
 }
 
 impl Pattern {
-    /// Whether the whole text is as the pattern says.
+    /// Whether the pattern matches the whole text.
     pub fn matches(&self, text: &str) -> bool {
         let Some((first, rest)) = self.0.split_once('*') else { return self.0 == text };
         let Some(mut text) = text.strip_prefix(first) else { return false };
         let mut parts = rest.split('*').peekable();
         while let Some(part) = parts.next() {
-            // The last part has to be at the end; any other as early as it can be.
+            // The last part must be at the end; every other part is matched as early as possible.
             if parts.peek().is_none() {
                 return text.ends_with(part);
             }
@@ -276,7 +276,7 @@ impl PublisherSet {
         })
     }
 
-    /// The only one; none where there are several, or none.
+    /// The only publisher. None if there are several, or none.
     pub(crate) fn only(self) -> Option<usize> {
         (self.0.count_ones() == 1).then(|| self.0.trailing_zeros() as usize)
     }

@@ -5,8 +5,8 @@ use std::fmt;
 use crate::row::{COLUMNS, Field, KIND_BITS, Row};
 use crate::stream::StreamKey;
 
-/// Which entry: its place, and whose place it is. A position can be given again, in a table that was restored or rebuilt,
-/// or that has no `AUTOINCREMENT`: the event's uuid tells the two entries apart.
+/// Identifies an entry by its position and its uuid. A position may be given again, in a table that was restored or
+/// rebuilt, or that has no `AUTOINCREMENT`: the event's uuid distinguishes the two entries.
 ///
 /// ```
 /// use outbox_engine::{EntryId, Field};
@@ -19,19 +19,19 @@ use crate::stream::StreamKey;
 pub struct EntryId {
     /// The entry's place in the outbox.
     pub position: i64,
-    /// A hash of what stands in its column `uuid`, whatever that is. It is the same in every process.
+    /// A hash of its column `uuid`, whatever that contains. It is the same in every process.
     pub uuid_hash: u64,
 }
 
 impl EntryId {
-    /// The entry at `position` whose column `uuid` holds this.
+    /// The entry at `position` whose column `uuid` contains this.
     #[inline]
     pub fn of(position: i64, uuid: &Field<'_>) -> Self {
         Self { position, uuid_hash: uuid.hash64() }
     }
 }
 
-/// An entry as it was read, undecoded: its row, in one piece of memory.
+/// An entry as it was read, not decoded: its row, in one piece of memory.
 ///
 /// ```
 /// use outbox_engine::{Field, JsonSerde, RawEntry, Row};
@@ -46,8 +46,8 @@ pub struct RawEntry {
     pub position: i64,
     uuid_hash: u64,
     stream: StreamKey,
-    /// The columns, one behind the other, and then, eight bytes for each, its kind and where it ends. `data` is the first, so
-    /// that it need not be copied out.
+    /// The columns, one after the other, and then eight bytes for each with its kind and its end. `data` comes first,
+    /// so that it need not be copied out.
     packed: Vec<u8>,
 }
 
@@ -117,7 +117,7 @@ impl RawEntry {
         EntryId { position: self.position, uuid_hash: self.uuid_hash }
     }
 
-    /// The stream that the entry belongs to, as far as it can be told.
+    /// The key of the entry's stream. If the stream cannot be determined, it is a key of the entry's own.
     #[inline]
     pub fn stream_key(&self) -> StreamKey {
         self.stream

@@ -33,7 +33,7 @@ pub struct WrappedEvent {
     pub uuid: Uuid,
     /// The event's type, for example `order.placed`.
     pub name: String,
-    /// The event's version within its stream, where the application numbers them.
+    /// The event's version within its stream, if the application numbers them.
     pub version: Option<u64>,
     /// When the event was made: RFC 3339 text, in UTC.
     pub created_at: String,
@@ -70,7 +70,7 @@ pub enum Payload {
 pub struct StreamId {
     /// The stream's identity within its tenant: often a UUID, never empty.
     pub id: String,
-    /// The stream's name, where it has one.
+    /// The stream's name, if it has one.
     pub name: Option<String>,
     /// The kind of stream, for example `order`.
     pub category: Option<String>,

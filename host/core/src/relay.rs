@@ -1,10 +1,10 @@
 //! The way of an entry, from the outbox to its destination and out of the outbox.
 //!
-//! Four stages work side by side. This file is the first and the centre: it *reads* entries and *claims* them, each
-//! when nothing before it in its stream is in the way. The *callers* ([`caller`]) decode and publish them. What became
-//! of each comes back here to be *settled*; the *acker* ([`acker`]) commits that, a group at a time, and the *syncer*
-//! ([`syncer`]) makes it durable. Nothing is published while a transaction is open, and nothing is reported before it is
-//! durable.
+//! Four stages work side by side. This file is the first stage and the centre: it *reads* entries, and *claims* each
+//! entry as soon as no earlier one of its stream is in the way. The *callers* ([`caller`]) decode and publish the
+//! claimed entries. The results come back here, where each entry is *settled*. The *acker* ([`acker`]) commits settled
+//! entries, a group at a time, and the *syncer* ([`syncer`]) makes the commits durable. Nothing is published while a
+//! transaction is open, and nothing is reported before it is durable.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -61,11 +61,11 @@ pub use self::options::{OnDeadLetter, Ordering, RelayOptions};
 pub use self::report::{FAILURES_MAX, Failure, Report, Then};
 pub use self::stop::{Stop, Stopping, stop};
 
-/// The most settled entries whose commit is awaited: what a crash may bring again is bounded by it.
+/// The most settled entries that await their commit. This bounds how many events may come again after a crash.
 const UNACKED_MAX: usize = 4_096;
-/// Orders that are not carried out yet: one that is being committed, one that is being synced, and the next.
+/// The most orders under way: one is being committed, one is being synced, and one is next.
 const ORDERS_MAX: usize = 3;
-/// How long to wait after a read that failed, and how often to look whether the database is still there.
+/// How long to wait after a failed read, and how often to look whether the database is still there.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How often a standby tries to take over.
 const STANDBY_PAUSE: Duration = Duration::from_millis(100);
@@ -91,8 +91,8 @@ pub(crate) fn pass(context: RelayContext<'_>, limit: usize) -> Result<Report, St
     ended.map(|()| report)
 }
 
-/// Publishes until it is told to stop. While somebody else drains the outbox it stands by; when the database goes away
-/// it waits for it to come back.
+/// Publishes until it is stopped. While another relay drains the outbox, it stands by. If the database disappears, it
+/// waits until the database is back.
 pub(crate) fn relay(context: RelayContext<'_>, stopping: &Stopping) -> Result<Report, StorageError> {
     let (mut total, mut log) = (Report::default(), Log::default());
     let mut standing_by = false;
@@ -114,7 +114,7 @@ pub(crate) fn relay(context: RelayContext<'_>, stopping: &Stopping) -> Result<Re
                 }
                 stopping.wait(STANDBY_PAUSE);
             }
-            // What was there before will come back, or be put back.
+            // It worked before, so the database will come back.
             Err(error) if worked || error.is_passing() => {
                 let line = Line::new(Level::ERROR, format!("{error}: waiting for it to be mended"));
                 log.line(line, Instant::now());
@@ -132,36 +132,36 @@ struct Session<'a> {
     lease: &'a dyn Lease,
     lanes: Lanes,
     breakers: Breakers,
-    /// Everything below this position was read, or passed over.
+    /// Everything below this position was read or passed over.
     cursor: i64,
-    /// Nothing is behind the cursor, as far as is known.
+    /// Whether nothing is known to be behind the cursor.
     at_end: bool,
     /// After a read that failed.
     read_again_at: Option<Instant>,
-    /// How many more entries may be read; none where there is no limit.
+    /// How many more entries may be read. None if there is no limit.
     limit: Option<usize>,
     /// A pass tries only what was due when it began.
     began: Instant,
-    /// The settled entries that are not with the acker yet.
+    /// The settled entries that the acker does not have yet.
     group: Group,
     orders_out: usize,
     sweep: Sweep,
-    /// When the watchdog found entries that nobody had told of, and how many, and the position of the first.
+    /// When the watchdog found entries that no notice had reported, how many, and the position of the first.
     found: Option<(Instant, usize, i64)>,
     unsettled: Unsettled,
     generation: u64,
     may_have_been_operated: bool,
-    /// When what is held back is to be read again.
+    /// When to read again what is held back.
     reconcile_at: Option<Instant>,
-    /// When it is to be compared with what the storage says.
+    /// When to compare it with the storage.
     compare_at: Instant,
-    /// A canary's attempts are to be given back, once nothing is under way.
+    /// Whether to give back canaries' attempts once nothing is under way.
     give_back: bool,
-    /// Canaries whose attempts are to be given back.
+    /// The canaries whose attempts are to be given back.
     withdrawn: Vec<Withdrawn>,
     prune_at: Option<Instant>,
     lost: Option<StorageError>,
-    /// A stage has ended before its time: nobody commits any more.
+    /// Whether a stage has ended early, so that nobody commits any more.
     broken: bool,
     condition: RelayState,
     log: &'a mut Log,
@@ -215,7 +215,7 @@ impl<'a> Session<'a> {
         Ok(session)
     }
 
-    /// Starts the other stages, and works until there is no more to do, or the relay is to stop.
+    /// Starts the other stages, and works until there is nothing left to do, or the relay is stopped.
     fn run(mut self, stopping: &Stopping) -> (Report, Result<(), StorageError>) {
         let (message, inbox) = unbounded();
         let (jobs, taken) = async_channel::bounded(IN_MEMORY_MAX);
@@ -262,7 +262,7 @@ impl<'a> Session<'a> {
             worked
         });
         let ended = ended.and_then(|()| self.unsettled.error().filter(|_| self.limit.is_some()).map_or(Ok(()), Err));
-        // What is still marked was cut off by the relay itself, and not by its event.
+        // The relay itself has cut off the calls that are still marked; their events are not to blame.
         self.lease.clear();
         maintenance::end(context);
         (self.report, ended)
@@ -297,7 +297,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// How long until there is something to do, if nothing happens.
+    /// How long to wait for messages: then there is something else to do.
     fn patience(&self, now: Instant) -> Duration {
         let due = self.lanes.next_due().filter(|_| self.limit.is_none());
         let group = self.group.since.filter(|_| self.orders_out < ORDERS_MAX).map(|since| since + GROUP_AGE_MAX);
@@ -319,13 +319,13 @@ impl<'a> Session<'a> {
         self.limit.is_some() && nothing_to_publish && nothing_under_way
     }
 
-    /// Hands over whatever may be published now.
+    /// Hands over every job that may be published now.
     fn claim(&mut self, channels: &Channels, now: Instant) {
         if self.give_back || self.lanes.unacked() >= UNACKED_MAX {
             return;
         }
         let mut admission = self.admission(now);
-        // Where nobody may be called, nothing has to be let go for anybody.
+        // If every publisher is blocked, keep the queues: dropping them helps nobody.
         if self.refuses_all(admission) {
             return;
         }
@@ -337,7 +337,7 @@ impl<'a> Session<'a> {
                 self.breakers.probe(probed);
                 admission = Admission { refused: admission.refused | probed, probed: admission.probed.without(probed) };
             }
-            // The channel is as long as all that can be queued, and only closed at the end.
+            // The channel has room for everything that can be queued, and is closed only at the end.
             let _ = channels.jobs.try_send(job);
         }
         self.lanes.admit(admission);
@@ -372,13 +372,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Somebody committed something, or removed what was settled.
+    /// Takes in that somebody committed something, or removed what was settled.
     fn changed(&mut self) {
         self.at_end = false;
         self.may_have_been_operated = true;
         self.found = None;
         if self.lanes.is_empty() {
-            // Nobody is obliged to append in the order of positions.
+            // The next entry may have any position: applications need not append in the order of positions.
             self.cursor = i64::MIN;
         } else {
             self.sweep.ask();

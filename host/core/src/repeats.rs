@@ -1,21 +1,21 @@
-//! Lines that say the same again and again: the first is said at once, those that follow are counted, and said together.
+//! Collapses lines that repeat: the first is logged at once, and those that follow are counted and logged together.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// For how long lines are held back after the first. The time doubles for as long as they repeat ...
+/// How long lines are held back after the first. The time doubles while they repeat ...
 const HOLD_MIN: Duration = Duration::from_secs(10);
 /// ... up to this.
 const HOLD_MAX: Duration = Duration::from_secs(10 * 60);
-/// How many texts are told apart. Those that come when there are so many count as one for each kind.
+/// How many texts are distinguished. Further texts count as one for each kind.
 const TEXTS_MAX: usize = 32;
-/// How many characters of a text tell it from others.
+/// How many characters of a text distinguish it from others.
 const TEXT_CHARS_MAX: usize = 200;
-/// A word with a digit that has more characters is taken for a name of one thing (an id, a time, a port): it tells no
-/// condition from another. A status has fewer.
+/// A longer word with a digit counts as the name of one thing (an id, a time, a port), which does not distinguish
+/// conditions. An HTTP status is shorter.
 const NUMBER_CHARS_MAX: usize = 3;
 
-/// Tells which lines are to be said now. `L` is whatever a line is made of.
+/// Decides which lines to log now. `L` is the type of a line.
 #[derive(Debug)]
 pub(crate) struct Repeats<L> {
     held: HashMap<(String, String), Held<L>>,
@@ -23,7 +23,7 @@ pub(crate) struct Repeats<L> {
     next: Option<Instant>,
 }
 
-/// What is held back of one condition.
+/// The lines of one condition that are held back.
 #[derive(Debug)]
 struct Held<L> {
     last: Option<L>,
@@ -32,7 +32,7 @@ struct Held<L> {
     hold: Duration,
 }
 
-/// A line that was held back, and as which of how many in how long a time.
+/// A line that was held back, with the number of lines that it stands for, and their time.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Repeated<L> {
     pub(crate) last: L,
@@ -47,8 +47,8 @@ impl<L> Default for Repeats<L> {
 }
 
 impl<L> Repeats<L> {
-    /// Takes in a line of this kind with this text, and gives it back where it is to be said now. [`overdue`](
-    /// Self::overdue) is asked before.
+    /// Takes in a line of this kind with this text, and returns it if it is to be logged now. Call
+    /// [`overdue`](Self::overdue) first.
     pub(crate) fn hear(&mut self, kind: &str, text: &str, line: L, now: Instant) -> Option<L> {
         let mut condition = (kind.to_owned(), masked(text));
         if self.held.len() >= TEXTS_MAX && !self.held.contains_key(&condition) {
@@ -65,12 +65,12 @@ impl<L> Repeats<L> {
         Some(line)
     }
 
-    /// When there may be something to be said.
+    /// When a line may be due.
     pub(crate) fn next(&self) -> Option<Instant> {
         self.next
     }
 
-    /// What is to be said now of the lines that were held back. What was not heard again is forgotten.
+    /// The held-back lines to log now. Conditions that did not repeat are forgotten.
     pub(crate) fn overdue(&mut self, now: Instant) -> Vec<Repeated<L>> {
         if self.next.is_none_or(|next| now < next) {
             return Vec::new();
@@ -90,7 +90,7 @@ impl<L> Repeats<L> {
         said
     }
 
-    /// All that is held back: nothing more will be heard.
+    /// All lines that are held back. To be called at the end.
     pub(crate) fn end(&mut self, now: Instant) -> Vec<Repeated<L>> {
         self.next = None;
         self.held.drain().filter_map(|(_, mut held)| held.take(now)).collect()
@@ -105,7 +105,7 @@ impl<L> Held<L> {
     }
 }
 
-/// The beginning of a text without what names one thing among many.
+/// The beginning of a text, without words that name one thing among many.
 fn masked(text: &str) -> String {
     let is_of_a_word = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ':' | '.');
     let end = text.char_indices().nth(TEXT_CHARS_MAX).map_or(text.len(), |(end, _)| end);

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-/// What stands in the columns of a row. Whoever can write to the database may have written it: each part can be anything.
+/// The columns of a row. Anybody who can write to the database may have written it, so each column can contain
+/// anything.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Row<'a> {
     /// The entry's tenant.
@@ -29,7 +30,7 @@ pub struct Row<'a> {
     pub data: Field<'a>,
 }
 
-/// A column of the outbox's; its position is none of these.
+/// A column of the outbox, except the position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Column {
     /// The entry's tenant.
@@ -66,11 +67,11 @@ pub enum Field<'a> {
     Integer(i64),
     /// A floating point number.
     Real(f64),
-    /// What was written as text; it need not be UTF-8.
+    /// Text; it need not be UTF-8.
     Text(Cow<'a, [u8]>),
     /// Bytes.
     Bytes(Cow<'a, [u8]>),
-    /// More than anybody could be given, and so not read: its length in bytes.
+    /// A value that is too long for a publisher, and was therefore not read: its length in bytes.
     TooLong(u64),
 }
 
@@ -87,7 +88,7 @@ const TOO_LONG: u64 = 5;
 /// How many bits a kind takes.
 pub(crate) const KIND_BITS: u32 = 3;
 
-/// FNV-1a, eight bytes at a time: what it hashes is not an attacker's to gain from, and each entry needs it.
+/// FNV-1a, eight bytes at a time. It is fast, since each entry needs it, and an attacker gains nothing from collisions.
 pub(crate) fn fnv<const PARTS: usize>(parts: [&[u8]; PARTS]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut mix = |word: u64| hash = (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
@@ -144,7 +145,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// What stands in a column.
+    /// The value of a column.
     pub fn field(&self, column: Column) -> &Field<'a> {
         match column {
             Column::TenantId => &self.tenant_id,
@@ -167,7 +168,7 @@ impl<'a> Row<'a> {
         Self::of(Column::ALL.map(|it| if it == column { field.clone() } else { self.field(it).clone() }))
     }
 
-    /// The same row, with only the lengths of what has more than `bytes_max` bytes.
+    /// The same row, with only the length of values that have more than `bytes_max` bytes.
     pub fn within(&self, bytes_max: usize) -> Row<'_> {
         Row::of(Column::ALL.map(|column| self.field(column).within(bytes_max)))
     }
@@ -208,7 +209,7 @@ impl Column {
 }
 
 impl<'a> Field<'a> {
-    /// Its text, where it is text in UTF-8.
+    /// Its text. None if it is not text in UTF-8.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Text(bytes) => std::str::from_utf8(bytes).ok(),
@@ -229,7 +230,8 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// What it is shown as: text as it is, other bytes as hex after `0x`, and of what is too long its length; none for NULL.
+    /// How it is shown: text as it is, other bytes as hex after `0x`, and a value that is too long as its length. None
+    /// for NULL.
     pub fn shown(&self) -> Option<String> {
         match self {
             Self::Null => None,
@@ -242,7 +244,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The same field, or its length, where it has more than `bytes_max` bytes.
+    /// The same field, or its length if it has more than `bytes_max` bytes.
     fn within(&self, bytes_max: usize) -> Field<'_> {
         match self {
             Self::Text(bytes) | Self::Bytes(bytes) if bytes.len() > bytes_max => Field::TooLong(bytes.len() as u64),

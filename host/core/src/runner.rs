@@ -8,13 +8,13 @@ use crate::publishers::Publishers;
 use crate::relay::{self, RelayContext, RelayOptions, Report, Stopping};
 use crate::serde::{JsonSerde, Serde};
 
-/// How many entries a pass tries, unless it is told otherwise.
+/// How many entries a pass tries by default.
 pub const DEFAULT_LIMIT: usize = 100;
 
 /// Decides whether an event enters the outbox.
 pub type Filterer = dyn Fn(&NewEvent) -> bool + Send + Sync;
 
-/// An outbox: what is appended to it is published at least once, in the order of its stream.
+/// An outbox. Each event that is appended to it is published at least once, in the order of its stream.
 ///
 /// ```
 /// use outbox_engine::{JsonSerde, MemoryOutbox, NewEvent, Outbox, Recorded, StreamId};
@@ -55,7 +55,7 @@ impl<S: OutboxStorageStrategy, D: Serde> Outbox<S, D> {
         self
     }
 
-    /// The same outbox, which only takes events that `filterer` says yes to.
+    /// The same outbox, which only takes events that `filterer` accepts.
     #[must_use]
     pub fn with_filterer(mut self, filterer: impl Fn(&NewEvent) -> bool + Send + Sync + 'static) -> Self {
         self.filterer = Box::new(filterer);
@@ -74,7 +74,7 @@ impl<S: OutboxStorageStrategy, D: Serde> Outbox<S, D> {
         &self.strategy
     }
 
-    /// Appends those events that the filterer wants, all in one transaction, and returns their positions.
+    /// Appends the events that the filterer accepts, all in one transaction, and returns their positions.
     ///
     /// # Errors
     ///
@@ -90,13 +90,13 @@ impl<S: OutboxStorageStrategy, D: Serde> Outbox<S, D> {
         self.strategy.append(&wanted)
     }
 
-    /// One pass: each entry that is due is tried once, at most `limit` of them ([`DEFAULT_LIMIT`] where there is none).
-    /// Blocks until all of it is settled, durably.
+    /// Makes one pass: tries each entry that is due once, at most `limit` of them (by default [`DEFAULT_LIMIT`]).
+    /// Blocks until all of them are settled durably.
     ///
     /// # Errors
     ///
-    /// [`StorageError::Leased`] while somebody else drains this outbox. After any error, what was delivered and not
-    /// reported may be delivered again.
+    /// [`StorageError::Leased`] while somebody else drains this outbox. After any error, events that were delivered but
+    /// not reported may be delivered again.
     pub fn run<'p>(
         &self,
         publishers: impl Into<Publishers<'p>>,
@@ -105,12 +105,12 @@ impl<S: OutboxStorageStrategy, D: Serde> Outbox<S, D> {
         relay::pass(self.context(&publishers.into()), limit.into().unwrap_or(DEFAULT_LIMIT))
     }
 
-    /// Publishes until it is told to stop: entries that are there, that are appended by anybody, and that are to be tried
-    /// again. Stands by while somebody else drains this outbox. Blocks.
+    /// Publishes until it is stopped: entries that are there, that anybody appends, and that are due for a retry.
+    /// Stands by while somebody else drains this outbox. Blocks.
     ///
     /// # Errors
     ///
-    /// Only where it cannot begin; later it waits until what is wrong with the storage is mended.
+    /// Only if it cannot begin. Later it waits until a fault of the storage is mended.
     pub fn relay<'p>(
         &self,
         publishers: impl Into<Publishers<'p>>,

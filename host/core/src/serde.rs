@@ -8,9 +8,9 @@ use crate::recorded::Payload;
 /// An event's data as the outbox keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredData {
-    /// The media type; none stands for JSON.
+    /// The media type. None stands for JSON.
     pub content_type: Option<String>,
-    /// The data: text, or bytes. An application may have written either, for JSON too.
+    /// The data: text or bytes. An application may have written either, even for JSON.
     pub value: StoredValue,
 }
 
@@ -40,7 +40,7 @@ pub struct SerdeError(
 
 /// Writes an event's data when it is appended, and reads it when it is published.
 ///
-/// One that compresses, or encrypts, or translates, goes here:
+/// Implement it to compress, encrypt or translate data, or to check it:
 ///
 /// ```
 /// use outbox_engine::{JsonSerde, Payload, Serde, SerdeError, StoredData};
@@ -67,19 +67,19 @@ pub trait Serde: Send + Sync {
     ///
     /// # Errors
     ///
-    /// When it cannot be stored; nothing is appended then.
+    /// An error if it cannot be stored; nothing is appended then.
     fn serialize(&self, data: &Payload) -> Result<StoredData, SerdeError>;
 
-    /// What was stored. Anybody may have written it: expect anything.
+    /// Reads stored data. Anybody may have written it: expect anything.
     ///
     /// # Errors
     ///
-    /// When it cannot be read; the entry then becomes a dead letter, kept whole.
+    /// An error if it cannot be read; the entry then becomes a dead letter, kept whole.
     fn deserialize(&self, data: StoredData) -> Result<Payload, SerdeError>;
 }
 
-/// The default: JSON is checked and passed on byte for byte, never rebuilt; data with another media type is passed on
-/// as it is.
+/// The default: checks JSON, and passes it on byte for byte, never rebuilt. Passes on data with another media type as
+/// it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JsonSerde;
 
@@ -116,7 +116,7 @@ impl Serde for JsonSerde {
     }
 }
 
-/// Drivers of some languages store a text of bytes as a blob: JSON is JSON in either form.
+/// Reads JSON from text or bytes: drivers of some languages store a byte string as a blob.
 fn json(value: StoredValue) -> Result<String, SerdeError> {
     match value {
         StoredValue::Text(text) => check_json(&text).map(|()| text),
@@ -135,7 +135,7 @@ fn json(value: StoredValue) -> Result<String, SerdeError> {
     }
 }
 
-/// Checked without building anything, and without a limit on how deep it nests.
+/// Checks JSON without building a value, and without a limit on its nesting.
 fn check_json(text: &str) -> Result<(), SerdeError> {
     match serde_json::from_str::<IgnoredAny>(text) {
         Ok(_) => Ok(()),
@@ -143,7 +143,7 @@ fn check_json(text: &str) -> Result<(), SerdeError> {
     }
 }
 
-/// Go, for one, writes an empty text where nothing was set.
+/// Whether a media type counts as left out. Go, for example, writes an empty text if nothing was set.
 fn is_left_out(content_type: &str) -> bool {
     content_type.trim().is_empty()
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::attempt::Outcome;
 use crate::backoff::Backoff;
 
-/// The shortest pause of a publisher that is unavailable, whatever is configured: no attempts run out that would end it.
+/// The shortest pause of an unavailable publisher, whatever is configured: no limit of attempts would end a shorter
+/// loop.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 
 /// When to try again, and when to stop.
@@ -16,9 +17,9 @@ pub struct Policy {
     /// How many times the host may die in an entry's call, with nothing else under way, before the entry becomes a dead
     /// letter; at least 1.
     pub max_host_deaths: u32,
-    /// How long to wait between attempts, where the publisher does not ask for longer.
+    /// How long to wait between attempts, unless the publisher asks for longer.
     pub backoff: Backoff,
-    /// How long to leave a publisher alone that is unavailable, where it does not ask for longer.
+    /// How long to pause an unavailable publisher, unless it asks for longer.
     pub pause: Backoff,
     /// The longest wait that a publisher may ask for.
     pub retry_after_max: Duration,
@@ -31,9 +32,9 @@ impl Policy {
         self.pause.delay(pauses.saturating_add(1), jitter).max(self.asked(outcome)).max(PAUSE_MIN)
     }
 
-    /// The time that was asked for with an outcome, within bounds; nothing where none was. It is the shortest time that is
-    /// waited, and the backoff is waited in any case: a destination that asks for no pause at all, as one does whose clock
-    /// is behind, is not called again and again without one.
+    /// The time that the outcome asks for, within bounds; zero if it asks for none. It is the shortest wait, and the
+    /// relay never waits less than its own backoff. So a destination that asks for no pause, for example because its
+    /// clock is behind, is not called again and again.
     pub(crate) fn asked(&self, outcome: &Outcome) -> Duration {
         match outcome {
             Outcome::Retry { after, .. } | Outcome::Unavailable { after, .. } => {
@@ -68,7 +69,7 @@ pub struct History {
 /// What becomes of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
-    /// It was delivered: it leaves the outbox.
+    /// It was delivered, and is removed from the outbox.
     Ack,
     /// It stays, and is tried again after `delay`, counted from the time of the failure.
     Retry {
@@ -127,8 +128,8 @@ pub fn settle(history: History, outcome: &Outcome, policy: &Policy, jitter: f64)
     }
 }
 
-/// Settles a failed attempt that a version on trial made: whatever it answered, the entry is tried again, and no other is
-/// held up for it. `history` and `jitter` are those of [`settle`].
+/// Settles a failed attempt of a version on trial: whatever it answered, the entry is tried again, and no other entry
+/// is held up for it. `history` and `jitter` are those of [`settle`].
 pub fn settle_on_trial(history: History, outcome: &Outcome, policy: &Policy, jitter: f64) -> Settlement {
     let no_end = Policy { max_attempts: u32::MAX, ..policy.clone() };
     let counted = History { attempts: history.attempts.saturating_add(1), ..history };

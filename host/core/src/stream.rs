@@ -3,23 +3,24 @@
 use crate::column;
 use crate::row::{Field, fnv};
 
-/// A stream of a tenant, in 64 bits. Two streams that share one would hold each other up, and lose nothing.
+/// A stream of a tenant, as a hash of 64 bits. If two streams share a key, they hold each other up, but no event is
+/// lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamKey(pub u64);
 
 impl StreamKey {
-    /// The key of the stream that the entry with these columns belongs to. One whose stream cannot be told has a stream of
-    /// its own, so that it is in nobody's way.
+    /// The key of the stream to which an entry with these columns belongs. If the stream cannot be determined, the
+    /// entry gets a stream of its own, so that it holds up no other.
     ///
-    /// Every row that has these columns, of whatever table, gets its key here.
+    /// Rows of every table that has these columns get their key here.
     #[inline]
     pub fn of_entry(position: i64, tenant_id: &Field<'_>, stream_id: &Field<'_>) -> Self {
-        // No tenant is empty: no stream has such a key.
+        // A tenant is never empty, so no real stream has this key.
         Self::told(tenant_id, stream_id).unwrap_or_else(|| Self::of(b"", &position.to_le_bytes()))
     }
 
-    /// The key of the stream that these columns tell: of what they are decoded to, so that whatever stands for the same
-    /// stream has the same key. None where they tell none.
+    /// The key of the stream that these columns name. It is made of their decoded values, so that all spellings of a
+    /// stream have the same key. None if they name no stream.
     #[inline]
     pub fn told(tenant_id: &Field<'_>, stream_id: &Field<'_>) -> Option<Self> {
         let (tenant_id, stream_id) = (column::tenant_id(tenant_id).ok()?, column::stream_id(stream_id).ok()?);

@@ -1,23 +1,23 @@
-//! Text of strangers, as it is shown: in a log and on a terminal it stays one entry, and steers nothing.
+//! Shows text of strangers in a log or on a terminal: it stays one entry, and steers nothing.
 //!
-//! A publisher, a destination, a certificate, a row, a file's name: whatever they say goes through [`shown`] before
-//! anybody reads it.
+//! Text from a publisher, a destination, a certificate, a row or a file's name goes through [`shown`] before anybody
+//! reads it.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display, Write};
 
-/// What stands before each line but the first.
+/// Indents every line except the first.
 const INDENT: &str = "    ";
 
-/// Whether a character would do something to the terminal or the log that it is shown in, or to the text around it:
-/// control characters but the tab and the line feed, line and paragraph separators, those that turn the direction of
-/// writing, and those that take no room.
+/// Whether a character would affect the terminal, the log, or the text around it: control characters except tab and
+/// line feed, line and paragraph separators, characters that turn the direction of writing, and characters that take no
+/// room.
 pub fn steers(c: char) -> bool {
     match c {
         '\t' | '\n' => false,
         // Soft hyphen; grapheme joiner; Arabic letter mark; Mongolian vowel separator.
         '\u{AD}' | '\u{34F}' | '\u{61C}' | '\u{180E}' => true,
-        // Zero-width characters and marks of direction; separators and embeddings; operators that are not seen, isolates.
+        // Zero-width characters and marks of direction; separators and embeddings; invisible operators, isolates.
         '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' => true,
         // Byte order mark; annotations; tags.
         '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}' => true,
@@ -25,13 +25,13 @@ pub fn steers(c: char) -> bool {
     }
 }
 
-/// The text without what [`steers`]: a replacement character stands in its place.
+/// The text with a replacement character for each character that [`steers`].
 pub fn harmless(text: &str) -> Cow<'_, str> {
     if text.contains(steers) { text.replace(steers, "\u{FFFD}").into() } else { text.into() }
 }
 
-/// Shows `text` as one entry: without what steers, each line but the first set in, so that none of them looks like an
-/// entry of its own. What was shown before is shown as it was.
+/// Shows `text` as one entry: without characters that steer, and with every line except the first indented, so that
+/// none looks like an entry of its own. Showing it twice changes nothing more.
 pub fn shown<T: Display>(text: T) -> Shown<T> {
     Shown(text)
 }
@@ -46,10 +46,10 @@ impl<T: Display> Display for Shown<T> {
     }
 }
 
-/// What is written to it is shown, however it is cut.
+/// Shows what is written to it, however the text is cut into pieces.
 struct Showing<'a, 'b> {
     to: &'a mut fmt::Formatter<'b>,
-    /// Whether the last character was a line feed, or stands between one and as many spaces as a line is set in.
+    /// Whether the last character was a line feed, or one of the spaces of the indent after it.
     line_feed: bool,
     spaces: usize,
 }

@@ -14,7 +14,7 @@ pub const WAITING: &str = "waiting";
 /// The state of a stream that is parked behind a dead letter.
 pub const PARKED: &str = "parked";
 
-/// The first that holds each stream, and what it does, in position order and at most [`BLOCKED_MAX`] of them; and how many
+/// The first entry that holds each stream, and how, in position order, at most [`BLOCKED_MAX`] of them; and how many
 /// streams are held.
 pub fn first_of_each(held: &[Held]) -> (Vec<(i64, &'static str)>, u64) {
     let mut streams: HashMap<StreamKey, (i64, &'static str)> = HashMap::new();
@@ -35,7 +35,7 @@ pub fn first_of_each(held: &[Held]) -> (Vec<(i64, &'static str)>, u64) {
 }
 
 impl BlockedStream {
-    /// The stream of this row, held back by what is at this position.
+    /// The stream of this row, held back by the entry at this position.
     pub fn new(
         position: i64,
         state: &'static str,
@@ -51,7 +51,7 @@ impl BlockedStream {
     }
 }
 
-/// When an entry was made: in RFC 3339 where it can be told, else as it stands there.
+/// When an entry was made: in RFC 3339 if it can be parsed, else as it is stored.
 pub fn shown_time(created_at: &Field<'_>) -> Option<String> {
     let shown = || Row { created_at: created_at.clone(), ..Row::default() }.within(LISTED_BYTES_MAX).created_at.shown();
     column::created_at(created_at).ok().map(Into::into).or_else(shown)

@@ -1,4 +1,4 @@
-//! The versions of publishers that are kept in an outbox: which there are, which is at work, which is asked for.
+//! The versions of publishers that an outbox keeps: which exist, which are at work, and which is requested.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,18 +14,18 @@ mod transitions;
 
 pub use transitions::{NewVersion, Versions};
 
-/// The most bytes that a module may have: a row of SQLite's has room for 1,000,000,000.
+/// The most bytes that a module may have: a row in SQLite has room for 1,000,000,000.
 pub const MODULE_BYTES_MAX: usize = 999_000_000;
 /// The most characters of a publisher's name.
 const NAME_CHARS_MAX: usize = 64;
 
-/// The publishers' side of a storage. Operators ask for versions; the relay, while it has the lease, activates them.
+/// The publishers' side of a storage. Operators request versions; the relay that holds the lease activates them.
 ///
-/// Each method is one transaction. All but the last group of methods are an operator's, and put on record in the audit
-/// table. What a relay's transition finds in another state than it starts from (somebody removed or superseded the version
-/// meanwhile) stays as it is: the transition says so, which is no error.
+/// Each method is one transaction. Operators' methods come first, and are recorded in the audit table; the relay's come
+/// last. A transition whose start state no longer holds (somebody removed or superseded the version meanwhile) changes
+/// nothing and returns false.
 pub trait Deployments: Send + Sync {
-    /// Stores a new version of a publisher, and asks for it. A version that was asked for before is retired.
+    /// Stores a new version of a publisher, and requests it. A version that was requested before is retired.
     ///
     /// # Errors
     ///
@@ -46,85 +46,86 @@ pub trait Deployments: Send + Sync {
     /// [`StorageError`].
     fn versions(&self, publisher: Option<&str>) -> Result<Vec<PublisherVersion>, StorageError>;
 
-    /// The bytes with this digest; none where they are not kept.
+    /// The bytes with this digest. None if they are not kept.
     ///
     /// # Errors
     ///
-    /// [`StorageError::DamagedModule`] where they have another digest by now.
+    /// [`StorageError::DamagedModule`] if they have another digest by now.
     fn module(&self, digest: &str) -> Result<Option<Vec<u8>>, StorageError>;
 
-    /// Takes a request back, or asks for an earlier version again.
+    /// Takes a request back, or requests an earlier version again.
     ///
-    /// Without a version: the one that is asked for is withdrawn; where there is none, the canary; where there is none
-    /// either, the version that was active last is asked for. With the active version: whatever else is asked for is
-    /// withdrawn. With another version: it is asked for.
+    /// Without a version, it withdraws the requested version; if there is none, the canary; if there is none either, it
+    /// requests the version that was active before. With the active version, it withdraws everything else that is
+    /// requested. With another version, it requests that version.
     ///
     /// # Errors
     ///
-    /// [`StorageError`]; everything is as before then.
+    /// [`StorageError`]; nothing is changed then.
     fn rollback(&self, publisher: &str, version: Option<u32>, by: &Act) -> Result<RolledBack, StorageError>;
 
-    /// Removes a version that is neither asked for nor at work, or the whole publisher. Returns how many versions were.
+    /// Removes a version that is neither requested nor at work, or the whole publisher. Returns how many versions it
+    /// removed.
     ///
     /// # Errors
     ///
     /// [`StorageError`]; nothing is removed then.
     fn remove(&self, publisher: &str, version: Option<u32>, by: &Act) -> Result<u32, StorageError>;
 
-    /// Notes that an activation begins; returns how many have begun and not ended, this one included. None where the
-    /// version is neither asked for nor at work.
+    /// Notes that an activation begins. Returns how many have begun and not ended, including this one. None if the
+    /// version is neither requested nor at work.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     fn begin_activation(&self, publisher: &str, version: u32) -> Result<Option<u32>, StorageError>;
 
-    /// An activation that began was given up, by no fault of the version: the relay stops, for example.
+    /// Notes that an activation was given up through no fault of the version, for example because the relay stops.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     fn activation_given_up(&self, publisher: &str, version: u32) -> Result<(), StorageError>;
 
-    /// A version that was asked for, or the canary, is active from now on; what was, and another canary, are retired. For
-    /// the active one it only says that its activation ended.
+    /// Makes a requested version, or the canary, active, and retires the version that was active and another canary.
+    /// For the active version, it only notes that the activation ended.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     fn activated(&self, publisher: &str, version: u32, at: Timestamp) -> Result<bool, StorageError>;
 
-    /// A version that was asked for is the canary from now on; another canary is retired. For the canary it only says
-    /// that its activation ended.
+    /// Makes a requested version the canary, and retires another canary. For the canary, it only notes that the
+    /// activation ended.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     fn canary_started(&self, publisher: &str, version: u32, at: Timestamp) -> Result<bool, StorageError>;
 
-    /// A version that was asked for or is at work is refused. The attempts that a canary used up are given back: entries
-    /// that wait for a retry are due at once.
+    /// Refuses a version that is requested or at work. The attempts that a canary used up are given back: entries that
+    /// wait for a retry are due at once.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     fn refused(&self, publisher: &str, version: u32, reason: &str) -> Result<bool, StorageError>;
 
-    /// Gives the attempts back that a withdrawn canary used up and whose end came after its withdrawal.
+    /// Gives back the attempts of a withdrawn canary that ended after its withdrawal.
     ///
     /// # Errors
     ///
     /// [`StorageError`]; nothing is given back then.
     fn give_back(&self, publisher: &str, digest: &str) -> Result<(), StorageError>;
 
-    /// Adds to what a version did. Nobody is told: [`registry_generation`](Self::registry_generation) stays.
+    /// Adds to the counts of a version. [`registry_generation`](Self::registry_generation) does not change.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     fn count(&self, publisher: &str, version: u32, more: Counts) -> Result<(), StorageError>;
 
-    /// A number that grows with every change of a version, its counts excepted.
+    /// A number that grows with every change of a version, except changes of its counts.
     ///
     /// # Errors
     ///
@@ -136,15 +137,15 @@ pub trait Deployments: Send + Sync {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum VersionState {
-    /// Asked for, and not activated yet.
+    /// It is requested, and not activated yet.
     Stored,
-    /// Publishes a share of the streams, on trial.
+    /// It publishes a share of the streams, on trial.
     Canary,
     /// Publishes.
     Active,
-    /// Was superseded or withdrawn; may be asked for again.
+    /// It was superseded or withdrawn, and may be requested again.
     Retired,
-    /// Could not be activated, or was found wanting; may be asked for again.
+    /// It could not be activated, or failed its trial, and may be requested again.
     Refused,
 }
 
@@ -169,7 +170,7 @@ impl VersionState {
 pub struct PublisherVersion {
     /// The publisher's name.
     pub publisher: String,
-    /// The version's number, from 1; no number is given twice.
+    /// The version's number, from 1. No number is given twice.
     pub version: u32,
     /// The sha256 digest of its bytes, in hex.
     pub digest: String,
@@ -179,32 +180,32 @@ pub struct PublisherVersion {
     pub state: VersionState,
     /// Why it was retired or refused.
     pub reason: String,
-    /// What whoever deployed it wrote about it.
+    /// A note by the person who deployed it.
     pub note: String,
     /// When it was deployed.
     pub deployed_at: Timestamp,
     /// By whom.
     pub deployed_by: String,
-    /// Grows with each request: the version with the highest number was asked for last.
+    /// Grows with each request: the version with the highest number was requested last.
     pub requested: u64,
-    /// When it last became active; none where it never was.
+    /// When it last became active. None if it never was.
     pub activated_at: Option<Timestamp>,
     /// When it last became the canary.
     pub canary_since: Option<Timestamp>,
-    /// The share that it is to have, has or had as a canary; none where it is to be active at once, or is.
+    /// Its share as a canary, in the future, now or in the past. None if it becomes active without a trial.
     pub canary: Option<CanaryShare>,
     /// How many activations have begun and not ended.
     pub tries: u32,
-    /// What it did so far.
+    /// The outcomes of its calls so far.
     pub counts: Counts,
 }
 
-/// What became of the calls of a version.
+/// The outcomes of a version's calls.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Entries that it delivered.
     pub delivered: u64,
-    /// Attempts that failed by its own answer.
+    /// Attempts that failed with an answer of its own.
     pub failed: u64,
     /// Attempts that ended in a trap or a limit.
     pub trapped: u64,
@@ -218,7 +219,7 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// Which share of the streams a canary publishes: more than nothing, and less than all. It is written as `5%`.
+/// The share of the streams that a canary publishes: more than none, and less than all. It is written as `5%`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct CanaryShare(u32);
@@ -227,7 +228,7 @@ impl CanaryShare {
     /// The whole, in parts.
     pub const WHOLE: u32 = 10_000;
 
-    /// So many of 10,000 parts; none for nothing and for all.
+    /// A share in parts of 10,000. None for no part and for all.
     pub fn from_parts(parts: u32) -> Option<Self> {
         (1..Self::WHOLE).contains(&parts).then_some(Self(parts))
     }
@@ -269,24 +270,24 @@ impl FromStr for CanaryShare {
 /// What a deployment did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Deployed {
-    /// The version: a new one, or the active one where that has the same bytes.
+    /// The version: a new one, or the active one if that has the same bytes.
     pub version: u32,
     /// The digest of its bytes.
     pub digest: String,
-    /// Whether it is a new one, and asked for.
+    /// Whether it is a new version, and requested.
     pub new: bool,
-    /// The version that was asked for before, and is retired.
+    /// The version that was requested before, and is now retired.
     pub superseded: Option<u32>,
 }
 
 /// What a rollback did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RolledBack {
-    /// The versions that were asked for or on trial, and are retired.
+    /// The versions that were requested or on trial, and are now retired.
     pub withdrawn: Vec<u32>,
-    /// The version that is asked for again.
+    /// The version that is requested again.
     pub requested: Option<u32>,
-    /// The version that is active, for now or for good.
+    /// The active version; another version may be requested.
     pub active: Option<u32>,
 }
 
@@ -314,7 +315,7 @@ pub fn digest(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// These bytes, where they still have this digest.
+/// Checks that these bytes still have this digest, and returns them.
 ///
 /// # Errors
 ///
@@ -327,11 +328,11 @@ pub fn verified(digest: &str, bytes: Vec<u8>) -> Result<Vec<u8>, StorageError> {
     Ok(bytes)
 }
 
-/// Whether this may be deployed at all.
+/// Checks the publisher's name and the size of its bytes.
 ///
 /// # Errors
 ///
-/// [`StorageError::Declined`] where it may not: the publisher's name is none, or a module has no bytes or too many.
+/// [`StorageError::Declined`] if it may not: the publisher's name is invalid, or the module is empty or too large.
 pub fn check(publisher: &str, bytes: &[u8]) -> Result<(), StorageError> {
     let may = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_' || byte == b'-';
     if !(1..=NAME_CHARS_MAX).contains(&publisher.len()) || !publisher.bytes().all(may) {
@@ -349,7 +350,7 @@ pub fn check(publisher: &str, bytes: &[u8]) -> Result<(), StorageError> {
     }
 }
 
-/// Says which publishers there are instead.
+/// The error for an unknown publisher: it names those that exist.
 pub fn unknown(publisher: &str, names: &[String]) -> StorageError {
     StorageError::Declined(match names {
         [] => format!("there is no publisher {publisher}; none was deployed yet"),

@@ -54,7 +54,7 @@ pub enum StorageError {
     /// Somebody else drains this outbox.
     #[error("{by} is at work on this outbox: only one drains it at a time")]
     Leased {
-        /// Who, as far as it is known.
+        /// Who, as far as known.
         by: String,
     },
     /// Somebody else has been writing for too long.
@@ -74,7 +74,7 @@ pub enum StorageError {
         /// What is wrong with it.
         reason: String,
     },
-    /// What was asked for cannot be done, as things are; the text says why, and what there is.
+    /// The request cannot be done now. The text says why, and what can be done instead.
     #[error("{0}")]
     Declined(String),
     /// The bytes of a publisher are no longer what they were when they were stored.
@@ -88,7 +88,8 @@ pub enum StorageError {
         /// The digest of what is there.
         found: String,
     },
-    /// The database refuses it, and will refuse it again: a constraint, a trigger, or a table that is not as it was made.
+    /// The database refuses it, and will refuse it again, because of a constraint, a trigger, or a table that somebody
+    /// changed.
     #[error(
         "the database refuses to {doing}: {cause}. Look for triggers, constraints and foreign keys on the table `outbox` \
          (`outbox init` names them), and for tables that were changed"
@@ -113,7 +114,7 @@ pub enum StorageError {
         /// What SQLite says.
         cause: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A part of the relay has failed in a way that its code does not foresee.
+    /// A part of the relay panicked.
     #[error("the relay's {part} panicked: {reason}. The session begins anew; please report this")]
     Panicked {
         /// Which part.
@@ -121,7 +122,7 @@ pub enum StorageError {
         /// What it said.
         reason: String,
     },
-    /// Entries were delivered, or set aside, and the database refuses to write that down.
+    /// Entries were delivered or set aside, but the database refuses to record that.
     #[error("{count} entries cannot be settled, the first of them at position {position}: {cause}")]
     Unsettled {
         /// How many.
@@ -146,12 +147,14 @@ fn humane(duration: Duration) -> String {
 }
 
 impl StorageError {
-    /// Whether the same call may succeed later, without anybody's doing: the database is busy, or the disk is full.
+    /// Whether the error is transient: the same call may succeed later, because the database was busy, or the disk
+    /// full.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Busy(_) | Self::Full | Self::Other { .. })
     }
 
-    /// Whether the storage refuses this, and would refuse it again: it is then of the entry, or of how the tables are.
+    /// Whether the storage refuses this, and would refuse it again. The cause is then an entry, or the state of the
+    /// tables.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Damaged { .. })
     }

@@ -46,7 +46,7 @@ struct Kept {
     dead: BTreeMap<EntryId, Dead>,
     audit: Vec<AuditRecord>,
     generation: u64,
-    /// Raised by every change.
+    /// Every change raises it.
     version: u64,
     leased: bool,
     calls: HashMap<usize, Vec<i64>>,
@@ -80,7 +80,7 @@ impl MemoryOutbox {
         self.change(|kept| kept.append(row))
     }
 
-    /// Puts a row where a foreign program might: at any position, in the place of the entry that has it.
+    /// Puts a row at any position, as a foreign program might. It replaces an entry that has this position.
     pub fn put_raw(&self, position: i64, row: &Row<'_>) {
         self.change(|kept| kept.entries.insert(position, RawEntry::new(position, row)));
     }
@@ -148,7 +148,7 @@ impl OutboxStorageStrategy for MemoryOutbox {
             kept.entry(*id).map(|entry| Held { stream: entry.stream_key(), entry: *id, hold, delivered_to })
         });
         let parked = kept.dead.iter().filter(|(_, dead)| dead.parks_stream);
-        // A dead letter whose stream cannot be told parks none.
+        // A dead letter whose stream cannot be determined parks none.
         let parked = parked.filter_map(|(id, dead)| {
             let row = dead.entry.row();
             let stream = StreamKey::told(&row.tenant_id, &row.stream_id)?;
@@ -214,12 +214,12 @@ impl Kept {
         self.last_position
     }
 
-    /// The entry, if it is there: another one may have its position.
+    /// The entry, if it is there. Another entry may have its position now.
     fn entry(&self, id: EntryId) -> Option<&RawEntry> {
         self.entries.get(&id.position).filter(|entry| entry.id() == id)
     }
 
-    /// Settles one, and says whether it was there.
+    /// Settles one entry, and returns whether it was there.
     fn settle(&mut self, settled: &Settled) -> bool {
         let id = settled.entry();
         let is_there = self.entry(id).is_some();
@@ -254,7 +254,7 @@ impl Kept {
     fn fail(&mut self, failed: &Failed) {
         let Failed { entry: id, at, attempt, others, delivered_to, history, fate } = failed;
         let (outcome, reason) = (attempt.outcome.name(), attempt.outcome.reason().to_owned());
-        // One that used up no attempt may be told again and again.
+        // An attempt that does not count may be reported again and again.
         let counted = |attempt: &&Attempt| !matches!(attempt.outcome, Outcome::Unavailable { .. });
         let uuid = self.entry(*id).and_then(|entry| entry.row().shown(Column::Uuid)).unwrap_or_default();
         let records = std::iter::once(attempt).chain(others).filter(counted).map(|attempt| AttemptRecord {
@@ -314,7 +314,7 @@ impl Kept {
         self.audit.push(AuditRecord { at, who, act, position: Some(id.position), uuid, detail });
     }
 
-    /// Puts one back. Returns its position, or None where somebody has put it back by hand.
+    /// Puts one back. Returns its position, or None if somebody has put it back by hand.
     fn retry(&mut self, id: EntryId, by: &Act) -> Option<i64> {
         let taken = self.entries.get(&id.position).map(RawEntry::id);
         if taken == Some(id) {
@@ -342,7 +342,7 @@ impl Kept {
         Some(put_back.position)
     }
 
-    /// Replaces columns of a dead letter. With another uuid it is known as another entry.
+    /// Replaces columns of a dead letter. A new uuid makes it another entry.
     fn mend(&mut self, mut id: EntryId, changes: &[(Column, Field<'_>)], by: &Act) {
         for (column, new) in changes {
             let Some(dead) = self.dead.get(&id) else { return };

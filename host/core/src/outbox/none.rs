@@ -1,4 +1,4 @@
-//! No outbox: what is appended to it is gone, and nothing is ever published.
+//! No outbox: it drops what is appended, and publishes nothing.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use crate::raw::RawEntry;
 use crate::row::{Column, Field};
 use crate::serde::StoredData;
 
-/// The strategy of an application that has no outbox, or none in this environment: it takes every event and keeps none.
+/// The strategy for an application without an outbox, for example in a test environment. It takes every event and keeps
+/// none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct NoOutbox;
 

@@ -8,27 +8,28 @@ use crate::raw::RawEntry;
 use crate::row::{Column, Field, Row};
 use crate::stream::StreamKey;
 
-/// The most bytes of each part of a dead letter that is one of many: of what is longer, only the length is told.
+/// The most bytes of each part of a dead letter in a list. For a longer part, only the length is shown.
 pub const LISTED_BYTES_MAX: usize = 64 * 1024;
 
-/// The operator's side of a storage. Every act is put on record in the audit table, in the transaction that does it.
+/// The operator's side of a storage. The audit table records every act, in the transaction of the act.
 pub trait Operator {
-    /// The dead letters that are selected, in position order, at most `limit`. Of a part of one that has more than
-    /// [`LISTED_BYTES_MAX`] bytes only the length is told.
+    /// The selected dead letters, in position order, at most `limit`. For a part with more than [`LISTED_BYTES_MAX`]
+    /// bytes, only the length is shown.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError>;
 
-    /// The first dead letter that is selected, whole, as far as a publisher could be given it; none where there is none.
+    /// The first selected dead letter. It is whole, except for parts that are longer than a publisher may be given.
+    /// None if there is none.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     fn dead_letter(&self, selection: &Selection) -> Result<Option<DeadLetter>, StorageError>;
 
-    /// A dead letter as the entry that it was; none where there is none.
+    /// A dead letter as the entry that it was. None if there is none.
     ///
     /// # Errors
     ///
@@ -42,24 +43,24 @@ pub trait Operator {
     /// [`StorageError`].
     fn attempts(&self, position: i64) -> Result<Vec<AttemptRecord>, StorageError>;
 
-    /// Puts dead letters back into the outbox, at their old places, with the same uuid and no attempts used up; one whose
-    /// place another entry has by now comes behind all others. One that somebody has put back by hand stays as it is.
-    /// Returns the positions of those that were put back.
+    /// Puts dead letters back into the outbox, at their old places, with the same uuid and no attempts used up. If
+    /// another entry has its place now, a dead letter goes behind all entries. If somebody has put its entry back by
+    /// hand, a dead letter stays as it is. Returns the positions of those that were put back.
     ///
     /// # Errors
     ///
-    /// [`StorageError`]; [`StorageError::Declined`] where the application's table does not take one of them: then the others
-    /// are put back all the same.
+    /// [`StorageError`]; [`StorageError::Declined`] if the application's table refuses one of them: the others are put
+    /// back all the same.
     fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError>;
 
-    /// Deletes dead letters. Returns the positions of those that were.
+    /// Deletes dead letters. Returns their positions.
     ///
     /// # Errors
     ///
     /// [`StorageError`].
     fn discard_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError>;
 
-    /// Replaces a dead letter's data by `data`, JSON. Returns false where there is none.
+    /// Replaces a dead letter's data by `data`, JSON. Returns false if there is no such dead letter.
     ///
     /// # Errors
     ///
@@ -68,13 +69,13 @@ pub trait Operator {
         self.mend_dead_letter(position, &[(Column::Data, data.into()), (Column::ContentType, Field::Null)], by)
     }
 
-    /// Replaces columns of a dead letter. Each old value is put on record, but for one that is longer than a publisher
-    /// could be given: of that one the length. Returns false where there is no such dead letter.
+    /// Replaces columns of a dead letter, and records each old value, or only its length if it is longer than a
+    /// publisher may be given. Returns false if there is no such dead letter.
     ///
     /// # Errors
     ///
-    /// [`StorageError`]; nothing is replaced then. Among them [`StorageError::Declined`] where several dead letters have this
-    /// position.
+    /// [`StorageError`], for example [`StorageError::Declined`] if several dead letters have this position. Nothing is
+    /// replaced then.
     fn mend_dead_letter(&self, position: i64, changes: &[(Column, Field<'_>)], by: &Act) -> Result<bool, StorageError>;
 
     /// The newest records of the audit table, newest first, at most `limit`.
@@ -84,8 +85,8 @@ pub trait Operator {
     /// [`StorageError`].
     fn audit(&self, limit: usize) -> Result<Vec<AuditRecord>, StorageError>;
 
-    /// Deletes, in one short transaction, at most `limit` of each kind of record that is older than `retention` allows;
-    /// with `dry_run` it only counts, all of them. Nothing is left to prune when all numbers are 0.
+    /// Deletes, in one short transaction, records that are older than `retention` allows, at most `limit` of each kind.
+    /// With `dry_run` it only counts, and counts all of them. If all numbers are 0, nothing is left to prune.
     ///
     /// # Errors
     ///
@@ -102,20 +103,20 @@ pub struct Act {
     pub at: Timestamp,
 }
 
-/// Which dead letters. Each condition that is set has to hold.
+/// Which dead letters: every condition that is set must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeadLetterFilter {
-    /// The event's name; a `*` at its end stands for any rest.
+    /// The event's name; a `*` at its end stands for anything.
     pub name: Option<String>,
     /// The stream's id or name.
     pub stream: Option<String>,
     /// The tenant.
     pub tenant: Option<String>,
-    /// Those that died at this time or later.
+    /// Those that were set aside at this time or later.
     pub since: Option<Timestamp>,
     /// A part of the reason or the outcome's name, in upper or lower case.
     pub reason: Option<String>,
-    /// Those behind this position.
+    /// Those with a higher position than this.
     pub after: Option<i64>,
 }
 
@@ -158,11 +159,11 @@ pub struct DeadLetter {
     pub version: Option<i64>,
     /// When the event was made, as its row says.
     pub created_at: String,
-    /// The media type of `data`; none stands for JSON.
+    /// The media type of `data`. None stands for JSON.
     pub content_type: Option<String>,
     /// What travels with the event.
     pub context: String,
-    /// The event's data; what is no text is shown as hex after `0x`.
+    /// The event's data; binary data is shown as hex after `0x`.
     pub data: String,
     /// How many attempts it had.
     pub attempts: u32,
@@ -170,11 +171,11 @@ pub struct DeadLetter {
     pub outcome: String,
     /// Its reason.
     pub reason: String,
-    /// When it died.
+    /// When it was set aside.
     pub died_at: Timestamp,
     /// Whether its stream is parked until it is retried or discarded.
     pub parks_stream: bool,
-    /// The publishers that have the event already: a retry is for the others.
+    /// The publishers that have already delivered the event: a retry calls only the others.
     pub delivered_to: Vec<String>,
 }
 
@@ -186,7 +187,7 @@ pub struct End {
     pub outcome: String,
     /// Its reason.
     pub reason: String,
-    /// When it died.
+    /// When it was set aside.
     pub died_at: Timestamp,
     /// Whether its stream is parked until it is retried or discarded.
     pub parks_stream: bool,
@@ -223,7 +224,7 @@ impl DeadLetter {
         }
     }
 
-    /// The same as one of many.
+    /// The dead letter as a list shows it.
     pub fn listed(position: i64, row: Row<'_>, end: End) -> Self {
         let short = |text: String| if text.len() > LISTED_BYTES_MAX { format!("({} bytes)", text.len()) } else { text };
         let end = End { outcome: short(end.outcome), reason: short(end.reason), ..end };
@@ -267,7 +268,7 @@ pub struct AttemptRecord {
     pub digest: Option<String>,
     /// The last lines that the guest wrote to its standard error.
     pub stderr: String,
-    /// Whether it no longer counts: a canary made it that was withdrawn.
+    /// Whether it no longer counts, because a canary made it that was later withdrawn.
     pub given_back: bool,
     /// The publisher that made it.
     pub publisher: Option<String>,
@@ -290,10 +291,10 @@ pub struct AuditRecord {
     pub detail: String,
 }
 
-/// How long records are kept; none stands for ever.
+/// How long records are kept. None stands for ever.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Dead letters, with their attempts, from the time they died.
+    /// Dead letters, with their attempts, from the time when they were set aside.
     pub dead_letters: Option<std::time::Duration>,
     /// Records of the attempts of entries that are still there.
     pub attempts: Option<std::time::Duration>,
@@ -327,7 +328,7 @@ impl std::ops::AddAssign for Pruned {
     }
 }
 
-/// Several dead letters have a position that should name one.
+/// The error for a position that several dead letters have.
 pub fn ambiguous(found: usize, position: i64) -> StorageError {
     StorageError::Declined(format!(
         "{found} dead letters have position {position}, which was given again: retry or discard one of them by its uuid first"

@@ -1,7 +1,7 @@
-//! The commits: each group of settled entries leaves the outbox in one transaction, or in few, on a thread of its own.
+//! Commits settled entries: each group leaves the outbox in one transaction, or in a few, on a thread of its own.
 //!
-//! What cannot be committed for now (the database is busy, the disk is full) is tried again. What the storage refuses is
-//! found out one by one, so that only the entries at fault stay.
+//! If a commit fails for now (the database is busy, the disk is full), it is tried again. If the storage refuses a
+//! group, its entries are settled one by one, so that only the entries at fault stay.
 
 use std::time::{Duration, Instant};
 
@@ -13,21 +13,21 @@ use super::job::LaneId;
 use crate::outbox::{Act, Lease, OutboxStorageStrategy, Retention, Settled, StorageError};
 use crate::text::shown;
 
-/// The pause before what failed is tried again.
+/// The pause before a failed commit is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// For how long a pass tries to commit, before it ends with an error.
+/// How long a pass tries to commit before it ends with an error.
 const PASS_PATIENCE: Duration = Duration::from_secs(30);
 /// How many records are pruned in one transaction.
 const PRUNE_MAX: usize = 500;
 
-/// Settled entries, and the lanes they are of.
+/// Settled entries, and their lanes.
 #[derive(Debug, Default)]
 pub(super) struct Group {
     pub(super) lanes: Vec<LaneId>,
     pub(super) settled: Vec<Settled>,
     /// When the first of them was settled.
     pub(super) since: Option<Instant>,
-    /// What the storage refused of them.
+    /// The settlements that the storage refused.
     pub(super) refused: Vec<Refused>,
 }
 
@@ -38,11 +38,11 @@ pub(super) struct Refused {
     pub(super) reason: String,
 }
 
-/// What the acker is to do.
+/// An order to the acker.
 #[derive(Debug)]
 pub(super) enum Order {
     Commit(Group),
-    /// What was refused is tried again.
+    /// To try refused settlements again.
     TryAgain(Vec<Settled>),
     Prune {
         retention: Retention,
@@ -56,11 +56,11 @@ pub(super) struct Acker<'a> {
     pub(super) lease: &'a dyn Lease,
     pub(super) clock: fn() -> Timestamp,
     pub(super) patience: Patience<'a>,
-    /// Ends with the acker, and with it the syncer.
+    /// To the syncer, which ends when the acker drops this.
     pub(super) committed: Sender<Option<Group>>,
 }
 
-/// For how long to try what cannot be done for now.
+/// How long to keep trying what fails for now.
 #[derive(Clone, Copy)]
 pub(super) struct Patience<'a> {
     /// Closed when the relay gives up.
@@ -71,7 +71,7 @@ pub(super) struct Patience<'a> {
 }
 
 impl Acker<'_> {
-    /// Carries out orders until there are no more, and hands on what is committed, to be synced.
+    /// Carries out orders until there are no more, and hands committed groups to the syncer.
     pub(super) fn run(self, orders: &Receiver<Order>) {
         for order in orders {
             let result = match order {
@@ -97,7 +97,7 @@ impl Acker<'_> {
         }
     }
 
-    /// Commits what is left of a group, in as many pieces as the storage asks for.
+    /// Commits the rest of a group, in pieces of the size that the storage wants.
     fn commit(&self, rest: &mut &[Settled], refused: &mut Vec<Refused>) -> Result<(), StorageError> {
         while !rest.is_empty() {
             let (next, others) = rest.split_at(self.strategy.settle_max().clamp(1, rest.len()));
@@ -110,15 +110,15 @@ impl Acker<'_> {
                 }
             }
             if !rest.is_empty() {
-                // Synced at once, it is no burden to another program's sync.
+                // If each piece is synced at once, another program's sync does not have to write it.
                 let _ = self.committed.send(None);
             }
         }
         Ok(())
     }
 
-    /// Commits the first `number` that are left one by one. What is refused stays; what was delivered among it is written
-    /// down as such, so that no later relay publishes it again.
+    /// Commits the first `number` of the rest one by one. A refused entry stays; if it was delivered, that is recorded,
+    /// so that no later relay publishes it again.
     fn commit_each(
         &self,
         rest: &mut &[Settled],
@@ -159,13 +159,13 @@ impl Acker<'_> {
 
     fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
         if self.strategy.settle(settled)? < settled.len() {
-            // Somebody removed entries, or put others into their places.
+            // Somebody has removed or replaced entries.
             let _ = self.patience.results.send(Message::Changed);
         }
         Ok(())
     }
 
-    /// Tries once more what was refused.
+    /// Tries refused settlements once more.
     fn try_again(&self, settled: Vec<Settled>) -> Message {
         let (mut rest, mut refused) = (settled.as_slice(), Vec::new());
         let tried = self.lease.check().and_then(|()| self.commit(&mut rest, &mut refused));
@@ -181,8 +181,8 @@ impl Acker<'_> {
     }
 }
 
-/// Tries something again until it can be done, or until the relay gives up; a pass gives up by itself. What will not pass
-/// ends the session.
+/// Repeats a failing action until it succeeds, or until the relay gives up; a pass gives up by itself. An error that
+/// does not pass ends the session.
 pub(super) fn until_done(
     mut step: impl FnMut() -> Result<(), StorageError>,
     patience: Patience<'_>,

@@ -8,23 +8,23 @@ use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
 use crate::settlement::History;
 
-/// What became of a job, or of the first part of it.
+/// The results of a job, or of its first part.
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) lane: LaneId,
     pub(super) calls: Vec<Called>,
-    /// What was not tried, since an entry before it failed. None while the job goes on.
+    /// The claims that were not tried, since an entry before them failed. None while the job goes on.
     pub(super) rest: Option<Vec<Claim>>,
 }
 
-/// What became of an entry that was tried.
+/// The result for an entry that was tried.
 #[derive(Debug)]
 pub(super) struct Called {
     pub(super) entry: EntryId,
     pub(super) tried_before: bool,
-    /// The publishers that answered with anything but that they are unavailable.
+    /// The publishers that answered, and are not unavailable.
     pub(super) available: PublisherSet,
-    /// Why not each publisher has it that it goes to; none where each has.
+    /// Why not all of its publishers have it. None if all have it.
     pub(super) failed: Option<Box<NotDelivered>>,
 }
 
@@ -32,26 +32,26 @@ pub(super) struct Called {
 #[derive(Debug)]
 pub(super) struct NotDelivered {
     pub(super) history: History,
-    /// The publishers that have it all the same, those from earlier attempts included.
+    /// The publishers that have it all the same, including those of earlier attempts.
     pub(super) delivered: PublisherSet,
-    /// Whether it was delivered to one of them only now.
+    /// Whether this attempt delivered it to one of them.
     pub(super) in_part: bool,
-    /// What the publisher answered that decides what becomes of the entry. None when the call was given up.
+    /// The attempt that decides what becomes of the entry. None if the call was given up.
     pub(super) attempt: Option<Attempt>,
-    /// The publishers that said that they are unavailable, with what they said.
+    /// The publishers that are unavailable, with their attempts.
     pub(super) unavailable: Vec<(usize, Attempt)>,
-    /// What other publishers answered that failed.
+    /// The failed attempts of other publishers.
     pub(super) others: Vec<Attempt>,
     pub(super) at: Timestamp,
 }
 
 impl Known {
-    /// Each publisher has it now; these have answered.
+    /// The result if each publisher has it now; `available` have answered.
     pub(super) fn delivered(self, available: PublisherSet) -> Called {
         Called { entry: self.id, tried_before: self.tried_before, available, failed: None }
     }
 
-    /// No publisher could be called with it.
+    /// The result if no publisher could be called with it.
     pub(super) fn not_called(self, outcome: Outcome, at: Timestamp) -> Called {
         self.called(Answers { attempt: Some(outcome.into()), ..Answers::default() }, || at)
     }
@@ -69,12 +69,12 @@ impl Known {
     }
 }
 
-/// What publishers have answered for an entry.
+/// The answers of publishers for an entry.
 #[derive(Default)]
 pub(super) struct Answers {
     /// The answer that decides.
     pub(super) attempt: Option<Attempt>,
-    /// Those that took it.
+    /// The publishers that have delivered it.
     delivered: PublisherSet,
     available: PublisherSet,
     unavailable: Vec<(usize, Attempt)>,
@@ -82,7 +82,7 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Takes in what one publisher answered: of several answers the one that decides is that which leaves most open.
+    /// Adds a publisher's answer. Of several answers, the one that leaves most open decides.
     pub(super) fn add(&mut self, leg: usize, attempt: Attempt) {
         match &attempt.outcome {
             Outcome::Delivered => self.delivered = self.delivered | PublisherSet::one(leg),
@@ -104,7 +104,8 @@ impl Answers {
     }
 }
 
-/// An entry is only set aside when nothing is left to try; a publisher on trial decides nothing for good.
+/// How much an answer leaves open. An entry is set aside only if nothing is left to try, and a version on trial decides
+/// nothing for good.
 fn weight(attempt: &Attempt) -> u8 {
     match &attempt.outcome {
         Outcome::Delivered => 0,

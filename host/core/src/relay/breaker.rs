@@ -1,4 +1,4 @@
-//! A circuit breaker for each publisher: one that is unavailable is left alone for a while.
+//! A circuit breaker for each publisher: an unavailable publisher is not called for a while.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::publishers::PublisherSet;
 
-/// Closed while the publisher answers. Open for a while after the publisher said that it is unavailable, and then half
-/// open: a single entry is tried, and its answer decides.
+/// Closed while the publisher answers. Open for a pause after the publisher was unavailable, and then half open: a
+/// single entry, the probe, is tried, and its answer decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CircuitBreaker {
     Closed,
@@ -41,7 +41,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// When there is something to do; none while it waits for nothing.
+    /// When the pause is over. None if there is no pause.
     pub(super) fn wake_at(self) -> Option<Instant> {
         match self {
             Self::Open { until, .. } => Some(until),
@@ -53,8 +53,8 @@ impl CircuitBreaker {
         *self = Self::HalfOpen { pauses: self.pauses() };
     }
 
-    /// An entry's call said that the publisher is unavailable. What was under way when the breaker opened says nothing
-    /// new, but for a longer time that the destination asks for.
+    /// Takes in that the publisher is unavailable. If the breaker is open already, calls that were under way say
+    /// nothing new, except that the destination may ask for a longer time.
     pub(super) fn unavailable(&mut self, delay: Duration, asked: Duration, now: Instant) {
         match self {
             Self::Open { until, .. } => *until = (*until).max(now + asked),
@@ -62,14 +62,14 @@ impl CircuitBreaker {
         }
     }
 
-    /// An entry's call said anything else: the publisher is there.
+    /// Takes in any other answer: the publisher is available.
     pub(super) fn available(&mut self) {
         if matches!(self, Self::HalfOpen { .. }) {
             *self = Self::Closed;
         }
     }
 
-    /// The publisher is another one now: it need not be left alone for what the last one said.
+    /// Ends the pause at once: another version publishes now, and the answer of the last one does not count.
     pub(super) fn hasten(&mut self, now: Instant) {
         if let Self::Open { until, .. } = self {
             *until = now;
@@ -84,17 +84,17 @@ impl CircuitBreaker {
     }
 }
 
-/// Which publishers may be called now: those that are in neither may.
+/// Which publishers may be called now: all that are in neither set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Admission {
     /// Those that may not.
     pub(super) refused: PublisherSet,
-    /// Those that may for a single entry.
+    /// Those that may be called for a single entry.
     pub(super) probed: PublisherSet,
 }
 
-/// The publishers that a call has found unavailable: no job for them that is queued behind it is begun. A caller adds one
-/// at once, before the session hears of it; only a probe removes it.
+/// The publishers that a call has found unavailable: no further queued job for them begins. A caller adds one at once,
+/// before the session knows of it; only the begin of a probe removes it.
 #[derive(Debug, Default)]
 pub(super) struct LeftAlone(AtomicU64);
 
@@ -112,7 +112,7 @@ impl LeftAlone {
     }
 }
 
-/// The breakers of all publishers.
+/// The circuit breakers of all publishers.
 #[derive(Debug)]
 pub(super) struct Breakers {
     breakers: Vec<CircuitBreaker>,
@@ -129,8 +129,8 @@ impl Breakers {
         self.left_alone.clone()
     }
 
-    /// Which publishers may be called now. One is probed with nothing beside it: `is_running` says whether it is being
-    /// called. In a pass none is.
+    /// Which publishers may be called now. A probe runs without any other call of its publisher; `is_running` says
+    /// whether one is under way. A pass makes no probes.
     pub(super) fn admission(&self, now: Instant, in_pass: bool, is_running: impl Fn(usize) -> bool) -> Admission {
         let mut admission = Admission::default();
         for (leg, breaker) in self.breakers.iter().enumerate() {
@@ -162,7 +162,7 @@ impl Breakers {
         self.each(PublisherSet::one(leg), |breaker| breaker.unavailable(delay, asked, now));
     }
 
-    /// A probe that nobody is calling any more ended without an answer.
+    /// Takes in that probes without a call under way ended without an answer.
     pub(super) fn unprobed(&mut self, now: Instant, is_running: impl Fn(usize) -> bool) {
         let breakers = self.breakers.iter_mut().enumerate().filter(|(leg, _)| !is_running(*leg));
         breakers.for_each(|(_, breaker)| breaker.unprobed(now));
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!(breakers.admission(now, true, |_| false).refused, PublisherSet::one(1));
         breakers.probe(PublisherSet::one(1));
         assert_eq!(breakers.admission(now, false, |_| true).refused, PublisherSet::one(1));
-        // The entry could not be decoded: nobody was asked.
+        // The entry could not be decoded, so no publisher was called.
         breakers.available(PublisherSet::NONE);
         breakers.unprobed(now, |_| false);
         assert!(!breakers.all_closed());

@@ -1,4 +1,4 @@
-//! The calls: each caller takes a job, decodes its entries and has them published, one after the other.
+//! Calls publishers: each caller takes a job, decodes its entries, and publishes them one after the other.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -23,10 +23,10 @@ use crate::serde::Serde;
 
 /// How many entries a caller may publish before the others of its thread have a turn.
 const TURN: usize = 128;
-/// How many results are told at once, at the most: each telling may have to wake somebody.
+/// The most results in one message: each message may have to wake the session.
 const TELL_MAX: usize = 64;
-/// How many entries a caller takes and marks at once, at the most, up to a job more: after a crash each of them is tried
-/// alone. With a job more, a mark has room for them.
+/// Stop taking jobs at this many entries (the last job may overshoot, and the mark has room for it); each is retried
+/// alone after a crash.
 const TAKE_MAX: usize = 64;
 
 /// What all callers share.
@@ -36,15 +36,15 @@ pub(super) struct Calls<'a> {
     pub(super) serde: &'a dyn Serde,
     pub(super) lease: &'a dyn Lease,
     pub(super) jobs: &'a Jobs<Job>,
-    /// Closed when the calls under way are to be given up.
+    /// Closed to give up the calls under way.
     pub(super) given_up: &'a Jobs<()>,
     pub(super) left_alone: &'a LeftAlone,
     pub(super) results: &'a Sender<Message>,
     pub(super) clock: fn() -> Timestamp,
 }
 
-/// How `callers` callers are spread over threads: the first slot and the number of each. More threads than processors
-/// gain nothing, and one processor is left to the database.
+/// Spreads `callers` callers over threads: the first slot and the number of callers of each thread. More threads than
+/// processors gain nothing, and one processor is left to the database.
 pub(super) fn shares(callers: usize) -> Vec<(usize, usize)> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let callers = callers.max(1);
@@ -53,7 +53,7 @@ pub(super) fn shares(callers: usize) -> Vec<(usize, usize)> {
     (0..threads).map(|thread| ((0..thread).map(share).sum(), share(thread))).collect()
 }
 
-/// Runs `callers` callers on this thread, the first of which has the slot `first_slot`, until there are no more jobs.
+/// Runs `callers` callers on this thread, with slots from `first_slot` on, until there are no more jobs.
 pub(super) fn run(calls: Calls<'_>, first_slot: usize, callers: usize) {
     let called = catch_unwind(AssertUnwindSafe(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -66,20 +66,21 @@ pub(super) fn run(calls: Calls<'_>, first_slot: usize, callers: usize) {
         Ok(Err(error)) => error.into(),
         Err(panic) => panic_text(panic.as_ref()).into(),
     };
-    // Nobody would hear of the jobs that this thread had: the session begins anew.
+    // The results of this thread's jobs are lost: the session has to begin again.
     let _ = calls.results.send(Message::Broken(StorageError::Other { doing: "call the publisher", cause }));
 }
 
-/// One caller: what it has taken, and what it has not told yet.
+/// One caller: the jobs that it has taken, and the results that it has not reported yet.
 struct Caller<'a> {
     calls: Calls<'a>,
     slot: usize,
-    /// Jobs that are to be begun.
+    /// Jobs that have not begun.
     taken: VecDeque<Job>,
     told: Vec<Finished>,
-    /// Whether calls end at once: then several jobs are taken and marked at a time, since a mark costs as much as a call.
+    /// Whether calls end at once. Then the caller takes and marks several jobs together, since a mark costs as much as
+    /// such a call.
     at_once: bool,
-    /// Whether the mark is of everything that was taken; else of one call.
+    /// Whether the mark names everything that was taken; otherwise it names one call.
     marked_all: bool,
 }
 
@@ -106,7 +107,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Takes the next job, or several, and notes that their calls are under way; false when there are no more.
+    /// Takes the next job, or several, and marks their calls. Returns false if there are no more.
     async fn take(&mut self) -> bool {
         let job = match self.calls.jobs.try_recv() {
             Ok(job) => job,
@@ -133,8 +134,8 @@ impl<'a> Caller<'a> {
         true
     }
 
-    /// Nothing is under way. First of all that is marked: once all is told, another entry may be published alone, and has to
-    /// be seen to be alone.
+    /// Reports all results. Clear the mark before reporting: an entry that must run alone may start next, and a stale
+    /// mark would give it company.
     fn tell_all(&mut self) {
         self.mark(&[]);
         self.tell();
@@ -146,14 +147,14 @@ impl<'a> Caller<'a> {
 
     fn tell(&mut self) {
         if !self.told.is_empty() {
-            // Nobody listens only where the relay has ended in an error: its entries are still there.
+            // Nobody listens only after the relay has ended in an error: its entries are still there.
             let _ = self.calls.results.send(Message::Finished(std::mem::take(&mut self.told)));
         }
     }
 
     async fn publish(&mut self, job: Job) -> Finished {
         let left_alone = self.calls.left_alone.get();
-        // Once the relay is to stop, nothing new is begun.
+        // Once the relay is stopping, nothing new begins.
         if job.legs.meets(left_alone) || self.calls.jobs.is_closed() {
             return job.untried();
         }
@@ -172,7 +173,7 @@ impl<'a> Caller<'a> {
         finished
     }
 
-    /// Publishes the entries of a job in turn, up to the first that fails.
+    /// Publishes the entries of a job in turn, up to the first failure.
     async fn publish_in_turn(&mut self, job: Job) -> Finished {
         let Calls { publishers, serde, clock, .. } = self.calls;
         let mut calls = Vec::with_capacity(job.claims.len());
@@ -201,12 +202,12 @@ impl<'a> Caller<'a> {
         Finished { lane: job.lane, calls, rest: Some(claims.collect()) }
     }
 
-    /// Calls each publisher that has not got the event yet. That one fails keeps no other from it.
+    /// Calls each publisher that does not have the event yet. If one fails, the others still get it.
     async fn publish_to_each(&mut self, event: &Recorded, known: Known, mut under_way: UnderWay<'_>) -> Called {
         let Calls { publishers, clock, .. } = self.calls;
         let (route, legs) = (known.route, known.legs());
         if legs.is_empty() {
-            // Of those that it was to go to, all have it; or there was none from the start.
+            // All of its publishers have it; or it had none from the start.
             return if route.is_empty() {
                 known.not_called(unrouted(event), clock())
             } else {
@@ -218,7 +219,7 @@ impl<'a> Caller<'a> {
             let Some(publisher) = publishers.publisher(leg) else { continue };
             let answer = self.call(under_way.again(), async { publisher.publish(event).await }).await;
             let Some(attempt) = answer else {
-                // Whatever was answered before counts for nothing but its deliveries.
+                // Of the answers before, only deliveries count.
                 answers.attempt = None;
                 break;
             };
@@ -267,10 +268,10 @@ impl<'a> Caller<'a> {
         Finished { lane: job.lane, calls, rest: Some(claims.collect()) }
     }
 
-    /// What the only publisher that was called has answered; none when its call was given up.
+    /// The result of the only publisher that was called; `answer` is None if its call was given up.
     fn answered_by_one(&self, known: Known, leg: usize, answer: Option<Attempt>) -> Called {
         match answer {
-            // By far the most common.
+            // By far the most common case.
             Some(attempt) if attempt.outcome == Outcome::Delivered => known.delivered(PublisherSet::one(leg)),
             answer => {
                 let mut answers = Answers::default();
@@ -280,7 +281,7 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// The attempt with its publisher's name, where publishers have names here.
+    /// The attempt with its publisher's name, if publishers have names.
     fn named(&self, leg: usize, mut attempt: Attempt) -> Attempt {
         if attempt.outcome != Outcome::Delivered
             && let Some(name) = self.calls.publishers.name(leg)
@@ -290,15 +291,15 @@ impl<'a> Caller<'a> {
         attempt
     }
 
-    /// Marks a call, and awaits what it comes to; none when it is given up. A panic of a native publisher's is an outcome
-    /// like others.
+    /// Marks a call, and awaits its result. None if it is given up. A panic of a native publisher is an outcome like
+    /// others.
     async fn call<T: FromPanic>(&mut self, under_way: UnderWay<'_>, call: impl Future<Output = T>) -> Option<T> {
         if !self.marked_all {
             self.mark(under_way.positions);
         }
         let mut call = std::pin::pin!(AssertUnwindSafe(call).catch_unwind());
         let done = match call.as_mut().now_or_never() {
-            // Most calls are.
+            // Most calls are done at once.
             Some(done) => {
                 self.at_once = true;
                 Some(done)
@@ -315,9 +316,9 @@ impl<'a> Caller<'a> {
         done.map(|done| done.unwrap_or_else(|panic| T::from_panic(&panic_text(panic.as_ref()))))
     }
 
-    /// A call takes long. Whatever was delivered before it is told first: it would be committed, and its lane go on, only
-    /// after the call, and a crash would bring it again. What was taken beside it is given back, for others to take, and
-    /// from now on is not taken for under way.
+    /// Called when a call has to wait. First reports what was delivered before: otherwise it would be committed, and
+    /// its lane go on, only after this call, and a crash would bring it again. Then gives back the other jobs, for
+    /// other callers to take, and marks this call alone.
     fn waits(&mut self, under_way: UnderWay<'_>) {
         self.at_once = false;
         if std::mem::take(&mut self.marked_all) {
@@ -332,7 +333,7 @@ impl<'a> Caller<'a> {
     }
 }
 
-/// A call, and what its job came to before it.
+/// A call, and the results of its job before it.
 struct UnderWay<'a> {
     lane: LaneId,
     positions: &'a [i64],
@@ -367,7 +368,7 @@ impl FromPanic for Attempt {
     }
 }
 
-/// Empty, so that each event of the batch gets the same.
+/// Empty: each event of the batch then gets the same outcome.
 impl FromPanic for Vec<Attempt> {
     fn from_panic(_: &str) -> Self {
         Vec::new()

@@ -33,7 +33,7 @@ impl Lease for Marks {
     }
 }
 
-/// Ends its calls at once, but for that of one position, which waits until it is told to end.
+/// Ends its calls at once, except the call for one position, which waits for a notification.
 struct WaitsFor(u64, Notify);
 
 impl Publisher for WaitsFor {
@@ -64,7 +64,7 @@ fn jobs(positions: std::ops::RangeInclusive<i64>) -> Vec<Job> {
     std::iter::from_fn(|| lanes.next_job(Default::default())).collect()
 }
 
-/// The positions that a job called a publisher for, and those it left.
+/// The positions for which a job called a publisher, and those that it left.
 type Told = (Vec<i64>, Vec<i64>);
 
 fn positions(finished: &Finished) -> Told {
@@ -72,7 +72,8 @@ fn positions(finished: &Finished) -> Told {
     (finished.calls.iter().map(|called| called.entry.position).collect(), rest.collect())
 }
 
-/// Has one caller carry out `jobs`, and returns what was marked and told. `first_told` is called when it has told something.
+/// Lets one caller carry out `jobs`, and returns what was marked and reported. `first_told` is called after its first
+/// report.
 fn called(publisher: &WaitsFor, jobs: Vec<Job>, first_told: impl FnOnce()) -> (Vec<Vec<i64>>, Vec<Told>) {
     let marks = Marks::default();
     let (queue, taken) = async_channel::unbounded();
@@ -103,7 +104,7 @@ fn called(publisher: &WaitsFor, jobs: Vec<Job>, first_told: impl FnOnce()) -> (V
         });
         finished.extend(told.next().unwrap());
         first_told();
-        // Closed only now: a relay that is to stop begins nothing.
+        // Closed only now: a stopping relay begins nothing.
         finished.extend(told.next().unwrap());
         queue.close();
         finished.extend(told.flatten());
@@ -115,7 +116,7 @@ fn called(publisher: &WaitsFor, jobs: Vec<Job>, first_told: impl FnOnce()) -> (V
 fn calls_that_end_at_once_are_marked_together() {
     let publisher = WaitsFor(5, Notify::new());
     let (marks, told) = called(&publisher, jobs(1..=5), || publisher.1.notify_one());
-    // The first one's call shows that they do. When the fifth one waits, it alone is under way.
+    // The first call shows that calls end at once. When the fifth one waits, it alone is marked.
     assert_eq!(marks, [vec![1], vec![2, 3, 4, 5], vec![5], vec![]]);
     assert_eq!(told, [1, 2, 3, 4, 5].map(|position| (vec![position], vec![])));
 }

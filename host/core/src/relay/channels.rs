@@ -13,7 +13,7 @@ use crate::outbox::{Pruned, StorageError};
 use crate::publisher::Maintenance;
 use crate::raw::EntryId;
 
-/// What comes in while the relay is at work.
+/// The messages to the session while it works.
 #[derive(Debug)]
 pub(super) enum Message {
     Changed,
@@ -28,7 +28,7 @@ pub(super) enum Message {
     Lost(StorageError),
     Broken(StorageError),
     Pruned(Result<Pruned, StorageError>),
-    /// What came of keeping this publisher up.
+    /// The result of keeping up this publisher.
     Maintenance(usize, Maintenance),
 }
 
@@ -38,13 +38,13 @@ pub(super) struct Channels {
     pub(super) jobs: async_channel::Sender<Job>,
     pub(super) taken_back: async_channel::Receiver<Job>,
     pub(super) orders: Sender<Order>,
-    /// Closed when the calls under way are to be cut off.
+    /// Closed to cut off the calls under way.
     pub(super) give_up_calls: async_channel::Sender<()>,
-    /// Dropped, like the rest, when commits are to be given up, and watching ended.
+    /// Dropped, with the rest, to give up commits and to end watching.
     pub(super) _give_up: Sender<()>,
 }
 
-/// Starts a stage. One that panics ends the session: nobody would do its work.
+/// Starts a stage. If it panics, the session ends: nobody else would do its work.
 pub(super) fn spawn<'scope, 'env>(
     scope: &'scope thread::Scope<'scope, 'env>,
     results: &'scope Sender<Message>,

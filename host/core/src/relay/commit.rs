@@ -9,7 +9,7 @@ use super::job::LaneId;
 use super::{ORDERS_MAX, Session};
 use crate::outbox::Settled;
 
-/// A group is committed when it has so many entries, or is so old, or when nothing else is under way.
+/// A group is committed when it has this many entries, or is this old, or when nothing else is under way.
 const GROUP_MAX: usize = 1_000;
 pub(super) const GROUP_AGE_MAX: Duration = Duration::from_millis(5);
 
@@ -20,7 +20,7 @@ impl Session<'_> {
         self.group.settled.push(settled);
     }
 
-    /// Hands the group over when it is large or old enough, or nothing else is under way that could join it.
+    /// Hands the group over when it is large or old enough, or when nothing under way could join it.
     pub(super) fn commit_what_is_settled(&mut self, channels: &Channels, now: Instant) {
         let Some(since) = self.group.since else { return };
         let idle = self.lanes.running() == 0;

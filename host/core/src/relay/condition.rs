@@ -1,4 +1,4 @@
-//! What the relay says about itself: in the log when it changes, and to whoever asks for the status.
+//! The relay's condition: logged when it changes, and shown by the status.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ impl Session<'_> {
         }
     }
 
-    /// The database cannot be read or written. What is settled stays settled, and is committed when it can be.
+    /// The database cannot be read or written. Settled entries stay settled, and are committed when that is possible.
     pub(super) fn degraded(&mut self, error: &StorageError) {
         self.set_condition(RelayCondition::Degraded, &error.to_string());
     }

@@ -1,4 +1,4 @@
-//! A storage in memory for the tests of those who settle: it notes what it is to do, and fails where it is told to.
+//! A storage in memory for tests of settling: it records what it should do, and fails as it is configured.
 
 use std::ops::RangeInclusive;
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use crate::serde::StoredData;
 #[derive(Default)]
 pub(super) struct Faulty {
     pub(super) inner: MemoryOutbox,
-    /// What it was to settle with each call; the second call fails.
+    /// The entries of each call of `settle`; the second call fails.
     pub(super) settled: Mutex<Vec<Vec<i64>>>,
     /// The entry that it refuses to remove.
     pub(super) refused: Option<i64>,

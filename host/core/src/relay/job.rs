@@ -10,7 +10,7 @@ use crate::recorded::Recorded;
 use crate::serde::Serde;
 use crate::settlement::History;
 
-/// An entry that is to be published, with what is known of it.
+/// An entry to be published, with what is known of it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Claim {
     pub(super) known: Known,
@@ -24,9 +24,9 @@ pub(super) struct Known {
     pub(super) history: History,
     /// Whether attempts of it are on record.
     pub(super) tried_before: bool,
-    /// The publishers that it goes to.
+    /// The publishers to which it goes.
     pub(super) route: PublisherSet,
-    /// Those of them that have it already.
+    /// Those of them that already have it.
     pub(super) delivered: PublisherSet,
 }
 
@@ -87,7 +87,7 @@ impl Load {
     }
 }
 
-/// The ids are hashes already, or numbers: one multiplication spreads them.
+/// A fast hasher: the ids are hashes already, or numbers, and one multiplication spreads them.
 #[derive(Default)]
 pub(super) struct LaneHasher(u64);
 

@@ -1,9 +1,9 @@
-//! The order of things: which entry may be published next, and which has to wait for another.
+//! Decides which entry may be published next, and which has to wait for another.
 //!
-//! Each stream is a lane. Of a lane at most one job is under way at a time, and nothing behind an entry that waits for
-//! its retry. An entry that may not go yet is not kept in memory: the reader passes over it, the lane remembers from
-//! where on, and once nothing of the lane is under way the reader goes back there. Which entries are under way is known
-//! one by one: whatever else appears in the outbox is new, wherever its position lies, and is read.
+//! Each stream is a lane. At most one job of a lane is under way at a time, and nothing behind an entry that waits for
+//! its retry. An entry that may not go yet is not kept in memory: the reader passes over it, the lane remembers the
+//! first such position, and once nothing of the lane is under way the reader goes back there. The lanes know each entry
+//! that is under way. Any other entry in the outbox is new, wherever its position lies, and is read.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
@@ -23,7 +23,7 @@ use crate::stream::StreamKey;
 mod lane;
 mod reconcile;
 
-/// The most entries that are handed over at once.
+/// The most entries of a job.
 const JOB_MAX: usize = 64;
 
 /// All lanes that something is known of.
@@ -31,20 +31,20 @@ pub(super) struct Lanes {
     ordering: Ordering,
     lanes: HashMap<LaneId, Lane, BuildHasherDefault<LaneHasher>>,
     ready: VecDeque<LaneId>,
-    /// Lanes whose next entry is to be published with nothing beside it.
+    /// Lanes whose next entry must be published with no other call under way.
     ready_alone: VecDeque<LaneId>,
     timers: BinaryHeap<Reverse<(Instant, i64, LaneId)>>,
-    /// Lanes that wait for a publisher, with those that their next entry goes to.
+    /// Lanes that wait for a publisher, with the publishers of their next entry.
     not_admitted: Vec<(LaneId, PublisherSet)>,
     /// How many jobs are under way for each publisher.
     running_for: [u16; PUBLISHERS_MAX],
-    /// Lanes with waiting entries, of which entries are wanted that were not pushed yet.
+    /// Lanes with waiting entries, for which the reader wants entries that were not pushed yet.
     coming: Vec<LaneId>,
-    /// Where the reader has to go back to.
+    /// The position to which the reader has to go back.
     rewind: Option<i64>,
     /// The entries that were read and whose settlement is not committed.
     in_flight: HashSet<EntryId, BuildHasherDefault<LaneHasher>>,
-    /// Entries that are done with, and that the storage refuses to settle: they stay, and are not read again.
+    /// Entries that are settled here, but that the storage refuses to settle: they stay, and are not read again.
     unsettled: HashSet<EntryId, BuildHasherDefault<LaneHasher>>,
     in_memory: Load,
     running: usize,
@@ -75,7 +75,7 @@ impl Lanes {
 
     // --- what holds entries back, known from the start ----------------------------------------------------------
 
-    /// An entry waits until `due`.
+    /// Makes an entry wait until `due`.
     pub(super) fn hold(
         &mut self,
         stream: StreamKey,
@@ -94,7 +94,7 @@ impl Lanes {
         }
     }
 
-    /// The host may have died of this entry: it is tried with nothing beside it.
+    /// Notes that the host may have died of this entry: it is tried with no other call under way.
     pub(super) fn suspect(&mut self, stream: StreamKey, entry: EntryId, now: Instant) {
         let id = self.id(stream, entry.position);
         let known = self.lanes.get(&id).and_then(|lane| lane.waiting_as(entry));
@@ -103,16 +103,16 @@ impl Lanes {
         self.wait_in_turn(id, entry.position, Waiting { alone: true, ..known.unwrap_or(new) });
     }
 
-    /// When the host died in an entry's call, those before it in its stream were delivered, and maybe never removed. They
-    /// come again, and before it: it holds its lane from where the reader meets it.
+    /// Earlier entries of the stream may have been delivered but not deleted. They are read first; this one blocks its
+    /// lane only when reached.
     fn wait_in_turn(&mut self, id: LaneId, position: i64, waiting: Waiting) {
         let lane = self.lanes.entry(id).or_default();
         lane.waiting.insert(position, waiting);
-        // One behind it that waits too has its turn after it.
+        // A later entry that waits too has its turn after this one.
         lane.held_by = lane.held_by.filter(|holder| *holder < position);
     }
 
-    /// The lane is held by the first of its waiting entries; another one is met again behind it.
+    /// The first waiting entry holds the lane; the reader meets another one again behind it.
     fn wait(&mut self, id: LaneId, position: i64, waiting: Waiting) {
         self.timers.push(Reverse((waiting.due, position, id)));
         let lane = self.lanes.entry(id).or_default();
@@ -126,8 +126,8 @@ impl Lanes {
 
     // --- reading -----------------------------------------------------------------------------------------------
 
-    /// Waiting entries whose time has come, at most `max`: they are to be read by their positions. One whose failure is
-    /// not committed yet has its turn when it is.
+    /// Waiting entries that are due, at most `max`, to be read by their positions. An entry whose failure is not
+    /// committed yet has its turn after the commit.
     pub(super) fn due(&mut self, now: Instant, max: usize) -> Vec<(LaneId, EntryId)> {
         let mut due = Vec::new();
         while due.len() < max
@@ -151,7 +151,7 @@ impl Lanes {
         self.timers.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// A waiting entry is no longer there; another one may have its position.
+    /// Forgets a waiting entry that is no longer there; another entry may have its position.
     pub(super) fn vanished(&mut self, id: LaneId, entry: EntryId) {
         self.no_longer_waiting(id, entry);
         if let Some(lane) = self.lanes.get_mut(&id) {
@@ -180,7 +180,7 @@ impl Lanes {
         match lane.waiting.get(&position).copied() {
             Some(waiting) if waiting.alone || waiting.due > now => {
                 if lane.is_active() {
-                    // It holds its lane once the entries before it have gone.
+                    // It holds its lane once the entries before it are gone.
                     lane.miss(position);
                 } else {
                     lane.held_by = Some(position);
@@ -197,7 +197,7 @@ impl Lanes {
         }
     }
 
-    /// The wanted entries of a page were pushed, or could not be read.
+    /// Called when the wanted entries of a page were pushed, or could not be read.
     pub(super) fn page_ended(&mut self) {
         for id in std::mem::take(&mut self.coming) {
             if let Some(lane) = self.lanes.get_mut(&id) {
@@ -207,8 +207,8 @@ impl Lanes {
         }
     }
 
-    /// An entry that was read, because it was wanted or is due. One that has appeared before others of its stream goes
-    /// before those of them that are not under way.
+    /// Takes in an entry that was read because it was wanted or due. If it has appeared before others of its stream, it
+    /// goes before those that are not under way.
     pub(super) fn push(&mut self, entry: RawEntry, route: PublisherSet) {
         let (id, entry_id) = (self.id(entry.stream_key(), entry.position), entry.id());
         let lane = self.lanes.entry(id).or_default();
@@ -231,15 +231,15 @@ impl Lanes {
         }
     }
 
-    /// Where the reader has to go back to, once.
+    /// The position to which the reader has to go back, returned once.
     pub(super) fn take_rewind(&mut self) -> Option<i64> {
         self.rewind.take()
     }
 
     // --- publishing --------------------------------------------------------------------------------------------
 
-    /// The next job, if one may start now. A lane whose next entry goes to a publisher that may not be called waits for
-    /// that publisher, and what was read of the lane is dropped: its queue would keep other lanes from being read.
+    /// The next job, if one may start now. If a lane's next entry goes to a publisher that may not be called, the lane
+    /// waits for that publisher, and its queue is dropped, since it would keep other lanes from being read.
     pub(super) fn next_job(&mut self, admission: Admission) -> Option<Job> {
         while let Some(id) = self.ready_alone.front().copied()
             && self.is_not_admitted(id, admission.refused)
@@ -275,7 +275,7 @@ impl Lanes {
         Some(Job { lane: id, claims, legs })
     }
 
-    /// Whether the lane's next entry goes to one of these publishers; then it waits from now on.
+    /// Whether the lane's next entry goes to one of these publishers. If so, the lane waits from now on.
     fn is_not_admitted(&mut self, id: LaneId, refused: PublisherSet) -> bool {
         let Some(lane) = self.lanes.get_mut(&id) else { return false };
         let Some(next) = lane.queue.front().filter(|next| next.known.legs().meets(refused)) else { return false };
@@ -290,14 +290,14 @@ impl Lanes {
         true
     }
 
-    /// What was read of a lane is let go, to be read again.
+    /// Drops the queue of a lane, to be read again.
     fn drop_unread(&mut self, queue: &VecDeque<Claim>) {
         self.in_memory.remove(Load::of(queue));
         queue.iter().for_each(|claim| _ = self.in_flight.remove(&claim.known.id));
     }
 
-    /// Lanes that need not wait for a publisher any longer are read again; of those whose publisher is to be probed, the
-    /// first.
+    /// Lets the reader read lanes again whose publishers may be called; for a publisher that is to be probed, only the
+    /// first lane.
     pub(super) fn admit(&mut self, admission: Admission) {
         let mut probed = PublisherSet::NONE;
         let mut opened = Vec::new();
@@ -319,7 +319,7 @@ impl Lanes {
         }
     }
 
-    /// Whether a job is under way that calls this publisher.
+    /// Whether a job that calls this publisher is under way.
     pub(super) fn is_running_for(&self, leg: usize) -> bool {
         self.running_for.get(leg).is_some_and(|running| *running > 0)
     }
@@ -332,14 +332,14 @@ impl Lanes {
         }
     }
 
-    /// An entry of a running job was settled: its commit is awaited.
+    /// Notes that an entry of a running job was settled, and awaits its commit.
     pub(super) fn settled(&mut self, id: LaneId, entry: EntryId) {
         self.unacked += 1;
         self.lanes.entry(id).or_default().unacked += 1;
         self.no_longer_waiting(id, entry);
     }
 
-    /// An entry of a running job was settled, and waits until `due`.
+    /// Notes that an entry of a running job failed, and waits until `due`.
     pub(super) fn failed(
         &mut self,
         id: LaneId,
@@ -353,14 +353,14 @@ impl Lanes {
         self.wait(id, entry.position, Waiting { uuid_hash, due, history, delivered, on_record: true, alone });
     }
 
-    /// An entry of a running job was settled as a dead letter that parks its stream.
+    /// Notes that an entry of a running job became a dead letter that parks its stream.
     pub(super) fn parked(&mut self, id: LaneId) {
         if self.ordering == Ordering::Stream {
             self.lanes.entry(id).or_default().parked = true;
         }
     }
 
-    /// An entry of a running job was not tried after all: it will be read again.
+    /// Notes that an entry of a running job was not tried after all: it will be read again.
     pub(super) fn released(&mut self, id: LaneId, entry: EntryId) {
         self.in_flight.remove(&entry);
         let lane = self.lanes.entry(id).or_default();
@@ -372,7 +372,7 @@ impl Lanes {
         }
     }
 
-    /// A job has ended. `rest` are those of its claims that were not tried.
+    /// Notes that a job has ended. `rest` are its claims that were not tried.
     pub(super) fn finished(&mut self, id: LaneId, rest: Vec<Claim>) {
         self.running -= 1;
         self.running_alone = false;
@@ -386,7 +386,7 @@ impl Lanes {
         }
         if let Some(next) = lane.queue.front().map(|claim| claim.known.id.position) {
             if lane.parked || lane.held_by.is_some() || lane.missed_from.is_some_and(|from| from < next) {
-                // They have to wait for another, and are read again when it has gone.
+                // They have to wait for another entry, and are read again when that is gone.
                 lane.miss(next);
                 let queue = std::mem::take(&mut lane.queue);
                 self.drop_unread(&queue);
@@ -398,7 +398,7 @@ impl Lanes {
         self.retire(id);
     }
 
-    /// A settled entry's commit is done.
+    /// Notes that a settled entry is committed.
     pub(super) fn committed(&mut self, id: LaneId, entry: EntryId) {
         self.unacked -= 1;
         self.in_flight.remove(&entry);
@@ -410,17 +410,17 @@ impl Lanes {
         self.retire(id);
     }
 
-    /// This entry is done with, and the storage refuses to settle it: it stays where it is, and is not read again.
+    /// Notes that the storage refuses to settle this entry: it stays where it is, and is not read again.
     pub(super) fn keep_unsettled(&mut self, entry: EntryId) {
         self.unsettled.insert(entry);
     }
 
-    /// Whether this entry is done with, and stays.
+    /// Whether the storage refuses to settle this entry.
     pub(super) fn is_unsettled(&self, entry: EntryId) -> bool {
         self.unsettled.contains(&entry)
     }
 
-    /// This entry has been settled after all.
+    /// Notes that this entry has been settled after all.
     pub(super) fn no_longer_unsettled(&mut self, entry: EntryId) {
         self.unsettled.remove(&entry);
     }
@@ -434,8 +434,8 @@ impl Lanes {
         }
     }
 
-    /// When nothing of a lane is under way, and nothing holds it, the reader goes back to what it passed over; the lane
-    /// is forgotten, unless some entry of it waits.
+    /// If nothing of a lane is under way and nothing holds it, sends the reader back to what it passed over, and
+    /// forgets the lane, unless some entry of it waits.
     fn retire(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(&id).filter(|lane| !lane.is_active()) else { return };
         if lane.parked || lane.not_admitted || lane.held_by.is_some() {
@@ -451,7 +451,7 @@ impl Lanes {
 
     // --- how much there is -------------------------------------------------------------------------------------
 
-    /// What was read, and is not published yet.
+    /// How much was read, and is not published yet.
     pub(super) fn in_memory(&self) -> Load {
         self.in_memory
     }
@@ -461,7 +461,7 @@ impl Lanes {
         self.running
     }
 
-    /// How many entries are settled, and their commit is awaited.
+    /// How many settled entries await their commit.
     pub(super) fn unacked(&self) -> usize {
         self.unacked
     }
@@ -471,7 +471,7 @@ impl Lanes {
         self.lanes.is_empty()
     }
 
-    /// With no order, each entry is a lane of its own.
+    /// The lane of a stream. With no order, each entry is a lane of its own.
     fn id(&self, stream: StreamKey, position: i64) -> LaneId {
         match self.ordering {
             Ordering::Stream => LaneId(stream.0),

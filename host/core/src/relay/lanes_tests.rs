@@ -63,7 +63,7 @@ impl World {
         if let Some(from) = self.lanes.take_rewind() {
             self.cursor = self.cursor.min(from - 1);
         }
-        // As in a page of the outbox: all are asked for before the first is there.
+        // As in a page of the outbox: all entries are asked for before the first is pushed.
         let from = self.cursor;
         let mut page = self.rows.clone();
         page.retain(|(position, stream)| *position > from && self.lanes.wants(id(*position), key(stream), self.now));
@@ -197,7 +197,7 @@ fn what_is_released_is_read_again_in_order() {
     assert_eq!(world.lanes.in_memory(), Load::default());
 }
 
-/// A caller, or the queue to one, holds an entry in memory like any other.
+/// An entry that a caller or its queue holds counts like any other in memory.
 #[test]
 fn what_a_job_has_taken_counts_until_the_job_has_ended() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "b")]);
@@ -335,7 +335,7 @@ fn a_page_that_cannot_be_read_changes_nothing() {
     }
 }
 
-/// Whatever the order in which jobs end and groups are committed: each lane goes in order, and nothing is forgotten.
+/// In whatever order jobs end and groups are committed, each lane goes in order, and nothing is forgotten.
 #[test]
 fn every_entry_has_its_turn() {
     const STREAMS: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -434,7 +434,7 @@ fn a_publisher_is_probed_with_one_entry_of_one_lane() {
     let job = world.lanes.next_job(world.admission).unwrap();
     assert_eq!(World::positions(std::slice::from_ref(&job)), [[1]]);
     assert!(world.lanes.is_running_for(1) && !world.lanes.is_running_for(0));
-    // While it is asked, nobody else goes.
+    // During the probe, nobody else goes.
     world.admission = refused(1);
     assert!(world.jobs().is_empty());
     world.deliver(job);
@@ -573,7 +573,7 @@ fn what_is_under_way_knows_better_than_the_storage() {
     world.lanes.failed(job.lane, id(1), world.now + SECOND, failures(1), PublisherSet::NONE);
     world.lanes.parked(job.lane);
     world.lanes.finished(job.lane, rest);
-    // Its failure is not committed yet: the storage does not know that it waits, and that its stream is parked.
+    // Its failure is not committed yet: the storage does not know yet that it waits, or that its stream is parked.
     assert_eq!(world.lanes.reconcile(&[], false), Reconciled { changes: 0, again: true });
     world.now += SECOND;
     assert!(world.jobs().is_empty());

@@ -1,5 +1,4 @@
-//! What the relay logs of what may happen again and again: each condition at once when it is new, then now and then with
-//! how often it was met.
+//! Logs what may happen again and again: each new condition at once, then now and then with the number of repetitions.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use crate::attempt::Attempt;
 use crate::repeats::{Repeated, Repeats};
 use crate::text::shown;
 
-/// The relay's log. What it holds back is said when it is dropped, at the latest.
+/// The relay's log. Lines that it holds back are logged at the latest when it is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Log(Repeats<Line>);
 
@@ -33,7 +32,7 @@ impl Line {
         Self { level, position: None, attempt: None, publisher: None, outcome: None, then: None, text }
     }
 
-    /// What tells its kind from others, beside the text.
+    /// Its kind, which distinguishes it from other lines beside its text.
     fn kind(&self) -> String {
         let publisher = self.publisher.as_deref().unwrap_or_default();
         let [outcome, then] = [self.outcome, self.then].map(Option::unwrap_or_default);
@@ -69,7 +68,7 @@ impl Log {
         }
     }
 
-    /// When something may have to be said, though nothing happens.
+    /// When a line may be due although nothing happens.
     pub(super) fn next(&self) -> Option<Instant> {
         self.0.next()
     }
@@ -92,7 +91,7 @@ fn say_all(repeated: Vec<Repeated<Line>>) {
 impl Session<'_> {
     pub(super) fn note_failure(&mut self, position: i64, attempt: u32, failed: &Attempt, then: Then) {
         let (outcome, reason) = (failed.outcome.name(), failed.outcome.reason().to_owned());
-        // Where there is only one, everybody knows which it was.
+        // A single publisher need not be named.
         let publisher = failed.publisher.clone().filter(|_| self.context.publishers.name(0).is_some());
         let publisher: Option<String> = publisher.as_deref().map(Into::into);
         let level = if then == Then::DeadLetter { Level::ERROR } else { Level::WARN };
@@ -108,7 +107,7 @@ impl Session<'_> {
         self.report.failed(Failure { position, attempt, publisher, outcome, reason, then });
     }
 
-    /// Of several publishers that failed, one decides; the others are told too.
+    /// If several publishers failed, one decides; the failures of the others are logged too.
     pub(super) fn note_other_failure(&mut self, position: i64, other: &Attempt) {
         let line = Line::new(Level::WARN, other.outcome.reason());
         let publisher = other.publisher.as_deref().map(Into::into);

@@ -1,4 +1,4 @@
-//! What the publishers need beside their calls: they follow the deployments of their versions.
+//! Follows version changes, beside the calls.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,8 +17,8 @@ use crate::text::shown;
 /// The shortest time between two looks.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 
-/// Waits until each publisher can publish, before the first event; in a pass, until it is all that it is to be, since
-/// nobody keeps it up later.
+/// Waits until each publisher can publish, before the first event. In a pass, waits until all their requested versions
+/// are at work too, since nobody keeps them up later.
 pub(super) fn begin(context: RelayContext<'_>, in_pass: bool, stopping: &Stopping) -> Result<(), StorageError> {
     for (_, publisher) in context.publishers.iter() {
         loop {
@@ -35,7 +35,7 @@ pub(super) fn begin(context: RelayContext<'_>, in_pass: bool, stopping: &Stoppin
     Ok(())
 }
 
-/// Keeps the publishers up until `changes` ends, which tells of each change of the outbox.
+/// Keeps the publishers up to date until `changes` ends, which reports each change of the outbox.
 pub(super) fn run(context: RelayContext<'_>, changes: &Receiver<()>, results: &Sender<Message>) {
     let deployments = context.strategy.deployments();
     let (mut again, mut log) = (Some(Duration::ZERO), Log::default());
@@ -63,7 +63,7 @@ pub(super) fn run(context: RelayContext<'_>, changes: &Receiver<()>, results: &S
     }
 }
 
-/// Waits for a change, at most for `again`; says whether there may be more of them.
+/// Waits for a change, at most for `again`. Returns whether there may be more changes.
 fn wait(changes: &Receiver<()>, again: Option<Duration>) -> bool {
     match again {
         Some(again) => changes.recv_timeout(again) != Err(RecvTimeoutError::Disconnected),
@@ -71,7 +71,7 @@ fn wait(changes: &Receiver<()>, again: Option<Duration>) -> bool {
     }
 }
 
-/// The last call was made.
+/// Called after the last call of a publisher.
 pub(super) fn end(context: RelayContext<'_>) {
     for (_, publisher) in context.publishers.iter() {
         if let Err(error) = publisher.leave(context.strategy.deployments()) {
@@ -81,17 +81,17 @@ pub(super) fn end(context: RelayContext<'_>) {
 }
 
 impl Session<'_> {
-    /// A publisher is another one.
+    /// Takes in the result of keeping up a publisher.
     pub(super) fn maintenance(&mut self, leg: usize, maintenance: Maintenance) {
         if maintenance.swapped {
             self.breakers.hasten(leg, Instant::now());
         }
-        // What a canary's attempts used up is given back once none of them is under way.
+        // A canary's attempts are given back once none of its calls is under way.
         self.give_back |= !maintenance.withdrawn.is_empty();
         self.withdrawn.extend(maintenance.withdrawn);
     }
 
-    /// Called when nothing is under way.
+    /// Gives back canaries' attempts. Called when nothing is under way.
     pub(super) fn give_back(&mut self) -> Result<(), StorageError> {
         while let Some(withdrawn) = self.withdrawn.last() {
             self.context.strategy.deployments().give_back(&withdrawn.publisher, &withdrawn.digest)?;

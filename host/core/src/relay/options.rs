@@ -1,4 +1,4 @@
-//! What may be set for a relay.
+//! The settings of a relay.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ pub struct RelayOptions {
     pub ordering: Ordering,
     /// What becomes of a stream when one of its entries becomes a dead letter.
     pub on_dead_letter: OnDeadLetter,
-    /// The most calls at once, each with entries of a stream of its own; at least 1.
+    /// The most calls at once, each for another stream; at least 1.
     pub concurrency: usize,
-    /// How long calls under way may take to end, once the relay is to stop.
+    /// How long calls under way may take to end, once the relay is stopping.
     pub shutdown_grace: Duration,
     /// How long records are kept.
     pub retention: Retention,
@@ -42,7 +42,7 @@ pub enum Ordering {
     /// Within a stream in position order: an entry that failed holds back its own stream, and no other.
     #[default]
     Stream,
-    /// None: later entries overtake one that failed.
+    /// No order: later entries overtake one that failed.
     None,
 }
 

@@ -22,7 +22,7 @@ impl Session<'_> {
         }
     }
 
-    /// More is pruned at once while there is more.
+    /// While there is more to prune, prunes again at once.
     pub(super) fn pruned(&mut self, pruned: Result<Pruned, StorageError>) {
         self.orders_out -= 1;
         let pause = match pruned {

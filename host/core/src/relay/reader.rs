@@ -7,7 +7,7 @@ use super::{LOOK_AGAIN, Session, UNACKED_MAX};
 use crate::outbox::{Page, PageBounds, Settled, StorageError};
 use crate::raw::{EntryId, RawEntry};
 
-/// The most entries that are read and not yet published, and the most bytes of data, give or take a page.
+/// The most entries that are read and not yet published, and the most bytes of their data; a page may exceed it.
 pub(super) const IN_MEMORY_MAX: usize = 2_048;
 const IN_MEMORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// One read from the outbox.
@@ -16,7 +16,7 @@ const PAGE: PageBounds = PageBounds { read_max: 256, bytes_max: 4 * 1024 * 1024,
 const DUE_MAX: usize = 64;
 
 impl Session<'_> {
-    /// Reads on, if there is room and something to be read; says whether there may be more.
+    /// Reads on, if there is room and something to read. Returns whether there may be more.
     pub(super) fn read(&mut self, now: Instant) -> Result<bool, StorageError> {
         if self.read_again_at.is_some_and(|at| now < at) {
             return Ok(false);
@@ -49,7 +49,7 @@ impl Session<'_> {
     fn read_due(&mut self, now: Instant) -> Result<(), StorageError> {
         let now = if self.limit.is_some() { self.began } else { now };
         let mut read = 0;
-        // Each may be as large as an entry can be: there has to be room before each.
+        // Each entry may be as large as possible, so check the room before each.
         while read < DUE_MAX
             && self.room() > 0
             && let Some((lane, id)) = self.lanes.due(now, 1).pop()
@@ -60,7 +60,7 @@ impl Session<'_> {
             let page = self.context.strategy.entries(id.position..=id.position, one, &mut is_it)?;
             match page.entries.into_iter().next() {
                 Some(entry) => self.push(entry),
-                // Somebody deleted it by hand: what is on record of it goes too.
+                // Somebody deleted the entry by hand: its records are deleted too.
                 None => {
                     self.lanes.vanished(lane, id);
                     self.context.strategy.settle(&[Settled::Vanished { entry: id }])?;
@@ -70,7 +70,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Reads the next entries that nothing is in the way of.
+    /// Reads the next entries, as far as nothing is in their way.
     fn read_page(&mut self, now: Instant) -> Result<bool, StorageError> {
         if let Some(from) = self.lanes.take_rewind() {
             self.cursor = self.cursor.min(from);
@@ -85,7 +85,7 @@ impl Session<'_> {
         Ok(true)
     }
 
-    /// Reads those entries of a range that nothing is in the way of, as many as there is room for.
+    /// Reads entries of a range, as far as nothing is in their way and there is room.
     pub(super) fn read_range(&mut self, range: RangeInclusive<i64>, now: Instant) -> Result<Page, StorageError> {
         let bounds = PageBounds { read_max: PAGE.read_max.min(self.room()), ..PAGE };
         let lanes = &mut self.lanes;
@@ -97,7 +97,7 @@ impl Session<'_> {
                 page.entries.drain(..).for_each(|entry| self.push(entry));
                 return page;
             }
-            // The table may be another one by now, in which these positions are not the next ones: it is read anew.
+            // The table may have been replaced, and these positions may not be the next ones: start again.
             self.may_have_been_operated = true;
             Page::default()
         });

@@ -1,4 +1,4 @@
-//! What a session begins with: what the last host was doing when it died, and what waits from earlier times.
+//! The begin of a session: what the last host was doing when it died, and what waits from earlier sessions.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,9 @@ const ONE: PageBounds = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_
 impl Session<'_> {
     /// Finds out whether the last host died in a call.
     ///
-    /// If it died in a single one, that counts as an attempt of its entry: if it was the event that killed it, it will be
-    /// set aside when that has happened often enough. If there were several, any of them may have done it, or none: each
-    /// is tried with nothing beside it, so that the next death, if there is one, tells which.
+    /// If a single call was under way, the death counts as an attempt of its entry: an event that kills the host again
+    /// and again is set aside. If there were several calls, any of them may be the cause, or none: each entry is tried
+    /// alone, so that the next death, if there is one, shows which.
     pub(super) fn begin(&mut self, now: Instant) -> Result<(), StorageError> {
         let mut entries = Vec::new();
         for position in self.lease.interrupted() {
@@ -77,7 +77,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// What is held back, as the storage says. What it could not remove is to be tried again.
+    /// Reads what the storage holds back. Entries that it could not remove are tried again.
     pub(super) fn held(&mut self, now: Instant) -> Result<Vec<HeldEntry>, StorageError> {
         let wall_clock = (self.context.clock)();
         let held = self.context.strategy.held()?.into_iter().map(|Held { stream, entry, hold, delivered_to }| {
@@ -102,7 +102,8 @@ impl Session<'_> {
     }
 }
 
-/// How long until an entry is due. Its times may be those of another clock: it never waits longer than it was to wait.
+/// How long until an entry is due. Its times may come from another clock, so it never waits longer than its wait was at
+/// first.
 fn remaining(failed_at: Timestamp, retry_at: Timestamp, now: Timestamp) -> Duration {
     let positive = |duration| Duration::try_from(duration).unwrap_or(Duration::ZERO);
     positive(retry_at.duration_since(now)).min(positive(retry_at.duration_since(failed_at)))

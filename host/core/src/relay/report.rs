@@ -1,4 +1,4 @@
-//! What a pass or a relay's life came to.
+//! The report of a pass, or of a relay's life.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub const FAILURES_MAX: usize = 100;
 /// What was published, and what was not.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Report {
-    /// Entries that were delivered, and have left the outbox for good.
+    /// Entries that were delivered, and removed durably.
     pub published: u64,
     /// Attempts that failed, after which the entry waits for a retry.
     pub to_be_retried: u64,
@@ -33,7 +33,7 @@ pub struct Failure {
     pub position: i64,
     /// The attempt's number.
     pub attempt: u32,
-    /// The publisher that failed, where it has a name.
+    /// The publisher that failed, if it has a name.
     pub publisher: Option<String>,
     /// Its outcome's name.
     pub outcome: &'static str,
@@ -76,7 +76,7 @@ impl From<Fate> for Then {
 }
 
 impl Report {
-    /// Adds what another session came to.
+    /// Adds the report of another session.
     pub(super) fn add(&mut self, other: Self) {
         self.published += other.published;
         self.to_be_retried += other.to_be_retried;

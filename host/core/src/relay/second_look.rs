@@ -1,5 +1,5 @@
-//! What the session does beside its reader, so that nothing is passed over: it looks through the positions below its cursor
-//! ([`Sweep`](super::Sweep)), takes in anew what is held back, and tries again what the storage refused.
+//! What the session does beside its reader, so that nothing is missed: it looks through the positions below its cursor
+//! ([`Sweep`](super::Sweep)), reads again what is held back, and tries refused settlements again.
 
 use std::time::{Duration, Instant};
 
@@ -12,17 +12,17 @@ use crate::outbox::StorageError;
 use crate::raw::EntryId;
 use crate::text::shown;
 
-/// How soon a change of what is held back is taken in that found its stream busy.
+/// How soon to try again to take in a change that found its stream busy.
 const RECONCILE_AGAIN: Duration = Duration::from_millis(20);
-/// How often what is held back is compared with what the storage says, since others may change its tables; seldomer where
-/// that takes long: it may take one part in so many of all time.
+/// How often to compare what is held back with the storage, since others may change its tables. If comparing takes
+/// long, it happens less often: it may take one part in `COMPARE_SHARE` of all time.
 pub(super) const COMPARE_PAUSE: Duration = Duration::from_secs(5);
 const COMPARE_SHARE: u32 = 100;
-/// How long the news of an entry may take until it counts as lost.
+/// A notice of an entry counts as lost after this time.
 const NEWS_MAX: Duration = Duration::from_secs(1);
 
 impl Session<'_> {
-    /// Looks through a slice of the positions below the cursor, if it is time to.
+    /// Looks through a slice of the positions below the cursor, if it is time.
     pub(super) fn look_again(&mut self, now: Instant) -> Result<(), StorageError> {
         self.report_found(now);
         if self.limit.is_some() || self.room() == 0 {
@@ -40,16 +40,16 @@ impl Session<'_> {
         }
         if let Looked::Through { highest } = looked {
             if self.at_end {
-                // What is appended next may have a lower position than all that were there before.
+                // The next entry may get a lower position than all entries before.
                 self.cursor = self.cursor.min(highest.map_or(i64::MIN, |highest| highest.saturating_add(1)));
             }
-            // Who tells of changes may have missed one.
+            // The watch may have missed a change.
             self.at_end &= !by_watchdog;
         }
         Ok(())
     }
 
-    /// Entries that were found without any news of a change, which did not come later either.
+    /// Reports entries that were found without any notice of a change, if the notice did not come later either.
     fn report_found(&mut self, now: Instant) {
         if let Some((_, number, from)) = self.found.take_if(|(at, ..)| now.duration_since(*at) >= NEWS_MAX) {
             tracing::warn!(
@@ -61,13 +61,13 @@ impl Session<'_> {
         }
     }
 
-    /// After an operator's act, a restored database or a change of its tables, and while a change of what is held back is
-    /// outstanding, what is held back is read again.
+    /// Reads again what is held back, after an operator's act, after the database was restored or its tables changed,
+    /// and while a change still has to be taken in.
     pub(super) fn take_in_what_is_held(&mut self, now: Instant) -> Result<(), StorageError> {
         if std::mem::take(&mut self.may_have_been_operated) {
             let generation = self.context.strategy.generation()?;
             if generation != std::mem::replace(&mut self.generation, generation) {
-                // A table that was rebuilt counts from the start again: what is next is at the beginning.
+                // A rebuilt table counts from the start again: the next entry is at the beginning.
                 (self.reconcile_at, self.cursor, self.at_end) = (Some(now), i64::MIN, false);
             }
         }
@@ -87,7 +87,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Compares what is held back with what the storage says, and takes over what differs.
+    /// Compares what is held back with the storage, and takes over what differs.
     fn compare(&mut self, now: Instant) -> Result<(), StorageError> {
         let held = self.held(now)?;
         let changes = self.lanes.reconcile(&held, false).changes;
@@ -102,7 +102,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The storage refused to settle these.
+    /// Takes in the settlements that the storage refused.
     pub(super) fn refused(&mut self, refused: Vec<Refused>) {
         if refused.is_empty() {
             return;

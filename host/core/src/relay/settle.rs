@@ -13,7 +13,7 @@ use crate::outbox::{Failed, Fate, Settled};
 use crate::raw::EntryId;
 use crate::settlement::{History, Settlement, settle, settle_on_trial};
 
-/// The most characters of a reason that are kept, whoever gave it; what a guest says is cut to less.
+/// The most characters of a reason that are kept; a guest's reasons are cut to fewer.
 const REASON_CHARS_MAX: usize = 4_000;
 
 impl Session<'_> {
@@ -37,7 +37,7 @@ impl Session<'_> {
         }
     }
 
-    /// A publisher that is unavailable is left alone for a while, whatever becomes of the entry.
+    /// Pauses an unavailable publisher, whatever becomes of the entry.
     fn leave_alone(&mut self, failed: &NotDelivered, now: Instant) {
         for (leg, attempt) in &failed.unavailable {
             let (policy, outcome) = (&self.context.options.policy, &attempt.outcome);
@@ -51,7 +51,7 @@ impl Session<'_> {
     fn settle_failed(&mut self, lane: LaneId, entry: EntryId, failed: NotDelivered, now: Instant) {
         let NotDelivered { history, delivered, at, in_part, others, attempt, .. } = failed;
         let (options, position) = (self.context.options, entry.position);
-        // Cut off by the relay itself, which counts for nothing.
+        // The relay itself cut the call off, which is no attempt.
         let cut_off = || Outcome::Unavailable { reason: "the relay was stopped".into(), after: None }.into();
         let (was_cut_off, attempt) = (attempt.is_none(), with_bounded_reason(attempt.unwrap_or_else(cut_off)));
         let others: Vec<Attempt> = others.into_iter().map(with_bounded_reason).collect();
@@ -74,7 +74,7 @@ impl Session<'_> {
                     self.lanes.released(lane, entry);
                     return;
                 }
-                // It waits for nothing but its publisher; who has it already must not get it again.
+                // It waits only for its publisher. Publishers that have it must not get it again.
                 (Fate::Retry { at }, history)
             }
         };

@@ -1,5 +1,5 @@
-//! The end of a session: what is under way may end, what has not begun stays in the outbox, what is settled is
-//! committed.
+//! The end of a session: calls under way may end, entries whose call has not begun stay in the outbox, and settled
+//! entries are committed.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use super::channels::Channels;
 use super::stop::{StopLevel, Stopping};
 use crate::text::shown;
 
-/// The least time for the last commits.
+/// The shortest time for the last commits.
 const COMMIT_GRACE_MIN: Duration = Duration::from_secs(2);
-/// The time for what has to be done even when there is a hurry.
+/// The time for what must be done even in an immediate stop.
 const LAST_GRACE: Duration = Duration::from_millis(500);
 
 impl Session<'_> {
@@ -48,7 +48,7 @@ impl Session<'_> {
         });
     }
 
-    /// Takes in what happens until `done`, at most until `until`, and not if there is more of a hurry than `level`.
+    /// Takes in messages until `done`, at most until `until`, and only while the stop is no more urgent than `level`.
     fn wait(
         &mut self,
         channels: &Channels,

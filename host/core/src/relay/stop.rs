@@ -1,4 +1,4 @@
-//! Telling a relay to stop.
+//! Stops a relay.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// A pair: one side says stop, the other is given to the relay.
+/// Makes a pair: one side stops the relay, the other is passed to the relay.
 ///
 /// ```
 /// let (stop, stopping) = outbox_engine::stop();
@@ -19,7 +19,7 @@ pub fn stop() -> (Stop, Stopping) {
     (Stop { level: level.clone(), wake }, Stopping { level, woken })
 }
 
-/// Tells a relay to stop.
+/// Stops a relay.
 #[derive(Debug, Clone)]
 pub struct Stop {
     level: Arc<AtomicU8>,
@@ -27,19 +27,19 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Asks for an end in order: calls under way may end within the grace time, nothing new is begun.
+    /// Asks for an orderly end: calls under way may end within the grace time, and nothing new begins.
     pub fn stop(&self) {
         self.raise(StopLevel::Drain);
     }
 
-    /// Asks for an end without any grace: calls under way are cut off, and count for nothing.
+    /// Asks for an immediate end: calls under way are cut off, and count as no attempts.
     pub fn stop_now(&self) {
         self.raise(StopLevel::Now);
     }
 
     fn raise(&self, level: StopLevel) {
         self.level.fetch_max(level as u8, Ordering::SeqCst);
-        // A wake-up that is there already does as well.
+        // If a wake-up is already queued, it is enough.
         let _ = self.wake.try_send(());
     }
 }
@@ -51,7 +51,7 @@ pub struct Stopping {
     woken: Receiver<()>,
 }
 
-/// How much of a hurry there is.
+/// How urgent the stop is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum StopLevel {
     Go = 0,

@@ -1,15 +1,16 @@
-//! The second look. The reader goes through the outbox in position order, but entries can appear below its cursor: a
-//! backup that is restored, a table that is rebuilt and counts from the start again, a position that is given by hand. So
-//! after each change the positions below the cursor are looked through too, a slice at a time, beside the reader; and from
-//! time to time without a change: the relay's watchdog.
+//! The second look. The reader goes through the outbox in position order, but entries can appear below its cursor:
+//! somebody restores a backup, rebuilds a table so that it counts from the start again, or gives a position by hand. So
+//! after each change the sweep looks through the positions below the cursor too, a slice at a time, beside the reader.
+//! From time to time it does so without a change: this is the relay's watchdog.
 
 use std::time::{Duration, Instant};
 
-/// The shortest time from the begin of one look to that of the next.
+/// The shortest time between the beginnings of two looks.
 const PAUSE: Duration = Duration::from_millis(75);
-/// Of the time that passes between two slices a look may take one part in so many.
+/// A look may take one part in this many of the time between two slices.
 const SHARE: u32 = 4;
-/// How often the watchdog looks; seldomer where a look takes long: it may take one part in so many of all time.
+/// How often the watchdog looks. If a look takes long, it looks less often: it may take one part in `WATCHDOG_SHARE` of
+/// all time.
 const WATCHDOG_PAUSE: Duration = Duration::from_secs(1);
 const WATCHDOG_SHARE: u32 = 100;
 
@@ -20,7 +21,7 @@ pub(super) struct Sweep {
     at: Option<i64>,
     /// Something has changed since the last look began.
     asked: bool,
-    /// The time that the look under way, or the last one, began, and what it took so far.
+    /// When the look under way, or the last one, began, and how long it took so far.
     began: Instant,
     took: Duration,
     /// The highest position that it has seen.
@@ -29,12 +30,12 @@ pub(super) struct Sweep {
     watchdog_at: Instant,
 }
 
-/// What a slice has come to.
+/// The result of a slice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Looked {
     /// There is more to look through.
     More,
-    /// All is looked through; this was the highest position in it.
+    /// Everything is looked through; this was the highest position.
     Through { highest: Option<i64> },
 }
 
@@ -54,7 +55,7 @@ impl Sweep {
         now >= self.watchdog_at
     }
 
-    /// From where on to look now, if it is time to.
+    /// The position from which to look now. None if it is not time.
     pub(super) fn next(&mut self, now: Instant) -> Option<i64> {
         if now < self.not_before {
             return None;
@@ -66,7 +67,8 @@ impl Sweep {
         self.at
     }
 
-    /// A slice was looked through, in this time, up to the position `last`; `is_end` says that there was nothing behind it.
+    /// Notes that a slice was looked through, in this time, up to the position `last`. `is_end` says that nothing was
+    /// behind it.
     pub(super) fn looked(&mut self, last: Option<i64>, is_end: bool, took: Duration, now: Instant) -> Looked {
         self.took += took;
         self.highest = self.highest.max(last);

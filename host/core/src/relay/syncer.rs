@@ -1,5 +1,5 @@
-//! The syncs: what was committed becomes durable, on a thread of its own, so that more is committed meanwhile. Where the
-//! disk is slow one sync serves several groups.
+//! Makes commits durable, on a thread of its own, so that more can be committed meanwhile. If the disk is slow, one
+//! sync serves several groups.
 
 use std::iter::once;
 
@@ -9,10 +9,10 @@ use super::acker::{Group, Patience, until_done};
 use super::channels::Message;
 use crate::outbox::OutboxStorageStrategy;
 
-/// Makes durable what is committed, and reports it, until there is no more. None stands for a piece of a group.
+/// Makes committed groups durable, and reports them, until there are no more. None stands for a piece of a group.
 pub(super) fn run(strategy: &dyn OutboxStorageStrategy, committed: &Receiver<Option<Group>>, patience: Patience<'_>) {
     for first in committed {
-        // A sync is for what was committed before it began.
+        // A sync covers what was committed before it began.
         let groups: Vec<Group> = once(first).chain(committed.try_iter()).flatten().collect();
         let mut synced = until_done(|| strategy.sync(), patience);
         for group in groups {

@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 use super::*;
 use crate::relay::faulty::Faulty;
 
-/// What is reported of two groups, the first of them in pieces, and how many syncs that took.
+/// The reports of two groups, the first of them in pieces, and how many syncs they took.
 fn reported(failing_syncs: usize, given_up: bool) -> (Vec<Message>, usize) {
     let outbox = Faulty { failing_syncs, ..Faulty::default() };
     let (committed, to_sync) = crossbeam_channel::unbounded();

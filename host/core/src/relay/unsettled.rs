@@ -1,5 +1,5 @@
-//! What the storage refuses to settle, though it was delivered or set aside: it is tried again from time to time, is not
-//! published again, and is never silent.
+//! Entries that were delivered or set aside, but that the storage refuses to settle. They are tried again from time to
+//! time, are not published again, and are always reported.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use super::acker::Refused;
 use crate::outbox::{Fate, Settled, StorageError};
 use crate::raw::EntryId;
 
-/// How many such entries there may be until no more is published.
+/// With this many such entries, nothing more is published.
 const UNSETTLED_MAX: usize = 1_000;
 /// How often they are tried again.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
@@ -21,7 +21,7 @@ pub(super) struct Unsettled {
 }
 
 impl Unsettled {
-    /// An entry that was found to be delivered and still there is to be removed, if that is possible by now.
+    /// Takes in an entry that was delivered and is still there: it is removed if that is possible now.
     pub(super) fn found(&mut self, entry: EntryId, now: Instant) {
         self.settled.push(Settled::Delivered { entry, tried_before: true });
         self.try_at = Some(now);
@@ -35,7 +35,7 @@ impl Unsettled {
         self.try_at = Some(now + TRY_AGAIN).filter(|_| !self.settled.is_empty());
     }
 
-    /// What is to be tried again now.
+    /// The settlements to try again now.
     pub(super) fn due(&mut self, now: Instant) -> Option<Vec<Settled>> {
         self.try_at.take_if(|at| now >= *at)?;
         Some(std::mem::take(&mut self.settled))
@@ -45,19 +45,19 @@ impl Unsettled {
         self.try_at
     }
 
-    /// Whether so much is refused that nothing more is to be published.
+    /// Whether so many are refused that nothing more may be published.
     pub(super) fn is_full(&self) -> bool {
         self.settled.len() >= UNSETTLED_MAX
     }
 
-    /// What there is to say about them, if there are any.
+    /// An error that describes them. None if there are none.
     pub(super) fn error(&self) -> Option<StorageError> {
         let position = self.settled.first()?.entry().position;
         Some(StorageError::Unsettled { count: self.settled.len(), position, cause: self.reason.clone() })
     }
 }
 
-/// Whether an entry whose settlement is refused must not be read again: one that waits for a retry may.
+/// Whether an entry whose settlement was refused must not be read again. An entry that waits for a retry may be read.
 pub(super) fn is_done_with(settled: &Settled) -> bool {
     match settled {
         Settled::Failed(failed) => matches!(failed.fate, Fate::DeadLetter { .. }),

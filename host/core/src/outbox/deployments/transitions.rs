@@ -15,11 +15,11 @@ pub struct Versions {
     pub all: Vec<PublisherVersion>,
     /// The highest number that was ever given.
     pub last: u32,
-    /// The digests of canaries that were withdrawn: the attempts that they used up are to be given back.
+    /// The digests of withdrawn canaries, whose attempts must be given back.
     pub withdrawn: Vec<String>,
 }
 
-/// What is deployed.
+/// A version to be deployed.
 pub struct NewVersion<'a> {
     /// The publisher's name.
     pub publisher: &'a str,
@@ -27,18 +27,18 @@ pub struct NewVersion<'a> {
     pub digest: String,
     /// How many bytes it has.
     pub size: u64,
-    /// The share that it is to have as a canary; none where it is to be active at once.
+    /// Its share as a canary. None if it becomes active without a trial.
     pub canary: Option<CanaryShare>,
-    /// What who deployed it says of it.
+    /// A note by the person who deploys it.
     pub note: &'a str,
 }
 
 impl Versions {
-    /// A new version is asked for, as the request number `requested`.
+    /// Requests a new version, with the request number `requested`.
     ///
     /// # Errors
     ///
-    /// [`StorageError::Declined`] where there is nothing that it could be a canary beside.
+    /// [`StorageError::Declined`] if it should be a canary, and there is no active version beside it.
     pub fn deploy(&mut self, new: NewVersion<'_>, by: &Act, requested: u64) -> Result<Deployed, StorageError> {
         let NewVersion { publisher, digest, size, canary, note } = new;
         let active = self.find(VersionState::Active);
@@ -80,7 +80,7 @@ impl Versions {
     ///
     /// # Errors
     ///
-    /// [`StorageError::Declined`] where there is nothing to go back to.
+    /// [`StorageError::Declined`] if there is nothing to go back to.
     pub fn rollback(
         &mut self,
         publisher: &str,
@@ -137,7 +137,7 @@ impl Versions {
     ///
     /// # Errors
     ///
-    /// [`StorageError::Declined`] where the version is asked for or at work.
+    /// [`StorageError::Declined`] if the version is requested or at work.
     pub fn remove(&mut self, publisher: &str, version: Option<u32>) -> Result<u32, StorageError> {
         let before = self.all.len();
         match version {
@@ -157,7 +157,8 @@ impl Versions {
         Ok(u32::try_from(before - self.all.len()).unwrap_or(u32::MAX))
     }
 
-    /// An activation begins; returns how many have begun and not ended. None where the version is not wanted.
+    /// Notes that an activation begins. Returns how many have begun and not ended. None if the version is neither
+    /// requested nor at work.
     pub fn begin_activation(&mut self, version: u32) -> Option<u32> {
         let found = self.find_version(version).filter(|found| is_wanted(found.state))?;
         found.tries = found.tries.saturating_add(1);
@@ -171,7 +172,7 @@ impl Versions {
         }
     }
 
-    /// The version is active from now on. False where it is not wanted any more.
+    /// Makes the version active. Returns false if it is neither requested nor at work any more.
     pub fn activated(&mut self, version: u32, at: Timestamp) -> bool {
         let Some(found) = self.find_version(version).filter(|found| is_wanted(found.state)) else { return false };
         found.tries = 0;
@@ -184,7 +185,7 @@ impl Versions {
         true
     }
 
-    /// The version is the canary from now on. False where it is not wanted any more.
+    /// Makes the version the canary. Returns false if it is neither requested nor at work any more.
     pub fn canary_started(&mut self, version: u32, at: Timestamp) -> bool {
         let may = |state| matches!(state, VersionState::Stored | VersionState::Canary);
         let Some(found) = self.find_version(version).filter(|found| may(found.state)) else { return false };
@@ -197,7 +198,7 @@ impl Versions {
         true
     }
 
-    /// The version is refused. False where it is not wanted any more.
+    /// Refuses the version. Returns false if it is neither requested nor at work any more.
     pub fn refused(&mut self, version: u32, reason: &str) -> bool {
         let Some(found) = self.find_version(version).filter(|found| is_wanted(found.state)) else { return false };
         let was = found.state;
@@ -217,7 +218,7 @@ impl Versions {
         self.all.iter_mut().find(|found| found.version == version)
     }
 
-    /// Says which versions there are instead.
+    /// Finds a version. The error names the versions that exist.
     fn get(&self, publisher: &str, version: u32) -> Result<&PublisherVersion, StorageError> {
         let numbers = || self.all.iter().map(|found| found.version.to_string()).collect::<Vec<_>>().join(", ");
         let found = self.all.iter().find(|found| found.version == version);
@@ -226,7 +227,7 @@ impl Versions {
         })
     }
 
-    /// The version that was active before the one that is.
+    /// The version that was active before the active one.
     fn active_before(&self, publisher: &str) -> Result<u32, StorageError> {
         let retired = self.all.iter().filter(|found| found.state == VersionState::Retired);
         let before = retired.filter_map(|found| found.activated_at.map(|at| (at, found.version))).max();
@@ -239,7 +240,7 @@ impl Versions {
         })
     }
 
-    /// There is one in this state at the most.
+    /// Retires the version in this state. At most one version is in it.
     fn retire(&mut self, state: VersionState, reason: &str) -> Option<u32> {
         let found = self.all.iter_mut().find(|found| found.state == state)?;
         (found.state, found.reason, found.tries) = (VersionState::Retired, reason.to_owned(), 0);
@@ -262,7 +263,7 @@ impl Versions {
     }
 }
 
-/// Whether a version is asked for or at work.
+/// Whether a version is requested or at work.
 fn is_wanted(state: VersionState) -> bool {
     matches!(state, VersionState::Stored | VersionState::Canary | VersionState::Active)
 }

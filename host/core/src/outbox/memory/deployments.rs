@@ -64,7 +64,7 @@ impl Kept {
         self.audit.push(AuditRecord { at, who, act, position: None, uuid: None, detail });
     }
 
-    /// The entries are due at once.
+    /// Gives attempts back; their entries are due at once.
     fn give_attempts_back(&mut self, digest: &str) {
         for (position, waiting) in &mut self.waiting {
             let attempts = self.attempts.entry(*position).or_default().iter_mut();

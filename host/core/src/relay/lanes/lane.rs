@@ -11,7 +11,7 @@ use crate::settlement::History;
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     pub(super) queue: VecDeque<Claim>,
-    /// Entries of it are wanted, and were not pushed yet.
+    /// The reader wants entries of it that were not pushed yet.
     pub(super) coming: bool,
     pub(super) running: bool,
     /// What its running job has taken.
@@ -24,7 +24,7 @@ pub(super) struct Lane {
     pub(super) unacked: usize,
     /// A dead letter holds it.
     pub(super) parked: bool,
-    /// The waiting entry that holds it; only this one is read, by its position, and goes without company.
+    /// The waiting entry that holds it. Only this entry is read, by its position, and is published as a job of its own.
     pub(super) held_by: Option<i64>,
     /// Its waiting entries.
     pub(super) waiting: BTreeMap<i64, Waiting>,
@@ -52,7 +52,7 @@ impl Lane {
         self.waiting.get(&entry.position).filter(|waiting| waiting.uuid_hash == entry.uuid_hash).copied()
     }
 
-    /// What waited at this entry's position was another entry, and is no longer there.
+    /// If another entry waited at this entry's position, that one is gone: forget it.
     pub(super) fn forget_predecessor(&mut self, entry: EntryId) {
         if self.waiting.contains_key(&entry.position) && self.waiting_as(entry).is_none() {
             self.waiting.remove(&entry.position);

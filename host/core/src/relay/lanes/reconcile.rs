@@ -1,5 +1,5 @@
-//! What the storage holds back, taken in again while the relay works: after an operator's act, and from time to time, since
-//! others may change the tables too.
+//! Takes in again what the storage holds back, while the relay works: after an operator's act, and from time to time,
+//! since others may change the tables too.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -25,19 +25,19 @@ pub(in crate::relay) enum HeldBy {
     Delivered,
 }
 
-/// What came of taking it in.
+/// The result of taking it in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(in crate::relay) struct Reconciled {
-    /// How many entries and streams are held, or are not, as they were not before.
+    /// How many entries and streams are held now and were not before, or the reverse.
     pub(in crate::relay) changes: usize,
-    /// Whether some stream was too busy for its change to be taken in.
+    /// Whether some stream was too busy to take in its change.
     pub(in crate::relay) again: bool,
 }
 
 impl Lanes {
-    /// Takes in what the storage holds back now. Whatever is under way stays as it is: its commit will say the same, or
-    /// better. With `anew` the time that each entry is due is taken from the storage too; else that of an entry that waits
-    /// already stays, since it was measured by a clock that does not jump.
+    /// Takes in what the storage holds back now. Entries under way stay as they are: their own commit brings the same
+    /// news, or newer. With `anew`, each entry's due time comes from the storage too. Otherwise the time of an entry
+    /// that already waits stays, since it was measured by a clock that does not jump.
     pub(in crate::relay) fn reconcile(&mut self, held: &[HeldEntry], anew: bool) -> Reconciled {
         let mut reconciled = self.release(held);
         for HeldEntry { stream, entry, hold } in held {
@@ -57,7 +57,7 @@ impl Lanes {
         reconciled
     }
 
-    /// Lets go what the storage no longer holds.
+    /// Releases what the storage no longer holds.
     fn release(&mut self, held: &[HeldEntry]) -> Reconciled {
         let waiting: HashSet<EntryId> =
             (held.iter()).filter(|held| matches!(held.hold, HeldBy::Waiting { .. })).map(|held| held.entry).collect();
@@ -90,7 +90,7 @@ impl Lanes {
         reconciled
     }
 
-    /// Holds an entry as the storage does. Returns whether it was not held so before.
+    /// Holds an entry as the storage does. Returns whether this is a change.
     fn hold_again(&mut self, waits: (StreamKey, EntryId, Instant, History, PublisherSet), anew: bool) -> bool {
         let (stream, entry, due, history, delivered) = waits;
         let id = self.id(stream, entry.position);
