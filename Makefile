@@ -68,7 +68,7 @@ check:
 	$(CARGO) fmt --all --check --manifest-path examples/Cargo.toml
 	$(CARGO) fmt --all --check --manifest-path examples/rust-webhook/Cargo.toml
 	$(CARGO) clippy --release --workspace --all-targets --features outbox-guest/http --locked -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --no-deps --locked $(CRATES:%=-p %) --features outbox-guest/http
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --locked --features outbox-guest/http
 
 # Each crate as it would be published, built from its package alone: it takes as long as a first build.
 # PACKAGE=--no-verify builds none of them.

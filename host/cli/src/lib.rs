@@ -58,7 +58,7 @@ pub mod recorded {
     };
 }
 
-/// Where entries are kept: [`outbox_engine::outbox`], and [`outbox_sqlite`] as [`sqlite`].
+/// Where entries are kept: [`outbox_engine::outbox`], and [`outbox_sqlite`] as `sqlite`.
 pub mod outbox {
     pub use outbox_engine::outbox::{
         Act, AttemptRecord, AuditRecord, BLOCKED_MAX, BlockedStream, CanaryShare, Counts, DeadLetter, DeadLetterFilter,
@@ -69,7 +69,7 @@ pub mod outbox {
     pub use outbox_sqlite::{self as sqlite, SqliteOutbox, append, append_if};
 }
 
-/// What publishes: [`outbox_engine::publisher`], and [`outbox_wasm`] as [`component`].
+/// What publishes: [`outbox_engine::publisher`], and [`outbox_wasm`] as `component`.
 pub mod publisher {
     pub use outbox_engine::publisher::{Attempt, BoxFuture, Maintenance, Outcome, PublishError, Publisher, Withdrawn};
     pub use outbox_wasm::{self as component, VersionedPublisher, WatchedPublisher};

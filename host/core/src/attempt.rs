@@ -63,7 +63,7 @@ pub enum Outcome {
         /// Which limit it was.
         reason: String,
     },
-    /// The row is no valid [`Recorded`]; no publisher was called.
+    /// The row is no valid [`Recorded`](crate::Recorded); no publisher was called.
     Undecodable {
         /// Which part of the row, and why.
         reason: String,
