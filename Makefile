@@ -5,7 +5,7 @@ CARGO ?= cargo
 NEED := examples/need.sh cargo cc crates=. crates=examples crates=examples/rust-webhook
 
 # What can be published.
-CRATES := outbox-engine outbox-sqlite outbox-wasm outbox-templates outbox-host outbox-guest
+CRATES := outbox-engine outbox-conformance outbox-sqlite outbox-wasm outbox-templates outbox-host outbox-guest
 
 .PHONY: demo test guests languages bench compare instructions soak check package deny
 

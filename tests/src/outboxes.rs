@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use outbox_host::outbox::PageBounds;
+pub use outbox_conformance::TestStorage as Kept;
+pub use outbox_conformance::helpers::{entry_at, event, row};
 use outbox_host::outbox::sqlite::rusqlite::types::{ToSqlOutput, ValueRef};
 use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
-use outbox_host::{
-    EntryId, Field, MemoryOutbox, NewEvent, OutboxStorageStrategy, Payload, RawEntry, Recorded, Row, SqliteOutbox,
-    StreamId, WrappedEvent,
-};
+use outbox_host::{Field, MemoryOutbox, Payload, Recorded, Row, SqliteOutbox, StreamId, WrappedEvent};
 
 /// Runs each of these functions, `fn name<K: Kept>(kept: &K)`, as a test of each storage. A new storage is a line here.
 #[macro_export]
@@ -29,24 +27,6 @@ macro_rules! for_each_storage {
             )*
         }
     };
-}
-
-/// A storage under test.
-pub trait Kept {
-    /// Its strategy.
-    type Strategy: OutboxStorageStrategy + 'static;
-
-    /// An empty one.
-    fn new() -> Self;
-
-    /// The outbox, opened once more: as another process would, where that is possible.
-    fn open(&self) -> Self::Strategy;
-
-    /// Inserts a row as a foreign program might, with anything in it.
-    fn insert(&self, row: Row<'_>) -> i64;
-
-    /// Lets a number stay a number: an application may have made the table itself, with columns of no type.
-    fn loosen(&self);
 }
 
 /// A SQLite outbox in a folder of its own.
@@ -151,32 +131,6 @@ impl Kept for Memory {
     }
 
     fn loosen(&self) {}
-}
-
-/// The entry at this position; one that never was, where there is none.
-pub fn entry_at(strategy: &impl OutboxStorageStrategy, position: i64) -> EntryId {
-    let bounds = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_at_max: 1 };
-    let page = strategy.entries(position..=position, bounds, &mut |_, _| true).unwrap();
-    page.entries.first().map_or_else(|| EntryId::of(position, &Field::Null), RawEntry::id)
-}
-
-/// An event of a stream, with this data.
-pub fn event(stream: &str, data: &str) -> NewEvent {
-    NewEvent::json(StreamId::new(stream), "order.placed", data)
-}
-
-/// A row as an application's plain INSERT makes it.
-pub fn row(stream: &str) -> Row<'_> {
-    Row {
-        tenant_id: "default".into(),
-        stream_id: stream.into(),
-        uuid: uuid::Uuid::new_v4().to_string().into(),
-        name: "order.placed".into(),
-        created_at: "2026-01-31T12:00:00.000Z".into(),
-        context: "{}".into(),
-        data: "{}".into(),
-        ..Row::default()
-    }
 }
 
 /// An event as a publisher gets it, with this data.

@@ -45,8 +45,15 @@ fn who_only_appends_compiles_no_more_than_it_takes() {
 
 #[test]
 fn a_package_has_all_that_it_takes_to_build_it() {
-    for package in ["outbox-engine", "outbox-sqlite", "outbox-wasm", "outbox-templates", "outbox-host", "outbox-guest"]
-    {
+    for package in [
+        "outbox-engine",
+        "outbox-conformance",
+        "outbox-sqlite",
+        "outbox-wasm",
+        "outbox-templates",
+        "outbox-host",
+        "outbox-guest",
+    ] {
         let files = packaged(package);
         assert!(files.contains("LICENSE") && files.contains("README.md"), "{package}: {files:?}");
     }

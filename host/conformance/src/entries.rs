@@ -1,0 +1,170 @@
+//! Appending, reading and settling entries.
+
+use std::collections::BTreeMap;
+
+use outbox_engine::outbox::{Fate, Hold, PageBounds, Settled, Status};
+use outbox_engine::{
+    History, JsonSerde, NewEvent, OutboxStorageStrategy, Payload, Recorded, StorageError, StreamId, StreamKey,
+};
+
+use crate::TestStorage;
+use crate::helpers::{PAGE, all, append, at, delivered, entry_at, event, failed, outbox, positions};
+
+pub fn what_was_appended_comes_out_whole_and_in_order<S: TestStorage>(kept: &S) {
+    let full = NewEvent {
+        uuid: Some(uuid::Uuid::from_u128(7)),
+        name: "order.placed".into(),
+        version: Some(3),
+        created_at: Some("2026-01-31T12:00:00Z".parse().unwrap()),
+        data: Payload::Json("{\"z\": 1.10, \"a\":\t\"\\u00e9\"}".into()),
+        context: "{\"traceparent\": \"00-ab\"}".into(),
+        stream_id: StreamId::from_name("order-42").with_category("order"),
+        tenant_id: "acme".into(),
+    };
+    let binary = NewEvent {
+        data: Payload::Binary { content_type: "image/png".into(), bytes: vec![0, 255, 128] },
+        ..event("pictures", "{}")
+    };
+    let positions = outbox(kept).append(&[full.clone(), event("s", "1"), binary.clone()]).unwrap();
+    let entries = all(&kept.open());
+    assert_eq!(entries.iter().map(|entry| entry.position).collect::<Vec<_>>(), positions);
+    assert!(positions.is_sorted() && positions[0] > 0);
+    let decoded: Vec<Recorded> = entries.into_iter().map(|entry| entry.decode(1, &JsonSerde).unwrap()).collect();
+    assert_eq!(decoded[0].stream_id, full.stream_id);
+    assert_eq!(decoded[0].tenant_id, "acme");
+    let event = &decoded[0].wrapped_event;
+    assert_eq!((event.uuid, event.version, &event.name), (uuid::Uuid::from_u128(7), Some(3), &full.name));
+    assert_eq!((&event.data, &event.context), (&full.data, &full.context));
+    assert_eq!(event.created_at, "2026-01-31T12:00:00Z");
+    assert_eq!(decoded[1].tenant_id, "default");
+    assert_eq!(decoded[1].wrapped_event.uuid.get_version_num(), 4);
+    assert_eq!(decoded[2].wrapped_event.data, binary.data);
+}
+
+pub fn positions_are_never_given_twice<S: TestStorage>(kept: &S) {
+    let first = append(kept, &["a", "b"]);
+    let strategy = kept.open();
+    strategy.settle(&first.iter().map(|position| delivered(&strategy, *position)).collect::<Vec<_>>()).unwrap();
+    assert_eq!(strategy.status().unwrap(), Status { last_position: first[1], ..Status::default() });
+    assert!(append(kept, &["a"])[0] > first[1]);
+}
+
+pub fn an_append_is_all_or_nothing<S: TestStorage>(kept: &S) {
+    type Change = fn(&mut NewEvent);
+    let bad: [(&str, Change); 5] = [
+        ("name", |event| event.name.clear()),
+        ("stream_id", |event| event.stream_id.id.clear()),
+        ("data", |event| event.data = Payload::Json("{".into())),
+        ("context", |event| event.context = "[]".into()),
+        ("version", |event| event.version = Some(u64::MAX)),
+    ];
+    for (what, spoil) in bad {
+        let mut events = vec![event("a", "{}"), event("b", "{}")];
+        spoil(&mut events[1]);
+        let error = outbox(kept).append(&events).unwrap_err();
+        assert!(matches!(&error, StorageError::Invalid { index: 1, reason } if reason.contains(what)), "{error}");
+    }
+    assert_eq!(positions(&kept.open()), [0_i64; 0]);
+}
+
+/// Who reads while several append sees each append whole, or nothing of it, and each in its own order.
+pub fn an_append_is_seen_whole_or_not_at_all_beside_others<S: TestStorage>(kept: &S) {
+    const APPENDERS: u64 = 3;
+    const APPENDS: u64 = 20;
+    const EVENTS: u64 = 100;
+    let reader = kept.open();
+    let look = || {
+        let page = PageBounds { read_max: usize::MAX, looked_at_max: usize::MAX, ..PAGE };
+        let entries = reader.entries(i64::MIN..=i64::MAX, page, &mut |_, _| true).unwrap().entries;
+        let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for entry in entries {
+            let event = entry.decode(1, &JsonSerde).unwrap();
+            seen.entry(event.stream_id.id).or_default().push(event.wrapped_event.version.unwrap());
+        }
+        for (append, events) in &seen {
+            assert!(events.iter().copied().eq(0..EVENTS), "{append} is seen in part, or out of order: {events:?}");
+        }
+        seen.len() as u64
+    };
+    std::thread::scope(|scope| {
+        let appenders: Vec<_> = (0..APPENDERS)
+            .map(|appender| {
+                let outbox = outbox(kept);
+                scope.spawn(move || {
+                    for append in 0..APPENDS {
+                        let stream = format!("{appender}-{append}");
+                        let numbered = |number| NewEvent { version: Some(number), ..event(&stream, "{}") };
+                        let mut events: Vec<NewEvent> = (0..EVENTS).map(numbered).collect();
+                        outbox.append(&events).unwrap();
+                        // One whose last event is refused leaves nothing, however many are at work.
+                        events[EVENTS as usize - 1].name.clear();
+                        outbox.append(&events).unwrap_err();
+                    }
+                })
+            })
+            .collect();
+        while appenders.iter().any(|appender| !appender.is_finished()) {
+            look();
+        }
+    });
+    assert_eq!(look(), APPENDERS * APPENDS);
+}
+
+pub fn only_what_is_wanted_is_read_and_within_bounds<S: TestStorage>(kept: &S) {
+    let p = append(kept, &["a", "b", "a", "b", "a"]);
+    let strategy = kept.open();
+    let read = |from, bounds, stream: Option<&str>| {
+        let wanted_key = stream.map(|stream| StreamKey::of(b"default", stream.as_bytes()));
+        let mut wanted = |_, key| wanted_key.is_none_or(|wanted| wanted == key);
+        let page = strategy.entries(from..=i64::MAX, bounds, &mut wanted).unwrap();
+        (page.entries.iter().map(|entry| entry.position).collect::<Vec<_>>(), page.last, page.end)
+    };
+    assert_eq!(read(i64::MIN, PAGE, None), (p.clone(), Some(p[4]), true));
+    assert_eq!(read(p[1] + 1, PAGE, Some("a")), (vec![p[2], p[4]], Some(p[4]), true));
+    assert_eq!(read(i64::MIN, PageBounds { read_max: 2, ..PAGE }, None), (p[..2].to_vec(), Some(p[1]), false));
+    assert_eq!(read(i64::MIN, PageBounds { looked_at_max: 3, ..PAGE }, Some("b")), (vec![p[1]], Some(p[2]), false));
+    assert_eq!(read(i64::MIN, PageBounds { bytes_max: 3, ..PAGE }, None).0, p[..1], "more than its data counts");
+    assert_eq!(read(i64::MAX, PAGE, None), (vec![], None, true));
+    assert_eq!(read(p[4] + 1, PAGE, None), (vec![], None, true));
+}
+
+pub fn what_was_delivered_leaves_for_good<S: TestStorage>(kept: &S) {
+    let p = append(kept, &["a", "b", "c", "d"]);
+    let strategy = kept.open();
+    let once = |position| Settled::Delivered { entry: entry_at(&strategy, position), tried_before: false };
+    strategy.settle(&[once(p[3]), once(p[0]), once(p[1])]).unwrap();
+    assert_eq!(positions(&kept.open()), [p[2]]);
+    // Once more, and one that never was: both are no errors.
+    strategy
+        .settle(&[once(p[0]), once(i64::MAX), failed(&strategy, p[1], 1, Fate::DeadLetter { park: true })])
+        .unwrap();
+    assert_eq!(positions(&kept.open()), [p[2]]);
+    assert_eq!(strategy.status().unwrap().dead_letters, 0);
+}
+
+pub fn what_failed_stays_and_is_held_with_its_attempts<S: TestStorage>(kept: &S) {
+    let p = append(kept, &["a", "b"]);
+    let strategy = kept.open();
+    strategy.settle(&[failed(&strategy, p[0], 1, Fate::Retry { at: at(100) })]).unwrap();
+    strategy.settle(&[failed(&strategy, p[0], 2, Fate::Retry { at: at(200) })]).unwrap();
+    assert_eq!(positions(&strategy), p);
+    let held = strategy.held().unwrap();
+    assert_eq!(held.len(), 1);
+    assert_eq!((held[0].entry.position, held[0].stream), (p[0], StreamKey::of(b"default", b"a")));
+    assert_eq!(
+        held[0].hold,
+        Hold::Waiting { failed_at: at(2), retry_at: at(200), history: History { attempts: 2, host_deaths: 0 } }
+    );
+    let attempts = strategy.operator().attempts(p[0]).unwrap();
+    assert_eq!(attempts.iter().map(|it| (it.attempt, it.at)).collect::<Vec<_>>(), [(1, at(1)), (2, at(2))]);
+    assert_eq!((attempts[1].outcome.as_str(), attempts[1].reason.as_str()), ("trapped", "trap 2"));
+    assert_eq!((attempts[1].digest.as_deref(), attempts[1].stderr.as_str()), (Some("abc"), "oh"));
+    let status = strategy.status().unwrap();
+    assert_eq!((status.pending, status.waiting, status.blocked_streams_total), (2, 1, 1));
+    let blocked = &status.blocked_streams[0];
+    assert_eq!((blocked.tenant_id.as_str(), blocked.stream_id.as_str(), blocked.position), ("default", "a", p[0]));
+    assert_eq!((blocked.state, blocked.attempts, blocked.retry_at), ("waiting", 2, Some(at(200))));
+
+    strategy.settle(&[delivered(&strategy, p[0])]).unwrap();
+    assert_eq!((strategy.held().unwrap(), strategy.operator().attempts(p[0]).unwrap()), (vec![], vec![]));
+}
