@@ -6,11 +6,16 @@ use serde_json::Value;
 const PUBLISHERS: &str = "--publisher guests/noop.wasm --waits guests/waits.wasm --webhook guests/rust-webhook.wasm";
 const SMALL: &str = "--entries 2000 --backlog 2000 --wakes 5 --repeat 1";
 
-/// Runs a scenario, and holds each of its figures to be a number.
 #[track_caller]
 fn measures(scenario: &str, ratios: &[&str]) {
+    measures_with(scenario, &format!("{PUBLISHERS} {SMALL}"), ratios);
+}
+
+/// Runs a scenario, and holds each of its figures to be a number.
+#[track_caller]
+fn measures_with(scenario: &str, options: &str, ratios: &[&str]) {
     let place = Workplace::empty();
-    let json = place.outbox(&format!("bench {scenario} {PUBLISHERS} {SMALL} --folder . --json")).json();
+    let json = place.outbox(&format!("bench {scenario} {options} --folder . --json")).json();
     let figures = json[scenario]["figures"].as_object().unwrap_or_else(|| panic!("{json:#}"));
     for (name, figure) in figures {
         let samples = figure["samples"].as_array().unwrap();
@@ -64,7 +69,23 @@ fn start() {
 
 #[test]
 fn swap() {
-    measures("swap", &["under load, pause at a swap"]);
+    // A publisher that waits has a load of many seconds, which outlasts the swaps on any machine.
+    let options = "--publisher guests/waits.wasm --entries 20000 --repeat 1";
+    measures_with("swap", options, &["under load, pause at a swap"]);
+}
+
+/// A pause in which there was nothing to deliver is no figure of a swap.
+#[test]
+fn a_swap_whose_load_ends_before_it_says_so_and_has_no_figure_under_load() {
+    let place = Workplace::empty();
+    let bench = "bench swap --publisher guests/noop.wasm --entries 1 --repeat 1 --folder .";
+    let says = "no figure of the pause under load: the load ended before the last swap (give more --entries)";
+    let json = place.outbox(&format!("{bench} --json")).json();
+    let names: Vec<&String> = json["swap"]["figures"].as_object().unwrap().keys().collect();
+    assert_eq!(names, ["deployed to first delivery, compiled", "deployed to first delivery, from the cache"]);
+    assert!(json["swap"]["what"].as_str().unwrap().ends_with(says), "{json:#}");
+    let printed = place.outbox(bench).ok();
+    assert!(printed.contains(says) && !printed.contains("under load, "), "{printed}");
 }
 
 #[test]

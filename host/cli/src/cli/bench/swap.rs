@@ -19,6 +19,7 @@ use super::bed::{self, Bed, Db, STREAMS};
 use super::figures::{Figure, Measured, percentile};
 use crate::cli::say;
 
+const NO_LOAD: &str = "no figure of the pause under load: the load ended before the last swap (give more --entries)";
 /// Swaps for each repetition.
 const SWAPS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -59,6 +60,8 @@ struct Beside<'a> {
     delivered: Receiver<Delivery>,
     /// How many events are appended, and not delivered yet.
     under_way: usize,
+    /// Whether there was ever nothing left to deliver.
+    ran_dry: bool,
     last: Option<Delivery>,
     /// The times between two deliveries: by the same version, and by two versions.
     ordinary_ms: Vec<f64>,
@@ -76,25 +79,29 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
         Ok((compiled, cached))
     })?;
     let full = bed.filled(bed.entries, bed.bytes, STREAMS)?;
-    let (pauses, ordinary) = beside_a_relay(bed, &full, bed.entries, &component, |beside| {
+    let pauses = beside_a_relay(bed, &full, bed.entries, &component, |beside| {
         (0..=swaps).try_for_each(|number| beside.swap(number).map(|_| ()))?;
-        if beside.under_way <= 1 {
-            say(format_args!("swap: the load was over before the last swap: more --entries"));
-        }
-        Ok((mem::take(&mut beside.swaps_ms), mem::take(&mut beside.ordinary_ms)))
+        // A pause in which there was nothing to deliver says nothing of the swap.
+        Ok((!beside.ran_dry).then(|| (mem::take(&mut beside.swaps_ms), mem::take(&mut beside.ordinary_ms))))
     })?;
+    let what = format!("swap of a publisher of {} KB, {swaps} times each", component.len() / 1_000);
+    let (what, mut figures) = match pauses {
+        Some((at_a_swap, ordinary)) => (what, under_load(at_a_swap, &ordinary)),
+        None => (format!("{what}; {NO_LOAD}"), Vec::new()),
+    };
+    figures.push(Figure::new("deployed to first delivery, compiled", "ms", compiled));
+    figures.push(Figure::new("deployed to first delivery, from the cache", "ms", cached));
+    Ok(Measured { what, figures })
+}
+
+fn under_load(at_a_swap: Vec<f64>, ordinary: &[f64]) -> Vec<Figure> {
     let longest = |times: &[f64]| times.iter().copied().fold(0.0, f64::max);
-    Ok(Measured {
-        what: format!("swap of a publisher of {} KB, {swaps} times each", component.len() / 1_000),
-        figures: vec![
-            Figure::once("under load, pause at a swap, longest", "ms", longest(&pauses)),
-            Figure::once("under load, pause without one, longest", "ms", longest(&ordinary)),
-            Figure::once("under load, pause without one, 99 of 100", "ms", percentile(&ordinary, 99)),
-            Figure::new("under load, pause at a swap", "ms", pauses),
-            Figure::new("deployed to first delivery, compiled", "ms", compiled),
-            Figure::new("deployed to first delivery, from the cache", "ms", cached),
-        ],
-    })
+    vec![
+        Figure::once("under load, pause at a swap, longest", "ms", longest(&at_a_swap)),
+        Figure::once("under load, pause without one, longest", "ms", longest(ordinary)),
+        Figure::once("under load, pause without one, 99 of 100", "ms", percentile(ordinary, 99)),
+        Figure::new("under load, pause at a swap", "ms", at_a_swap),
+    ]
 }
 
 fn beside_a_relay<T>(
@@ -113,6 +120,7 @@ fn beside_a_relay<T>(
         outbox: Outbox::new(SqliteOutbox::open(db)?, JsonSerde),
         delivered,
         under_way: entries,
+        ran_dry: false,
         last: None,
         ordinary_ms: Vec::new(),
         swaps_ms: Vec::new(),
@@ -137,6 +145,7 @@ impl Beside<'_> {
         let digest = deployments.deploy("it", &version(self.component, number), None, "", &by)?.digest;
         loop {
             if self.under_way == 0 {
+                self.ran_dry = true;
                 let event = NewEvent::json(StreamId::new("order-1"), "order.placed", bed::order(0));
                 self.under_way += self.outbox.append(&[event])?.len();
             }
