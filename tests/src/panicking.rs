@@ -1,6 +1,7 @@
 //! A storage one part of which panics: what no code foresees.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -8,11 +9,13 @@ use outbox_host::outbox::{
     Deployments, Held, Lease, Operator, OutboxStorageStrategy, Page, PageBounds, Settled, Status, StorageError, Wanted,
     Watch,
 };
-use outbox_host::{NewEvent, StoredData};
+use outbox_host::{JsonSerde, NewEvent, Payload, Serde, SerdeError, StoredData};
 
 /// Which part of it panics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
+    /// The session's own, which reads.
+    Read,
     /// The acker's.
     Settle,
     /// The syncer's.
@@ -56,6 +59,7 @@ impl<S: OutboxStorageStrategy> OutboxStorageStrategy for Panicking<S> {
         bounds: PageBounds,
         wanted: Wanted<'_>,
     ) -> Result<Page, StorageError> {
+        self.pass(Part::Read);
         self.inner.entries(range, bounds, wanted)
     }
 
@@ -100,6 +104,24 @@ impl<S: OutboxStorageStrategy> OutboxStorageStrategy for Panicking<S> {
             self.pass(Part::Deployments);
         }
         self.inner.deployments()
+    }
+}
+
+/// Decodes, on the threads of the callers, and panics once.
+#[derive(Clone, Default)]
+pub struct PanickingSerde {
+    /// Whether it has.
+    pub has_panicked: Arc<AtomicBool>,
+}
+
+impl Serde for PanickingSerde {
+    fn serialize(&self, data: &Payload) -> Result<StoredData, SerdeError> {
+        JsonSerde.serialize(data)
+    }
+
+    fn deserialize(&self, data: StoredData) -> Result<Payload, SerdeError> {
+        assert!(self.has_panicked.swap(true, Ordering::SeqCst), "nobody foresaw this");
+        JsonSerde.deserialize(data)
     }
 }
 

@@ -1,16 +1,12 @@
 //! A relay at work beside a test.
 
 use std::thread;
-use std::time::Duration;
 
-use outbox_host::{Outbox, OutboxStorageStrategy, Publishers, Report, Stop, stop};
-
-/// How long a test waits for what has to come.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use outbox_host::{Outbox, OutboxStorageStrategy, Publishers, Report, Serde, Stop, stop};
 
 /// Runs a relay beside `meanwhile`, stops it after that (and when that fails), and returns its report.
-pub fn relaying<'p, S: OutboxStorageStrategy>(
-    outbox: &Outbox<S>,
+pub fn relaying<'p, S: OutboxStorageStrategy, D: Serde>(
+    outbox: &Outbox<S, D>,
     publishers: impl Into<Publishers<'p>>,
     meanwhile: impl FnOnce(&Stop),
 ) -> Report {
@@ -31,9 +27,4 @@ impl Drop for StopAtEnd {
     fn drop(&mut self) {
         if thread::panicking() { self.0.stop_now() } else { self.0.stop() }
     }
-}
-
-/// Waits until it is so: not all that a test waits for can tell.
-pub fn until(what: &str, is_so: impl FnMut() -> bool) {
-    crate::wait_until(what, PATIENCE, is_so);
 }

@@ -1,14 +1,18 @@
 //! What the database refuses to settle: only the entry at fault stays, it is not published again, others go on, and it is
 //! said.
 
-use std::sync::Mutex;
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use outbox_host::outbox::RelayCondition;
-use outbox_host::{JsonSerde, Outbox, OutboxStorageStrategy, PublishError, Recorded, StorageError};
+use outbox_host::{JsonSerde, Outbox, OutboxStorageStrategy, PublishError, Publishers, Recorded, Serde, StorageError};
+use outbox_tests::act;
 use outbox_tests::outboxes::{Kept, Sqlite, event};
-use outbox_tests::panicking::{Panicking, Part};
-use outbox_tests::relaying::{relaying, until};
+use outbox_tests::panicking::{Panicking, PanickingSerde, Part};
+use outbox_tests::relaying::relaying;
+use outbox_tests::waiting::until;
 
 /// What an application may have done to the table, after which an entry of the stream `bad` cannot be removed.
 const REFUSALS: [(&str, &str); 4] = [
@@ -154,8 +158,7 @@ fn columns_of_the_applications_own_are_kept_with_a_dead_letter() {
     let before = read();
     let outbox = Outbox::new(kept.open(), JsonSerde);
     assert_eq!(outbox.run(&publisher, None).unwrap().dead_lettered, 1);
-    let by = outbox_host::outbox::Act { who: "ada".into(), at: jiff::Timestamp::now() };
-    kept.open().operator().retry_dead_letters(&outbox_host::outbox::Selection::all(), &by).unwrap();
+    kept.open().operator().retry_dead_letters(&outbox_host::outbox::Selection::all(), &act()).unwrap();
     assert_eq!(read(), before);
     let kept_columns = "SELECT count(*) FROM outbox_dead_letter_columns";
     assert_eq!(kept.connection().query_row(kept_columns, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
@@ -163,35 +166,99 @@ fn columns_of_the_applications_own_are_kept_with_a_dead_letter() {
     assert_eq!(outbox.run(&publisher, None).unwrap().published, 1);
 }
 
+/// What the relays of this process have logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn start() -> Self {
+        let log = Self::default();
+        let lines = log.clone();
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || lines.clone()).init();
+        log
+    }
+
+    fn has(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).contains(text)
+    }
+}
+
+/// A relay one part of which panics once says so, and delivers everything all the same.
+fn goes_on<S: OutboxStorageStrategy, D: Serde>(outbox: &Outbox<S, D>, kept: &Sqlite, has_panicked: &AtomicBool) {
+    let ledger = Ledger(Mutex::default());
+    let publisher = ledger.publisher();
+    relaying(outbox, &publisher, |_| {
+        Outbox::new(kept.open(), JsonSerde).append(&[event("a", "{}")]).unwrap();
+        until("it has panicked", || has_panicked.load(Ordering::SeqCst));
+        Outbox::new(kept.open(), JsonSerde).append(&[event("b", "{}")]).unwrap();
+        until("all are gone", || kept.open().status().unwrap().pending == 0);
+    });
+    assert!(ledger.delivered().ends_with(&["b".to_owned()]), "{:?}", ledger.delivered());
+}
+
 /// Nobody else would do its work: the session ends with that reason, and the next one goes on.
 #[test]
 fn a_stage_that_panics_is_no_silent_standstill() {
-    for part in [Part::Settle, Part::Sync, Part::Watch, Part::Deployments] {
+    let log = Log::start();
+    for (part, stage) in [
+        (Part::Settle, "outbox-acker"),
+        (Part::Sync, "outbox-sync"),
+        (Part::Watch, "outbox-watch"),
+        (Part::Deployments, "outbox-maintain"),
+    ] {
         let kept = Sqlite::new();
-        let ledger = Ledger(Mutex::default());
-        let publisher = ledger.publisher();
         let storage = Panicking { inner: kept.open(), part, has_panicked: AtomicBool::new(false) };
         let outbox = Outbox::new(storage, JsonSerde);
-        relaying(&outbox, &publisher, |_| {
-            Outbox::new(kept.open(), JsonSerde).append(&[event("a", "{}")]).unwrap();
-            until("it has panicked", || outbox.strategy().has_panicked.load(Ordering::SeqCst));
-            Outbox::new(kept.open(), JsonSerde).append(&[event("b", "{}")]).unwrap();
-            until("all are gone", || kept.open().status().unwrap().pending == 0);
-        });
-        assert!(ledger.delivered().ends_with(&["b".to_owned()]), "{part:?}: {:?}", ledger.delivered());
+        goes_on(&outbox, &kept, &outbox.strategy().has_panicked);
+        assert!(log.has(&format!("{stage} panicked: nobody foresaw this")), "{part:?}");
     }
+    let (kept, serde) = (Sqlite::new(), PanickingSerde::default());
+    goes_on(&Outbox::new(kept.open(), serde.clone()), &kept, &serde.has_panicked);
+    assert!(log.has("call the publisher: nobody foresaw this"));
 }
 
 #[test]
 fn a_pass_in_which_a_stage_panics_ends_with_that_reason() {
+    let ends = |error: StorageError, what: &str| {
+        let error = error.to_string();
+        assert!(error.contains("nobody foresaw this"), "{what}: {error}");
+    };
     for part in [Part::Settle, Part::Sync] {
         let kept = Sqlite::new();
         let storage = Panicking { inner: kept.open(), part, has_panicked: AtomicBool::new(false) };
         let outbox = Outbox::new(storage, JsonSerde);
         outbox.append(&[event("a", "{}")]).unwrap();
-        let error = outbox.run(&|_: &Recorded| Ok(()), None).unwrap_err().to_string();
-        assert!(error.contains("panicked: nobody foresaw this"), "{part:?}: {error}");
+        ends(outbox.run(&|_: &Recorded| Ok(()), None).unwrap_err(), &format!("{part:?}"));
         outbox.run(&|_: &Recorded| Ok(()), None).unwrap();
         assert_eq!(kept.open().status().unwrap().pending, 0);
     }
+    let kept = Sqlite::new();
+    let outbox = Outbox::new(kept.open(), PanickingSerde::default());
+    outbox.append(&[event("a", "{}")]).unwrap();
+    ends(outbox.run(&|_: &Recorded| Ok(()), None).unwrap_err(), "a caller");
+    assert_eq!(outbox.run(&|_: &Recorded| Ok(()), None).unwrap().published, 1);
+}
+
+/// The session reads on the thread of whoever runs it, and its panic is theirs: the other stages end, and with them the lease.
+#[test]
+fn a_session_that_panics_leaves_no_thread_and_no_lease_behind() {
+    let kept = Sqlite::new();
+    let storage = Panicking { inner: kept.open(), part: Part::Read, has_panicked: AtomicBool::new(false) };
+    let outbox = Outbox::new(storage, JsonSerde);
+    outbox.append(&[event("a", "{}")]).unwrap();
+    let (_stop, stopping) = outbox_host::stop();
+    let publisher = |_: &Recorded| Ok(());
+    let relayed = catch_unwind(AssertUnwindSafe(|| outbox.relay(Publishers::one(&publisher), &stopping)));
+    assert!(relayed.is_err());
+    assert_eq!(outbox.run(&publisher, None).unwrap().published, 1);
 }

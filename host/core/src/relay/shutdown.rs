@@ -22,14 +22,14 @@ impl Session<'_> {
         while let Ok(job) = channels.taken_back.try_recv() {
             self.lanes.finished(job.lane, Vec::new());
         }
-        self.wait(channels, stopping, until, StopLevel::Drain, |session| session.lanes.running() == 0);
+        // Nothing more is to be expected of a stage that has ended.
+        let is_over = |session: &mut Self| session.broken || session.lanes.running() == 0;
+        self.wait(channels, stopping, until, StopLevel::Drain, is_over);
         if self.lanes.running() > 0 {
             tracing::warn!("{} calls did not end in time: cut off, and not counted", shown(self.lanes.running()));
         }
         channels.give_up_calls.close();
-        self.wait(channels, stopping, Instant::now() + LAST_GRACE, StopLevel::Now, |session| {
-            session.lanes.running() == 0
-        });
+        self.wait(channels, stopping, Instant::now() + LAST_GRACE, StopLevel::Now, is_over);
         self.commit_the_rest(channels, stopping, until.max(Instant::now() + COMMIT_GRACE_MIN), StopLevel::Drain);
         self.commit_the_rest(channels, stopping, Instant::now() + LAST_GRACE, StopLevel::Now);
         if self.lanes.unacked() > 0 {
