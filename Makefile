@@ -7,12 +7,30 @@ NEED := examples/need.sh cargo cc crates=. crates=examples crates=examples/rust-
 # What can be published.
 CRATES := outbox-engine outbox-conformance outbox-sqlite outbox-wasm outbox-templates outbox-host outbox-guest
 
-.PHONY: demo test guests languages bench compare instructions soak check package deny
+.PHONY: demo unit test guests languages bench compare instructions soak check package deny
 
 # An application's orders, from its own transaction through a sandboxed publisher: see examples/demo.sh.
 demo:
 	$(NEED) wasm python3 room=3
 	examples/demo.sh
+
+# What needs Rust alone, in about two minutes once all is built: library tests, doc tests, and those in tests/tests that take no
+# component in another language, and no minutes. The components in Rust are built, for which there has to be wasm32-wasip2.
+unit:
+	$(NEED) wasm room=3
+	examples/build.sh rust-stdout rust-webhook $(notdir $(wildcard tests/guests/*))
+	rm -f target/skipped/tests
+	$(CARGO) build --release --workspace --locked
+	$(CARGO) test --release --workspace --locked --lib --bins $(patsubst %,--test %,$(filter-out $(NOT_UNIT),$(ALL_TESTS)))
+	$(CARGO) test --release --workspace --locked --doc
+	@examples/skipped.sh tests
+
+ALL_TESTS := $(basename $(notdir $(wildcard tests/tests/*.rs)))
+# They take other languages, root's or the system's tools, or long: they play through crashes, hostile publishers, and figures.
+NOT_UNIT := applications cli_new languages need walkthrough \
+  crash damaged descriptors disk_full durable model_relay shutdown swap swap_crash tls users \
+  hostile hostile_compile hostile_http hostile_relay hostile_wasi \
+  cli_bench idle instances_cost instructions limits_cost rows_memory
 
 # Tests start the program itself, and Cargo builds a program only for the tests of its own package.
 test: guests

@@ -11,9 +11,10 @@ use anyhow::{Context, Result, ensure};
 use outbox_host::publisher::component::{ComponentPublisher, Grants, Isolation, Limits, Settings};
 use outbox_host::{Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
 use outbox_tests::answering::Answering;
+use outbox_tests::memory::resident;
 use outbox_tests::outboxes::large_json;
 use outbox_tests::sink::Sink;
-use outbox_tests::workplace::eventually;
+use outbox_tests::waiting::until;
 use uuid::Uuid;
 
 /// The most data that a publisher is given: see docs/table.md.
@@ -119,12 +120,12 @@ async fn memory(file: &Path, settings: Settings) -> Result<usize> {
     const INSTANCES: usize = 16;
     let publisher = ComponentPublisher::load(file, settings)?;
     publisher.publish(&event()).await;
-    let before = resident_bytes();
+    let before = resident();
     let event = event();
     let calls = (0..=INSTANCES).map(|_| publisher.publish(&event));
     futures_util::future::join_all(calls).await;
-    eventually("they all started", || publisher.instances_started() as usize > INSTANCES);
-    Ok(resident_bytes().saturating_sub(before) / INSTANCES)
+    until("they all started", || publisher.instances_started() as usize > INSTANCES);
+    Ok(resident().saturating_sub(before) / INSTANCES)
 }
 
 /// The most data of one event that it can post within the memory that it has unless more is set, in whole MiB.
@@ -146,12 +147,6 @@ async fn largest(name: &str) -> Result<usize> {
         if publisher.publish(&event).await.outcome == Outcome::Delivered { posted = mib } else { failed = mib }
     }
     Ok(posted)
-}
-
-fn resident_bytes() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|number| number.parse::<usize>().ok()).unwrap_or_default() * 1024
 }
 
 fn event() -> Recorded {

@@ -11,11 +11,16 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use outbox_host::outbox::Act;
+use proptest::test_runner::{Config as ProptestConfig, FileFailurePersistence};
 
 pub mod answering;
 pub mod crash;
 pub mod disk;
+pub mod memory;
+pub mod model;
 pub mod outboxes;
 pub mod panicking;
 pub mod publishers;
@@ -24,6 +29,7 @@ pub mod sink;
 pub mod unfolding;
 pub mod users;
 pub mod versions;
+pub mod waiting;
 pub mod workplace;
 
 /// The file of a publisher that `examples/build.sh` built, from `tests/guests/` or `examples/`.
@@ -78,17 +84,28 @@ pub fn skipped(what: &str, why: &str) {
     file.write_all(format!("{text}\n").as_bytes()).unwrap();
 }
 
-/// Waits for what other processes do.
-///
-/// # Panics
-///
-/// When it has not come about in time: `what` says what has not.
-pub fn wait_until(what: &str, patience: Duration, mut come_about: impl FnMut() -> bool) {
-    let deadline = Instant::now() + patience;
-    while !come_about() {
-        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
-        std::thread::sleep(Duration::from_millis(1));
+/// A property's settings: how many cases are tried, unless `PROPTEST_CASES` says more, and where the seeds of those that
+/// fail are kept, to be tried first from then on: in `tests/regressions/`, which is to be committed.
+#[macro_export]
+macro_rules! proptest_config {
+    ($name:literal, $cases:expr) => {
+        $crate::property(concat!(env!("CARGO_MANIFEST_DIR"), "/regressions/", $name, ".txt"), $cases)
+    };
+}
+
+/// What [`proptest_config`] makes.
+pub fn property(regressions: &'static str, cases: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig {
+        cases: asked.unwrap_or(cases),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(regressions))),
+        ..ProptestConfig::default()
     }
+}
+
+/// What an operator does now, as the audit table has it.
+pub fn act() -> Act {
+    Act { who: "ada".into(), at: jiff::Timestamp::now() }
 }
 
 /// The time in nanoseconds since 1970: the same clock in every process.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outbox_host::publisher::component::{GuestStream, Limits, OutputSink, Settings};
 use serde_json::json;
@@ -49,7 +49,6 @@ pub struct Delivered {
     pub uuid: Uuid,
     pub version: u32,
     pub attempt: u32,
-    pub at: Instant,
 }
 
 /// What the versions delivered, in the order in which they did.
@@ -61,14 +60,13 @@ impl Ledger {
     pub fn settings(&self) -> Settings {
         let ledger = self.0.clone();
         let output = OutputSink::new(move |line| {
-            let at = Instant::now();
             if line.stream == GuestStream::Stderr {
                 return;
             }
             let mut parts = line.line.split(' ');
             let mut next = || parts.next().unwrap_or_else(|| panic!("{}", line.line));
             let (version, uuid, attempt) = (number(next()), Uuid::parse_str(next()).unwrap(), number(next()));
-            ledger.lock().unwrap().push(Delivered { uuid, version, attempt, at });
+            ledger.lock().unwrap().push(Delivered { uuid, version, attempt });
         });
         let limits = Limits { log_bytes_per_second: u64::MAX, ..Limits::default() };
         Settings { output, limits, ..Settings::default() }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
@@ -14,11 +14,9 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 
 use crate::outbox_program;
+use crate::waiting::{PATIENCE, output_of, until};
 
 pub use rustix::process::Signal;
-
-/// How long something may take that another process is to do.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A folder, and commands that run in it. `guests/` in it has the publishers that `examples/build.sh` built.
 pub struct Workplace {
@@ -179,6 +177,12 @@ impl Ran {
         Self { arguments: arguments.into(), code: status.code(), stdout: text(stdout), stderr: text(stderr) }
     }
 
+    /// What became of a command that has been started; it is killed if it has no end within `patience`.
+    #[track_caller]
+    pub fn of(arguments: &str, child: Child, patience: Duration) -> Self {
+        Self::new(arguments, output_of(&format!("outbox {arguments}"), child, patience))
+    }
+
     /// What it printed; it has to have succeeded.
     #[track_caller]
     pub fn ok(self) -> String {
@@ -221,7 +225,7 @@ impl Logged {
     /// Waits until it has logged this.
     #[track_caller]
     pub fn wait_for_log(&self, text: &str) {
-        eventually(&format!("it logs {text:?}"), || self.log().contains(text));
+        until(&format!("it logs {text:?}"), || self.log().contains(text));
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -232,7 +236,7 @@ impl Logged {
     #[track_caller]
     pub fn wait(&mut self) -> Option<i32> {
         let mut code = None;
-        eventually("it ends", || {
+        until("it ends", || {
             let ended = self.child.try_wait().unwrap();
             code = ended.and_then(|status| status.code());
             ended.is_some()
@@ -257,14 +261,4 @@ pub fn fill(connection: &Connection, entries: u64) {
          FROM entry"
     );
     connection.execute(&fill, []).unwrap();
-}
-
-/// Waits for what another process does.
-#[track_caller]
-pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < until, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }

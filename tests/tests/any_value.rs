@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use outbox_host::outbox::{Act, PageBounds, Retention, Selection};
+use outbox_host::outbox::{PageBounds, Retention, Selection};
 use outbox_host::{
     JsonSerde, OnDeadLetter, Outbox, OutboxStorageStrategy, PublishError, Recorded, RelayOptions, SqliteOutbox,
     StorageError,
 };
+use outbox_tests::act;
 use outbox_tests::outboxes::{Kept, Sqlite, event};
 use outbox_tests::workplace::{Workplace, rows};
 use proptest::prelude::*;
@@ -38,10 +39,6 @@ const VALUES: [&str; 19] = [
 
 /// Without these nothing could be found at all: what they say is looked at by tests of their own.
 const KEYS_OF_META: &str = "outbox_meta";
-
-fn act() -> Act {
-    Act { who: "ada".into(), at: jiff::Timestamp::now() }
-}
 
 /// Fills every table: entries, some that wait, dead letters, one of which parks, attempts, acts, and versions.
 fn fill(outbox: SqliteOutbox) {
@@ -170,7 +167,7 @@ fn restore(connection: &Connection, table: &str, copy: String) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(outbox_tests::proptest_config!("any_value", 40))]
 
     #[test]
     fn whatever_stands_in_several_columns_everything_is_read_and_worked_on(

@@ -3,7 +3,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use outbox_tests::workplace::{Ran, Signal, Workplace, eventually};
+use outbox_tests::waiting::until;
+use outbox_tests::workplace::{Ran, Signal, Workplace};
 
 /// Every command that needs an outbox.
 const COMMANDS: [&str; 11] = [
@@ -186,9 +187,9 @@ fn a_relay_that_is_at_work_already() {
     let place = place(true);
     place.outbox("dead discard 1 --db app.db").ok();
     let mut relay = place.start_logged("relay --db app.db --publisher guests/noop.wasm");
-    eventually("the relay has published", || place.status()["pending"] == 0);
+    until("the relay has published", || place.status()["pending"] == 0);
     place.outbox("append --db app.db events.ndjson").ok();
-    eventually("the relay has published", || place.status()["pending"] == 0);
+    until("the relay has published", || place.status()["pending"] == 0);
     let before = place.tables("app.db");
     let message = place.outbox("run --db app.db --publisher guests/noop.wasm").refused();
     let pid = relay.pid();

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use outbox_tests::sink::Sink;
-use outbox_tests::workplace::{Signal, Workplace, eventually};
+use outbox_tests::waiting::until;
+use outbox_tests::workplace::{Signal, Workplace};
 use serde_json::json;
 
 fn event(stream: &str, script: &serde_json::Value) -> String {
@@ -17,16 +18,16 @@ fn delivers_what_is_there_and_wakes_on_what_others_commit() {
     let place = Workplace::new();
     place.append(&event("order-1", &json!({})).repeat(3));
     let mut relay = place.start_logged(RELAY);
-    eventually("what was there is published", || place.status()["pending"] == 0);
+    until("what was there is published", || place.status()["pending"] == 0);
 
     // By another process, by an application's own connection, and in a transaction that first comes to nothing.
     place.append(&event("order-1", &json!({})));
-    eventually("what `outbox append` added is published", || place.status()["pending"] == 0);
+    until("what `outbox append` added is published", || place.status()["pending"] == 0);
     let mut application = place.sql();
     let insert = "INSERT INTO outbox (stream_id, name, data) VALUES ('order-2', 'order.paid', '{}')";
     application.transaction().unwrap().execute(insert, []).unwrap();
     application.execute(insert, []).unwrap();
-    eventually("what an application added is published", || place.status()["pending"] == 0);
+    until("what an application added is published", || place.status()["pending"] == 0);
 
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait(), Some(0));
@@ -98,7 +99,7 @@ fn the_status_shows_what_it_is_doing() {
     assert!(said.contains(&format!("relay           running (process {}) since ", relay.pid())), "{said}");
 
     place.append(&event("order-1", &json!({"do": "unavailable", "reason": "closed", "after_ms": 3_600_000})));
-    eventually("the relay is paused", || place.status()["relay"]["state"] == "paused");
+    until("the relay is paused", || place.status()["relay"]["state"] == "paused");
     assert_eq!(place.status()["relay"]["reason"], "closed");
     let said = place.outbox("status --db app.db").ok();
     assert!(said.contains(&format!("relay           paused (process {}) since ", relay.pid())), "{said}");
@@ -157,7 +158,7 @@ fn what_repeats_is_logged_once_and_counted() {
     let busy = json!({"do": "retry", "reason": "busy", "after_ms": 3_600_000});
     place.append(&(0..500).map(|order| event(&format!("order-{order}"), &busy)).collect::<String>());
     let mut relay = place.start_logged(RELAY);
-    eventually("each was tried", || place.query("SELECT count(*) FROM outbox_waiting") == ["500"]);
+    until("each was tried", || place.query("SELECT count(*) FROM outbox_waiting") == ["500"]);
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait(), Some(0));
     let log = relay.log();
@@ -176,7 +177,7 @@ fn it_goes_on_when_the_publisher_is_back() {
     place.append(&event("order-2", &json!({})).repeat(20));
     // The application mends it.
     place.sql().execute("UPDATE outbox SET data = '{}' WHERE position = 1", []).unwrap();
-    eventually("everything is published", || place.status()["pending"] == 0);
+    until("everything is published", || place.status()["pending"] == 0);
     assert_eq!(place.status()["relay"]["state"], "running");
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait(), Some(0));
@@ -187,11 +188,11 @@ fn an_operators_retry_is_noticed() {
     let place = Workplace::new();
     place.append(&event("order-1", &json!({"do": "reject", "reason": "no", "until_attempt": 2})));
     let _relay = place.start_logged(RELAY);
-    eventually("it is a dead letter", || place.status()["dead_letters"] == 1);
+    until("it is a dead letter", || place.status()["dead_letters"] == 1);
     place.write("data.json", "{}");
     place.outbox("dead edit 1 --db app.db --data data.json").ok();
     place.outbox("dead retry 1 --db app.db").ok();
-    eventually("it is published", || place.status()["pending"] == 0);
+    until("it is published", || place.status()["pending"] == 0);
     assert_eq!(place.status()["dead_letters"], 0);
 }
 
@@ -206,7 +207,7 @@ fn a_second_one_stands_by_and_takes_over() {
     first.signal(Signal::TERM);
     assert_eq!(first.wait(), Some(0));
     place.append(&event("order-1", &json!({})));
-    eventually("the second one publishes", || place.status()["pending"] == 0);
+    until("the second one publishes", || place.status()["pending"] == 0);
     assert_eq!(place.status()["relay"]["pid"], second.pid());
     assert!(second.log().contains("order.placed attempt=1"));
     second.signal(Signal::TERM);
@@ -231,7 +232,7 @@ fn logs_json_when_asked_to() {
     let place = Workplace::new();
     place.append(&event("order-1", &json!({"do": "reject", "reason": "no \"such\" order"})));
     let mut relay = place.start_logged(&format!("--log-json {RELAY}"));
-    eventually("it is a dead letter", || place.status()["dead_letters"] == 1);
+    until("it is a dead letter", || place.status()["dead_letters"] == 1);
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait(), Some(0));
     let log = relay.log();

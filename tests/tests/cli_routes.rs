@@ -1,7 +1,8 @@
 //! `[[route]]` in outbox.toml: several publishers, real destinations.
 
 use outbox_tests::sink::Sink;
-use outbox_tests::workplace::{Signal, Workplace, eventually};
+use outbox_tests::waiting::until;
+use outbox_tests::workplace::{Signal, Workplace};
 
 fn lines(names: &[&str]) -> String {
     let line = |(number, name): (usize, &&str)| {
@@ -31,8 +32,8 @@ fn entries_go_to_their_destinations_and_an_outage_of_one_is_no_outage_of_the_oth
     place.write("outbox.toml", [routes, &webhook("orders", &orders), &webhook("audit", &audit)].concat());
     place.append(&lines(&["shop.opened", "order.placed", "user.left", "shop.closed"]));
     let mut relay = place.start_logged("relay --config outbox.toml");
-    eventually("what can be delivered is", || place.query("SELECT name FROM outbox") == ["order.placed"]);
-    eventually("it is kept who has the rest", || {
+    until("what can be delivered is", || place.query("SELECT name FROM outbox") == ["order.placed"]);
+    until("it is kept who has the rest", || {
         place.query("SELECT delivered_to FROM outbox_waiting") == [r#"["orders"]"#]
     });
     assert_eq!(orders.deliveries().len(), 3);

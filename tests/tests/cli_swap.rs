@@ -5,7 +5,8 @@ use std::io::Write;
 use std::time::SystemTime;
 
 use outbox_tests::versions::{Sheet, logged, numbered_lines};
-use outbox_tests::workplace::{Logged, Ran, Signal, Workplace, eventually};
+use outbox_tests::waiting::until;
+use outbox_tests::workplace::{Logged, Ran, Signal, Workplace};
 use serde_json::{Value, json};
 
 const STREAMS: u32 = 50;
@@ -31,7 +32,7 @@ impl World {
     }
 
     fn until_empty(&self) {
-        eventually("all is delivered", || self.place.query("SELECT count(*) FROM outbox") == ["0"]);
+        until("all is delivered", || self.place.query("SELECT count(*) FROM outbox") == ["0"]);
     }
 
     /// The versions that deliver an event of each stream now, in order.
@@ -73,7 +74,7 @@ impl World {
 
     /// Appends events until a canary's trial has ended.
     fn until_the_trial_has_ended(&mut self, canary: usize) {
-        eventually("the trial ends", || {
+        until("the trial ends", || {
             self.append(500);
             self.until_empty();
             self.version(canary)["state"] != "canary"
@@ -108,7 +109,7 @@ fn a_deployment_waits_for_the_relay_and_the_next_events_go_through_the_new_versi
         said,
         "asked for version 2 of hook again: the relay activates it\nversion 3 of hook is active until then\n"
     );
-    eventually("it is active", || world.version(2)["state"] == "active");
+    until("it is active", || world.version(2)["state"] == "active");
     assert_eq!(world.versions_at_work(&relay), [2]);
     let states: Vec<Value> = (1..=4).map(|number| world.version(number)["state"].clone()).collect();
     assert_eq!(states, ["retired", "active", "retired", "refused"]);
@@ -230,7 +231,7 @@ fn a_watched_file_is_swapped_in_when_its_content_is_another_one() {
     world.place.write("mine.wasm", Sheet::good(1).bytes());
     let relay = world.place.start_logged("relay --db app.db --watch mine.wasm");
     let until_logged = |text: &str, times: usize| {
-        eventually(&format!("{text:?}, {times} times"), || relay.log().matches(text).count() == times);
+        until(&format!("{text:?}, {times} times"), || relay.log().matches(text).count() == times);
     };
     assert_eq!(world.versions_at_work(&relay), [1]);
 

@@ -1,5 +1,6 @@
 //! Publishers that are components: what they answer, how they fail, and what is refused when they are loaded.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -108,31 +109,46 @@ async fn ending_itself_and_overflowing_the_stack_are_traps() {
 
 #[tokio::test]
 async fn a_spinning_guest_is_cut_off_and_holds_up_nobody_on_its_thread() {
-    let publisher = load("scripted", call_time_ms(500));
-    let started = Instant::now();
-    let (spin, others_done) = tokio::join!(publish(&publisher, r#"{"do": "spin"}"#), async {
+    // On a busy machine the spin may be over before the others had a chance: then it gets more time.
+    for call_time in [500, 5_000, 50_000].map(Duration::from_millis) {
+        if others_are_delivered_beside_a_spin_of(call_time).await {
+            return;
+        }
+    }
+    panic!("the others waited until the spinning guest was cut off");
+}
+
+async fn others_are_delivered_beside_a_spin_of(call_time: Duration) -> bool {
+    let publisher = load("scripted", limits(Limits { call_time, ..Limits::default() }));
+    let (started, spins) = (Instant::now(), Cell::new(true));
+    let spin = async {
+        let attempt = publish(&publisher, r#"{"do": "spin"}"#).await;
+        spins.set(false);
+        attempt
+    };
+    let others = async {
+        let mut delivered = 0;
         for _ in 0..5 {
-            assert_still_works(&publisher).await;
+            delivered += u32::from(publish(&publisher, "{}").await.outcome == Outcome::Delivered);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        started.elapsed()
-    });
+        delivered == 5 && spins.get()
+    };
+    let (spin, are_delivered_beside_it) = tokio::join!(spin, others);
     assert_eq!(spin.outcome.name(), "timed-out");
-    assert!(spin.outcome.reason().contains("500ms"), "{}", spin.outcome.reason());
+    assert!(spin.outcome.reason().contains(&format!("{call_time:?}")), "{}", spin.outcome.reason());
     assert_eq!(spin.stderr, "spinning");
-    assert!(others_done < Duration::from_millis(400), "{others_done:?}");
-    let elapsed = started.elapsed();
-    assert!(elapsed >= Duration::from_millis(500) && elapsed < Duration::from_millis(1500), "{elapsed:?}");
+    assert!(started.elapsed() >= call_time, "{:?}", started.elapsed());
     assert_still_works(&publisher).await;
+    are_delivered_beside_it
 }
 
 #[tokio::test]
 async fn a_guest_blocked_in_a_host_call_is_cut_off() {
     let publisher = load("scripted", call_time_ms(200));
-    let started = Instant::now();
+    // For an hour, if nobody cuts it off.
     let sleep = publish(&publisher, r#"{"do": "sleep"}"#).await;
     assert_eq!(sleep.outcome.name(), "timed-out");
-    assert!(started.elapsed() < Duration::from_secs(2));
     assert_still_works(&publisher).await;
     assert_eq!(publisher.instances_started(), 2);
 }
@@ -140,13 +156,12 @@ async fn a_guest_blocked_in_a_host_call_is_cut_off() {
 #[tokio::test]
 async fn waiting_guests_share_a_thread() {
     let publisher = load("scripted", Settings::default());
-    let started = Instant::now();
     let sleep = || publish(&publisher, r#"{"do": "sleep", "ms": 100}"#);
     let (a, b, c) = tokio::join!(sleep(), sleep(), sleep());
     for attempt in [a, b, c] {
         assert_eq!(attempt.outcome, Outcome::Delivered);
     }
-    assert!(started.elapsed() < Duration::from_millis(290), "{:?}", started.elapsed());
+    // One after the other, they would have shared an instance.
     assert_eq!(publisher.instances_started(), 3);
 }
 

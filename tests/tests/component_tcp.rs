@@ -12,6 +12,7 @@ use outbox_host::publisher::component::{ComponentPublisher, Grants, Limits, Sett
 use outbox_host::{Outcome, Publisher};
 use outbox_tests::guest;
 use outbox_tests::outboxes::recorded;
+use outbox_tests::waiting::PATIENCE;
 
 /// A server that sends each line back.
 struct Echo {
@@ -152,7 +153,7 @@ async fn a_server_that_is_silent_or_never_ends_is_left_when_the_call_is_over() {
         let publisher = ComponentPublisher::load(&guest("tcp"), settings).unwrap();
         let ended = publish(&publisher, &address).await;
         assert!(ended.name() == outcome && ended.reason().contains(says), "{ended:?}");
-        hung_up.recv_timeout(Duration::from_secs(20)).unwrap();
+        hung_up.recv_timeout(PATIENCE).unwrap();
     }
 }
 

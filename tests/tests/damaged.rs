@@ -72,16 +72,9 @@ fn a_run_on_a_damaged_database_ends() {
         place.write("app.db", &whole);
         let what = damage(&place, &mut rng);
         let since = Instant::now();
-        let mut child = place.start("run --db app.db --publisher guests/scripted.wasm", Stdio::null());
-        while child.try_wait().unwrap().is_none() {
-            if since.elapsed() > RUN_MAX {
-                child.kill().unwrap();
-                panic!("seed {seed}: {what}: the run does not end");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let child = place.start("run --db app.db --publisher guests/scripted.wasm", Stdio::null());
+        let ran = Ran::of(&format!("run, seed {seed}: {what}"), child, RUN_MAX);
         slowest = slowest.max(since.elapsed());
-        let ran = Ran::new(&what, child.wait_with_output().unwrap());
         if ran.code != Some(0) && ran.code != Some(1) {
             panic!("seed {seed}: {what}: {:?} {}", ran.code, ran.stderr);
         }

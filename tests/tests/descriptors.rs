@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use outbox_tests::workplace::{Signal, Workplace, eventually};
+use outbox_tests::waiting::until;
+use outbox_tests::workplace::{Signal, Workplace};
 
 const GREEDY: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -65,12 +66,12 @@ fn greedy_publishers_leave_descriptors_for_a_good_one_and_the_database() {
     let (url, accepted) = server();
     let place = place(&url);
     let mut relay = place.log(relay(&place, "-n 200"));
-    eventually("the greedy ones have what they can get", || accepted.load(Ordering::SeqCst) >= 80);
+    until("the greedy ones have what they can get", || accepted.load(Ordering::SeqCst) >= 80);
     for number in 0..20 {
         let data = format!(r#"{{"do": "get", "url": "{url}/ok"}}"#);
         place.append(&format!(r#"{{"stream_id": "good{number}", "name": "good", "data": {data}}}"#));
     }
-    eventually("the good one's events are delivered", || {
+    until("the good one's events are delivered", || {
         place.query("SELECT count(*) FROM outbox WHERE name = 'good'") == ["0"]
     });
     let log = relay.log();

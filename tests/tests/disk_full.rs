@@ -1,7 +1,5 @@
 //! A disk that is full when entries are to be acked: a real one, a file system of 4 MB in a namespace of the test's own.
 
-#![cfg(target_os = "linux")]
-
 use std::path::Path;
 use std::process::Command;
 

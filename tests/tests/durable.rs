@@ -1,7 +1,5 @@
 //! What is reported as committed is on the disk: as seen by strace, which also has a sync fail.
 
-#![cfg(target_os = "linux")]
-
 use std::fs;
 use std::process::Command;
 

@@ -4,23 +4,21 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outbox_host::publisher::component::{ComponentPublisher, Limits, LoadError, OutputSink, Settings};
 use outbox_host::{Attempt, Outcome, Publisher};
 use outbox_tests::guest;
+use outbox_tests::memory::{self, MIB};
 use outbox_tests::outboxes::recorded as event;
+use outbox_tests::waiting::PATIENCE;
 use proptest::prelude::*;
 
-const MIB: usize = 1 << 20;
 const CALL_TIME: Duration = Duration::from_secs(1);
 const MEMORY_BYTES: usize = 80 * MIB;
 /// What a hostile publisher's call may add to the host's memory: its own, and as much again for everything else, the
 /// compiler's included.
 const GROWTH_BYTES_MAX: usize = 2 * MEMORY_BYTES;
-/// How soon a well-behaved publisher's event has to be delivered beside or after a hostile one; ample for a slow machine,
-/// and less than any call time that would have to be waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A publisher's file, how its call ends, and what the reason says.
 const CORES: &[(&str, &str, &str)] = &[
@@ -80,13 +78,22 @@ fn with_core(contract: &str, core: &str) -> String {
     contract.replacen("\n  ;; core\n", &format!("\n{core}\n"), 1)
 }
 
-fn settings() -> Settings {
-    let limits = Limits { call_time: CALL_TIME, memory_bytes: MEMORY_BYTES, ..Limits::default() };
+fn settings(call_time: Duration) -> Settings {
+    let limits = Limits { call_time, memory_bytes: MEMORY_BYTES, ..Limits::default() };
     Settings { limits, output: OutputSink::new(|_| {}), ..Settings::default() }
 }
 
+/// What is to end otherwise than by its time has all the time that a busy machine may need for it.
+fn call_time(says: &str) -> Duration {
+    if says == "limit: call_time" { CALL_TIME } else { PATIENCE }
+}
+
 fn load(name: &str, bytes: &[u8]) -> ComponentPublisher {
-    ComponentPublisher::from_bytes(name, bytes, settings()).unwrap()
+    load_with(name, bytes, PATIENCE)
+}
+
+fn load_with(name: &str, bytes: &[u8], call_time: Duration) -> ComponentPublisher {
+    ComponentPublisher::from_bytes(name, bytes, settings(call_time)).unwrap()
 }
 
 async fn publish(publisher: &ComponentPublisher, script: &str) -> Attempt {
@@ -99,28 +106,21 @@ fn assert_ended(name: &str, attempt: &Attempt, outcome: &str, says: &str) {
     assert!(reason.len() < 20_000, "{name}: a reason of {} bytes", reason.len());
 }
 
+/// Within the time of a call, which is [`PATIENCE`] or less.
 async fn assert_delivers(well_behaved: &ComponentPublisher) {
-    let started = Instant::now();
     assert_eq!(publish(well_behaved, "{}").await.outcome, Outcome::Delivered);
-    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
-}
-
-/// A figure of this process's memory in bytes.
-fn memory(name: &str) -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
 }
 
 /// One test, since the memory is the whole process's; what the others of this file take up meanwhile is counted too.
 #[tokio::test]
 async fn each_ends_as_its_own_outcome_within_its_memory_and_the_next_event_is_delivered() {
-    let well_behaved = ComponentPublisher::load(&guest("noop"), Settings::default()).unwrap();
+    let well_behaved = ComponentPublisher::load(&guest("noop"), settings(PATIENCE)).unwrap();
     assert_delivers(&well_behaved).await;
-    let scripted = ComponentPublisher::load(&guest("scripted"), settings()).unwrap();
-    let before = memory("VmRSS");
+    let scripted = |call_time| ComponentPublisher::load(&guest("scripted"), settings(call_time)).unwrap();
+    let (hasty, patient) = (scripted(CALL_TIME), scripted(PATIENCE));
+    let before = memory::resident();
     for (name, outcome, says) in CORES {
-        let publisher = load(name, &component(&read(name), ""));
+        let publisher = load_with(name, &component(&read(name), ""), call_time(says));
         // Twice: what the first left behind must not help the second.
         for _ in 0..2 {
             assert_ended(name, &publish(&publisher, "{}").await, outcome, says);
@@ -128,11 +128,12 @@ async fn each_ends_as_its_own_outcome_within_its_memory_and_the_next_event_is_de
         }
     }
     for (script, outcome, says) in SCRIPTS {
-        assert_ended(script, &publish(&scripted, script).await, outcome, says);
+        let scripted = if call_time(says) == CALL_TIME { &hasty } else { &patient };
+        assert_ended(script, &publish(scripted, script).await, outcome, says);
         assert_delivers(&well_behaved).await;
-        assert_delivers(&scripted).await;
+        assert_delivers(&patient).await;
     }
-    let growth = memory("VmHWM").saturating_sub(before);
+    let growth = memory::highest().saturating_sub(before);
     println!("the host's memory grew by {} MiB at its highest", growth / MIB);
     assert!(growth <= GROWTH_BYTES_MAX, "the host's memory grew by {growth} bytes");
 }
@@ -197,9 +198,9 @@ async fn leaked_streams_and_futures_are_limited() {
         let contract = with_core(&read("contract"), &read("built-in-leak"));
         let text = contract.replacen("(core instance $i (instantiate $core))", &make, 1);
         let publisher = load("built-in-leak", &wat::parse_str(text).unwrap());
-        let before = memory("VmRSS");
+        let before = memory::resident();
         assert_ended(kind, &publish(&publisher, "{}").await, "limit-exceeded", "limit: resources");
-        assert!(memory("VmRSS").saturating_sub(before) < GROWTH_BYTES_MAX);
+        assert!(memory::resident().saturating_sub(before) < GROWTH_BYTES_MAX);
     }
 }
 
@@ -261,7 +262,7 @@ fn a_component_cut_off_anywhere_is_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(outbox_tests::proptest_config!("hostile", 64))]
 
     /// Each is refused, or is a publisher whose call ends.
     #[test]
@@ -270,8 +271,7 @@ proptest! {
         for (at, value) in changes {
             *at.get_mut(&mut bytes) = value;
         }
-        let mut settings = settings();
-        settings.limits.call_time = Duration::from_millis(100);
+        let settings = settings(Duration::from_millis(100));
         if let Ok(publisher) = ComponentPublisher::from_bytes("mutated", &bytes, settings) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(publish(&publisher, "{}"));

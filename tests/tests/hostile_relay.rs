@@ -1,6 +1,7 @@
 //! Hostile publishers in the real program: `outbox relay` outlives them, and what they got is neither lost nor in the way.
 
-use outbox_tests::workplace::{Logged, Signal, Workplace, eventually};
+use outbox_tests::waiting::until;
+use outbox_tests::workplace::{Logged, Signal, Workplace};
 use serde_json::{Value, json};
 
 /// With a publisher and its time limit for calls.
@@ -51,8 +52,8 @@ fn each_ends_as_a_dead_letter_with_its_outcomes_and_the_others_are_delivered_mea
         place.sql().execute(insert, []).unwrap();
     }
     let good = || place.query("SELECT count(*) FROM outbox WHERE stream_id = 'order'");
-    eventually("what the application added is delivered", || good() == ["0"]);
-    eventually("the others are dead letters", || place.status()["dead_letters"] == hostilities().len());
+    until("what the application added is delivered", || good() == ["0"]);
+    until("the others are dead letters", || place.status()["dead_letters"] == hostilities().len());
     assert_eq!(place.status()["relay"]["pid"], relay.pid(), "it is the same process");
 
     relay.signal(Signal::TERM);
@@ -96,7 +97,7 @@ fn a_publishers_mistakes_do_not_flood_the_log() {
     let place = Workplace::new();
     place.append(&event("hostile", &json!({"do": "unfinished"})));
     let relay = relay(&place, "requests", "500ms");
-    eventually("it is a dead letter", || place.status()["dead_letters"] == 1);
+    until("it is a dead letter", || place.status()["dead_letters"] == 1);
     let log = relay.log();
     assert!(log.contains("denied: GET https://127.0.0.1:1"), "{log}");
     assert!(log.lines().count() < 100, "{} lines", log.lines().count());
@@ -116,7 +117,7 @@ fn reasons_and_names_forge_no_line_and_steer_no_terminal() {
     }
     let mut relay = relay(&place, "scripted", "2s");
     relay.wait_for_log("left alone");
-    eventually("the other is a dead letter", || place.status()["dead_letters"] == 1);
+    until("the other is a dead letter", || place.status()["dead_letters"] == 1);
     let shown =
         ["dead list --db app.db", "dead show 1 --db app.db", "status --db app.db", "dead show 1 --db app.db --json"];
     let shown: String = shown.map(|arguments| place.outbox(arguments).ok()).concat();

@@ -3,12 +3,9 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use outbox_tests::workplace::{Ran, Workplace, eventually};
-
-/// Longer than any of these commands takes, and shorter than without an end.
-const PATIENCE: Duration = Duration::from_secs(60);
+use outbox_tests::waiting::{PATIENCE, until};
+use outbox_tests::workplace::{Ran, Workplace};
 
 /// Every way in; `IN` stands for the file.
 const WAYS: [&str; 13] = [
@@ -44,18 +41,8 @@ fn outbox(place: &Workplace, arguments: &str) -> Ran {
     let command = place.command(arguments);
     limited.arg(command.get_program()).args(command.get_args()).current_dir(place.path(""));
     limited.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let mut child = limited.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let until = Instant::now() + PATIENCE;
-    while child.try_wait().unwrap().is_none() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let hangs = child.try_wait().unwrap().is_none();
-    if hangs {
-        child.kill().unwrap();
-    }
-    let ran = Ran::new(arguments, child.wait_with_output().unwrap());
-    assert!(!hangs, "outbox {arguments} has no end: {ran:?}");
-    ran
+    let child = limited.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    Ran::of(arguments, child, PATIENCE)
 }
 
 #[track_caller]
@@ -136,7 +123,7 @@ fn module_mib_holds_for_what_is_deployed() {
     assert_eq!(versions[0]["size"], 300_000_000);
     place.append(r#"{"name": "order.placed", "stream_id": "order-1", "data": {}}"#);
     let _relay = place.start_logged("relay --db app.db --config limit.toml");
-    eventually("it is refused", || {
+    until("it is refused", || {
         let versions = place.outbox("publisher versions --db app.db --json").json();
         versions[0]["reason"].as_str().unwrap().contains("limit: module_mib")
     });
@@ -159,7 +146,7 @@ fn a_watched_file_that_becomes_something_else_is_told() {
         fs::rename(&beside, place.path("IN")).unwrap();
         relay.wait_for_log(expected);
         place.append(r#"{"name": "order.placed", "stream_id": "order-1", "data": {}}"#);
-        eventually("the last one goes on", || place.status()["pending"] == 0);
+        until("the last one goes on", || place.status()["pending"] == 0);
         fs::remove_file(place.path("IN")).unwrap();
     }
 }

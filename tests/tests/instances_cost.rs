@@ -1,21 +1,15 @@
 //! What the host allocates for an instance, beside the guest's memory: no more than was counted before it was compiled.
 
 use outbox_host::publisher::component::{ComponentPublisher, OutputSink, Settings};
+use outbox_tests::memory::{MIB, resident};
 use outbox_tests::unfolding;
 
-const MIB: usize = 1 << 20;
 /// What the core instances of one instance may take: `INSTANCE_BYTES_MAX` in `expand.rs`.
 const COUNTED_BYTES_MAX: usize = 16 * MIB;
 /// What else there is for an instance: its memory's one page, its stack, the host's own.
 const OTHER_BYTES_MAX: usize = 4 * MIB;
 /// So many instances that what else goes on in the process is little beside them.
 const INSTANCES: usize = 4;
-
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
-}
 
 /// Each is as large as it may be, nearly, and none is refused.
 #[test]

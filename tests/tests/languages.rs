@@ -12,7 +12,8 @@ use outbox_host::{Outcome, Payload, Publisher};
 use outbox_tests::answering::Answering;
 use outbox_tests::outboxes::{large_json, recorded as event};
 use outbox_tests::sink::{Delivery, Sink};
-use outbox_tests::workplace::{Signal, Workplace, eventually};
+use outbox_tests::waiting::until;
+use outbox_tests::workplace::{Signal, Workplace};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -646,7 +647,7 @@ fn a_relay_goes_from_language_to_language_and_loses_nothing() {
         }
         appended += append_some(&place, appended);
         let delivered = appended;
-        eventually("all is delivered", || sink.deliveries().len() >= delivered && place.status()["pending"] == 0);
+        until("all is delivered", || sink.deliveries().len() >= delivered && place.status()["pending"] == 0);
     }
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait(), Some(0), "{}", relay.log());

@@ -3,8 +3,9 @@
 
 use outbox_tests::workplace::Workplace;
 
-/// The aim is 0.9; the rest is for the noise of a machine that does other things.
-const RATIO_MIN: f64 = 0.8;
+/// The aim is 0.9, which `make bench SCENARIOS=drain` shows on a quiet machine. What is below half is no noise: a limit is
+/// looked at too often, or in a wrong way.
+const RATIO_MIN: f64 = 0.5;
 
 #[test]
 fn a_drain_with_all_limits_is_nearly_as_fast_as_one_without() {

@@ -4,14 +4,13 @@ use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use outbox_tests::workplace::{Ran, Workplace, eventually};
+use outbox_tests::skipped;
+use outbox_tests::waiting::{PATIENCE, until};
+use outbox_tests::workplace::{Ran, Workplace};
 
 const RUN: &str = "run --db app.db --publisher guests/noop.wasm";
 const OURS: [&str; 2] = ["app.db-outbox.lock", "app.db-outbox.calls"];
-/// Longer than any of these commands takes, and shorter than without an end.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn place() -> Workplace {
     let place = Workplace::new();
@@ -22,18 +21,7 @@ fn place() -> Workplace {
 /// As `Workplace::outbox`, but it is ended when it has not come to an end by itself.
 #[track_caller]
 fn outbox(place: &Workplace, arguments: &str) -> Ran {
-    let mut child = place.start(arguments, std::process::Stdio::null());
-    let until = Instant::now() + PATIENCE;
-    while child.try_wait().unwrap().is_none() && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let hangs = child.try_wait().unwrap().is_none();
-    if hangs {
-        child.kill().unwrap();
-    }
-    let ran = Ran::new(arguments, child.wait_with_output().unwrap());
-    assert!(!hangs, "outbox {arguments} has no end: {ran:?}");
-    ran
+    Ran::of(arguments, place.start(arguments, std::process::Stdio::null()), PATIENCE)
 }
 
 /// With this in the place of one of our files, it is named, and neither a pass nor the status waits for it.
@@ -99,6 +87,7 @@ fn a_folder_and_a_socket_are_no_lock_files() {
 #[test]
 fn a_file_of_somebody_who_has_no_say_in_the_database_is_not_used() {
     if !rustix::process::geteuid().is_root() {
+        skipped("a lock file that belongs to somebody else", "only root can make one");
         return;
     }
     let give = |path: &Path| {
@@ -121,7 +110,7 @@ fn of_an_endless_file_no_more_is_read_than_may_be_in_it() {
         // A relay at work shows what it does in spite of it.
         let _relay = place.start_logged("relay --db app.db --publisher guests/noop.wasm");
         let status = || outbox(&place, "status --db app.db --json").json();
-        eventually("the relay is at work", || status()["relay"]["state"] == "running");
+        until("the relay is at work", || status()["relay"]["state"] == "running");
         if name.ends_with("calls") {
             assert!(fs::metadata(place.path(name)).unwrap().size() < 1 << 20);
         }

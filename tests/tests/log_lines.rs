@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use outbox_host::text::steers;
-use outbox_tests::workplace::{Signal, Workplace, eventually};
+use outbox_tests::waiting::until;
+use outbox_tests::workplace::{Signal, Workplace};
 use serde_json::{Value, json};
 
 /// What a line looks like that is forged.
@@ -56,7 +57,7 @@ fn a_publisher_without_a_grant_forges_nothing() {
         append(&place, text, &format!("name-{number}"), &json!("no port"));
     }
     let mut relay = place.start_logged("relay --db app.db --publisher guests/tcp.wasm --max-attempts 1");
-    eventually("all are dead letters", || place.status()["dead_letters"] == texts.len() * 3);
+    until("all are dead letters", || place.status()["dead_letters"] == texts.len() * 3);
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait(), Some(0));
     let log = relay.log();

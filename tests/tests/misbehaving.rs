@@ -13,7 +13,8 @@ use outbox_host::{
     SqliteOutbox,
 };
 use outbox_tests::outboxes::{Kept, Sqlite, event};
-use outbox_tests::relaying::{PATIENCE, relaying, until};
+use outbox_tests::relaying::relaying;
+use outbox_tests::waiting::{PATIENCE, until};
 
 const BUSY_PATIENCE: Duration = Duration::from_millis(50);
 
@@ -126,7 +127,7 @@ fn a_clock_that_jumps_moves_no_retry_out_of_reach() {
         let outbox = Outbox::new(kept.open(), JsonSerde).with_options(options()).with_clock(jumping_clock, || 1.0);
         relaying(&outbox, &publisher, |_| {
             for attempt in attempts {
-                assert_eq!(calls.recv_timeout(Duration::from_secs(10)), Ok(attempt));
+                assert_eq!(calls.recv_timeout(PATIENCE), Ok(attempt));
                 CLOCK_OFFSET_S.fetch_add(jump_s, Ordering::SeqCst);
             }
         });

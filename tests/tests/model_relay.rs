@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
-use outbox_host::outbox::{Act, RelayCondition, Selection};
+use outbox_host::outbox::{RelayCondition, Selection};
 use outbox_host::{
     Attempt, Backoff, BoxFuture, JsonSerde, OnDeadLetter, Outbox, OutboxStorageStrategy, Outcome, Policy, PublishError,
     Publisher, Recorded, RelayOptions,
 };
+use outbox_tests::act;
 use outbox_tests::outboxes::{Kept, Sqlite};
-use outbox_tests::relaying::{PATIENCE, relaying, until};
+use outbox_tests::relaying::relaying;
+use outbox_tests::waiting::{PATIENCE, until};
 use proptest::prelude::*;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
@@ -61,10 +63,6 @@ struct World {
     backup: Option<(Connection, BTreeSet<Uuid>)>,
     /// Whatever has to be delivered in the end.
     expected: BTreeSet<Uuid>,
-}
-
-fn act() -> Act {
-    Act { who: "model".into(), at: jiff::Timestamp::now() }
 }
 
 impl World {
@@ -211,7 +209,7 @@ fn go_through(steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..outbox_tests::proptest_config!("model_relay", 40) })]
 
     #[test]
     fn whatever_programs_do_each_event_is_delivered(steps in prop::collection::vec(step(), 1..30)) {

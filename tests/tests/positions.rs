@@ -10,8 +10,10 @@ use outbox_host::{
     Attempt, Backoff, BoxFuture, JsonSerde, OnDeadLetter, Outbox, OutboxStorageStrategy, Outcome, Policy, PublishError,
     Publisher, Recorded, RelayOptions,
 };
+use outbox_tests::act;
 use outbox_tests::outboxes::{Kept, Sqlite, event};
-use outbox_tests::relaying::{PATIENCE, relaying, until};
+use outbox_tests::relaying::relaying;
+use outbox_tests::waiting::{PATIENCE, until};
 use tokio::sync::Semaphore;
 
 /// What holds a stream while the test goes on.
@@ -103,8 +105,7 @@ fn what_is_inserted_below_the_cursor_is_published_at_once() {
     for hold in HOLDS {
         let kept = Sqlite::new();
         with_a_held_stream(hold, &kept, |world| {
-            let mut fastest = Duration::MAX;
-            for position in [-5, -7, i64::MIN, -1, -3] {
+            let found_within = |position| {
                 let since = Instant::now();
                 world.append_at(position, &format!("low{position}"));
                 // A negative position is no event's: it becomes a dead letter.
@@ -112,9 +113,13 @@ fn what_is_inserted_below_the_cursor_is_published_at_once() {
                     count(&world.application, "outbox_dead_letters WHERE position < 0") > 0
                 });
                 world.application.execute_batch("DELETE FROM outbox_dead_letters WHERE position < 0").unwrap();
-                fastest = fastest.min(since.elapsed());
-            }
-            assert!(fastest < Duration::from_millis(500), "{hold:?}: {fastest:?}: only the watchdog has found them");
+                since.elapsed()
+            };
+            // The watchdog looks once a second: of those that come right after it has looked, it finds none sooner. A relay
+            // that is told finds one of them sooner, however busy the machine is.
+            found_within(i64::MIN);
+            let is_told = (-30..0).any(|position| found_within(position) < Duration::from_millis(500));
+            assert!(is_told, "{hold:?}: only the watchdog has found them");
         });
     }
 }
@@ -264,11 +269,10 @@ fn dead_letters_with_the_same_position_are_each_kept_and_each_come_back() {
     let dead = operator.dead_letters(&Selection::all(), 10).unwrap();
     let of = |wanted: &str| dead.iter().find(|dead| dead.stream_id == wanted).unwrap();
     assert_eq!(dead.iter().map(|dead| dead.position).collect::<Vec<_>>(), [1, 1, 1]);
-    let by = outbox_host::outbox::Act { who: "ada".into(), at: jiff::Timestamp::now() };
-    assert!(operator.edit_dead_letter(1, "{}", &by).is_err(), "which one?");
+    assert!(operator.edit_dead_letter(1, "{}", &act()).is_err(), "which one?");
     let b = Selection::Uuids(vec![of("b").uuid.clone()]);
-    assert_eq!(operator.discard_dead_letters(&b, &by).unwrap(), [1]);
-    assert_eq!(operator.retry_dead_letters(&Selection::all(), &by).unwrap(), [1, 2]);
+    assert_eq!(operator.discard_dead_letters(&b, &act()).unwrap(), [1]);
+    assert_eq!(operator.retry_dead_letters(&Selection::all(), &act()).unwrap(), [1, 2]);
     let (told, came) = channel();
     let told = Mutex::new(told);
     let publisher = |event: &Recorded| {

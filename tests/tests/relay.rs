@@ -2,17 +2,20 @@
 //! letters, pauses, and what follows from the host's death.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as AtomicOrdering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use outbox_host::outbox::{Act, RelayCondition, Retention, Selection};
+use outbox_host::outbox::{RelayCondition, Retention, Selection};
 use outbox_host::{
-    Attempt, Backoff, BoxFuture, Field, JsonSerde, NewEvent, NoOutbox, OnDeadLetter, Ordering, Outbox,
-    OutboxStorageStrategy, Outcome, Policy, PublishError, Publisher, Recorded, RelayOptions, Report, Row, StreamId,
+    Attempt, Backoff, BoxFuture, Field, JsonSerde, NewEvent, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy,
+    Outcome, Policy, PublishError, Publisher, Recorded, RelayOptions, Report, Row, StreamId,
 };
+use outbox_tests::act;
 use outbox_tests::outboxes::{Kept, event, row};
 use outbox_tests::publishers::{Scripted, rejected, retry, unavailable};
-use outbox_tests::relaying::{PATIENCE, relaying, until};
+use outbox_tests::relaying::relaying;
+use outbox_tests::waiting::{PATIENCE, until};
 
 outbox_tests::for_each_storage! {
     an_empty_outbox_calls_nobody
@@ -68,10 +71,6 @@ fn run<K: Kept>(kept: &K, publisher: &impl Publisher) -> Report {
     outbox(kept).run(publisher, None).unwrap()
 }
 
-fn act() -> Act {
-    Act { who: "ada".into(), at: jiff::Timestamp::now() }
-}
-
 // --- the reference's behaviours --------------------------------------------------------------------------------------
 
 fn an_empty_outbox_calls_nobody<K: Kept>(kept: &K) {
@@ -90,6 +89,8 @@ fn the_limit_is_respected<K: Kept>(kept: &K) {
     outbox(kept).run(&publisher, 3).unwrap();
     assert_eq!(publisher.take_positions(), p[3..]);
     assert_eq!(outbox(kept).run(&publisher, 0).unwrap(), Report::default());
+    append(kept, &["a"; 150]);
+    assert_eq!((run(kept, &publisher).published, run(kept, &publisher).published), (100, 50), "the default limit");
 }
 
 fn an_entry_is_published_once_even_when_run_twice<K: Kept>(kept: &K) {
@@ -139,15 +140,6 @@ fn the_streams_name_is_passed_through<K: Kept>(kept: &K) {
     let publisher = Scripted::default();
     run(kept, &publisher);
     assert_eq!(publisher.take_calls()[0].stream_id, stream);
-}
-
-#[test]
-fn no_outbox_calls_nobody() {
-    let outbox = Outbox::new(NoOutbox, JsonSerde);
-    outbox.append(&[event("a", "{}")]).unwrap();
-    let publisher = Scripted::default();
-    outbox.run(&publisher, None).unwrap();
-    assert_eq!(publisher.take_calls(), []);
 }
 
 // --- order, retries and dead letters -------------------------------------------------------------------------------------
@@ -373,36 +365,27 @@ fn the_relay_publishes_what_is_appended_and_retries_by_itself<K: Kept>(kept: &K)
 }
 
 fn a_paused_publisher_is_probed_with_one_entry<K: Kept>(kept: &K) {
-    let pause = Duration::from_millis(200);
+    const PROBES: usize = 5;
+    let pause = Duration::from_millis(20);
     let mut options = options();
     options.policy.pause = Backoff { initial: pause, max: pause };
-    append(kept, &["a", "b", "c", "d"]);
-    let (publisher, calls, answer) = Told::new();
+    append(kept, &["a"]);
+    let publisher = Company { is_down: AtomicBool::new(true), ..Company::default() };
     let outbox = with(kept, options).with_clock(jiff::Timestamp::now, || 1.0);
+    let shows = |state| move || kept.open().status().unwrap().relay.is_some_and(|relay| relay.state == state);
     let report = relaying(&outbox, &publisher, |_| {
-        (0..4).for_each(|_| answer.send(unavailable()).unwrap());
-        position(&calls);
-        until("it is shown", || {
-            kept.open().status().unwrap().relay.is_some_and(|relay| relay.state == RelayCondition::Paused)
-        });
-        // Those that were under way may end so too. Then one is tried, and no other until it has been answered.
-        let paused = Instant::now();
-        let mut tried_while_shut = 1;
-        while calls.recv_timeout(pause / 2).is_ok() {
-            tried_while_shut += 1;
-            assert!(tried_while_shut <= 4 && paused.elapsed() < PATIENCE);
-        }
-        (tried_while_shut..4).for_each(|_| {
-            position(&calls);
-        });
-        position(&calls);
-        assert!(calls.recv_timeout(pause * 2).is_err(), "a probe has no company");
-        (0..4).for_each(|_| answer.send(Outcome::Delivered).unwrap());
+        until("it is shown", shows(RelayCondition::Paused));
+        append(kept, &["b", "c", "d"]);
+        let probed = publisher.seen().len() + PROBES;
+        until("it is probed again and again", || publisher.seen().len() >= probed);
+        publisher.is_down.store(false, AtomicOrdering::SeqCst);
         until("all are gone", || kept.open().status().unwrap().pending == 0);
-        until("it is shown", || {
-            kept.open().status().unwrap().relay.is_some_and(|relay| relay.state == RelayCondition::Running)
-        });
+        until("it is shown", shows(RelayCondition::Running));
     });
+    // Each call up to the one that was answered was a probe.
+    let seen = publisher.seen();
+    let probes = seen.iter().take_while(|call| !call.delivered).count() + 1;
+    assert!(probes > PROBES && seen[..probes].iter().all(|call| call.company == 1), "{seen:?}");
     assert_eq!((report.published, report.dead_lettered, report.to_be_retried), (4, 0, 0));
 }
 
@@ -475,20 +458,40 @@ fn the_hosts_death_in_a_single_call_is_an_attempt<K: Kept>(kept: &K) {
 }
 
 /// Knows how many calls are under way at once.
+#[derive(Default)]
 struct Company {
-    now: Mutex<Vec<u64>>,
-    seen: Mutex<Vec<(u64, usize, u32)>>,
+    is_down: AtomicBool,
+    under_way: AtomicUsize,
+    seen: Mutex<Vec<Seen>>,
+}
+
+/// A call that has ended.
+#[derive(Debug, Clone)]
+struct Seen {
+    position: u64,
+    attempt: u32,
+    /// The most calls that were under way beside it, itself included.
+    company: usize,
+    delivered: bool,
+}
+
+impl Company {
+    fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
 }
 
 impl Publisher for Company {
     fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
         Box::pin(async move {
-            self.now.lock().unwrap().push(event.position);
+            let before = self.under_way.fetch_add(1, AtomicOrdering::SeqCst) + 1;
+            // Long enough for others to begin, if they may.
             tokio::time::sleep(Duration::from_millis(5)).await;
-            let mut now = self.now.lock().unwrap();
-            self.seen.lock().unwrap().push((event.position, now.len(), event.attempt));
-            now.retain(|position| *position != event.position);
-            Outcome::Delivered.into()
+            let company = before.max(self.under_way.fetch_sub(1, AtomicOrdering::SeqCst));
+            let delivered = !self.is_down.load(AtomicOrdering::SeqCst);
+            let (position, attempt) = (event.position, event.attempt);
+            self.seen.lock().unwrap().push(Seen { position, attempt, company, delivered });
+            if delivered { Outcome::Delivered.into() } else { unavailable().into() }
         })
     }
 }
@@ -496,10 +499,10 @@ impl Publisher for Company {
 fn suspects_are_tried_alone_and_keep_their_attempts<K: Kept>(kept: &K) {
     let p = append(kept, &["a", "b", "c", "d", "e", "f"]);
     died_with(kept, &[p[1], p[3], 999]);
-    let publisher = Company { now: Mutex::default(), seen: Mutex::default() };
+    let publisher = Company::default();
     assert_eq!(run(kept, &publisher).published, 6);
-    let seen = publisher.seen.into_inner().unwrap();
-    for (position, company, attempt) in &seen {
+    let seen = publisher.seen();
+    for Seen { position, company, attempt, .. } in &seen {
         let suspect = [p[1], p[3]].contains(position);
         assert!((suspect && *company == 1) || (!suspect && *company <= 4), "{seen:?}");
         assert_eq!(*attempt, 1);
@@ -553,6 +556,7 @@ fn what_ends_within_the_grace_is_settled<K: Kept>(kept: &K) {
 }
 
 fn streams_stay_in_order_at_any_concurrency<K: Kept>(kept: &K) {
+    const PASSES_MAX: u32 = 100;
     let streams: Vec<String> = (0..2_000).map(|number| format!("stream-{}", number * number % 37)).collect();
     append(kept, &streams.iter().map(String::as_str).collect::<Vec<_>>());
     let seen: Mutex<Vec<(String, u64)>> = Mutex::default();
@@ -569,7 +573,8 @@ fn streams_stay_in_order_at_any_concurrency<K: Kept>(kept: &K) {
         let report = with(kept, options).run(&publisher, 700).unwrap();
         assert!(report.published > 0);
     }
-    while with(kept, options()).run(&publisher, None).unwrap() != Report::default() {}
+    let has_done_something = |_: &u32| with(kept, options()).run(&publisher, None).unwrap() != Report::default();
+    assert!((0..PASSES_MAX).take_while(has_done_something).count() < PASSES_MAX as usize, "there is no end");
     let seen = seen.into_inner().unwrap();
     assert_eq!(seen.len(), 2_000);
     for stream in seen.iter().map(|(stream, _)| stream).collect::<std::collections::HashSet<_>>() {

@@ -4,15 +4,17 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use outbox_host::outbox::{Act, Fate, RelayCondition, Selection, Settled};
+use outbox_host::outbox::{Fate, RelayCondition, Selection, Settled};
 use outbox_host::{
     Backoff, JsonSerde, NewEvent, OnDeadLetter, Outbox, OutboxStorageStrategy, Outcome, Policy, Publisher, Publishers,
     Recorded, RelayOptions, Route, StreamId,
 };
+use outbox_tests::act;
 use outbox_tests::for_each_storage;
 use outbox_tests::outboxes::{Kept, event};
 use outbox_tests::publishers::{Scripted, rejected, retry, unavailable};
-use outbox_tests::relaying::{relaying, until};
+use outbox_tests::relaying::relaying;
+use outbox_tests::waiting::until;
 
 fn outbox<K: Kept>(kept: &K) -> Outbox<K::Strategy> {
     let policy = Policy { backoff: Backoff::NONE, pause: Backoff::NONE, max_attempts: 3, ..Policy::default() };
@@ -89,8 +91,7 @@ fn the_last_failure_decides_and_a_dead_letter_is_retried_for_those_that_have_it_
     let operator = outbox.strategy().operator();
     let dead = &operator.dead_letters(&Selection::all(), 10).unwrap()[0];
     assert_eq!((dead.outcome.as_str(), dead.delivered_to.as_slice()), ("rejected", &["audit".to_owned()][..]));
-    let act = Act { who: "ada".into(), at: jiff::Timestamp::now() };
-    assert_eq!(operator.retry_dead_letters(&Selection::all(), &act).unwrap(), [position]);
+    assert_eq!(operator.retry_dead_letters(&Selection::all(), &act()).unwrap(), [position]);
     webhook.answer("a", |_| Outcome::Delivered);
     assert_eq!(outbox.run(routed(&webhook, &audit), None).unwrap().published, 1);
     assert_eq!((webhook.take_positions().len(), audit.take_positions().len()), (2, 1));

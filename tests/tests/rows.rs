@@ -8,6 +8,8 @@ use outbox_host::{
     Field, JsonSerde, NewEvent, OnDeadLetter, Outbox, OutboxStorageStrategy, Payload, PublishError, RawEntry, Recorded,
     RelayOptions, Row, StreamId, StreamKey,
 };
+use outbox_tests::act;
+use outbox_tests::memory::MIB;
 use outbox_tests::outboxes::{Kept, event, row};
 
 outbox_tests::for_each_storage! {
@@ -24,7 +26,6 @@ outbox_tests::for_each_storage! {
 }
 
 const ALL: PageBounds = PageBounds { read_max: 1_000, bytes_max: usize::MAX, looked_at_max: 1_000 };
-const MIB: usize = 1024 * 1024;
 
 fn all(strategy: &impl OutboxStorageStrategy) -> Vec<RawEntry> {
     strategy.entries(i64::MIN..=i64::MAX, ALL, &mut |_, _| true).unwrap().entries
@@ -269,10 +270,6 @@ fn one_stream_that_fails_holds_up_no_other<K: Kept>(kept: &K) {
     let report = outbox(kept, OnDeadLetter::Continue).run(&reject_all, 1_000).unwrap();
     assert_eq!(report.dead_lettered, of_the_first);
     assert_eq!(find("42").len() as u64, of_the_first, "as text, as a number, as a real number");
-}
-
-fn act() -> outbox_host::outbox::Act {
-    outbox_host::outbox::Act { who: "ada".into(), at: jiff::Timestamp::now() }
 }
 
 /// Neither of those that tell no stream either: each is set aside by itself.

@@ -2,9 +2,9 @@
 
 use outbox_host::outbox::{PageBounds, Selection};
 use outbox_host::{JsonSerde, Outbox, OutboxStorageStrategy, Recorded};
+use outbox_tests::memory::{self, MIB};
 use outbox_tests::outboxes::{Kept, Sqlite};
 
-const MIB: usize = 1024 * 1024;
 /// Much longer than a publisher could be given.
 const LONG: usize = 64 * MIB;
 /// Columns that are as long in a row each; the others are read in the same way.
@@ -16,23 +16,17 @@ const ROWS: usize = 24;
 /// 16 MiB that are read ahead, a page beyond, and of each a copy that is decoded.
 const PUBLISHING_MAX: usize = 128 * MIB;
 
-/// The process's memory in bytes: what it has, or had at most since the last call of [`forget_peak`].
-fn memory(name: &str) -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
-}
-
+/// Sets what [`memory::highest`] says back to what there is.
 fn forget_peak() {
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
 }
 
 /// How far the memory grew meanwhile.
 fn growth<T>(during: impl FnOnce() -> T) -> (usize, T) {
-    let before = memory("VmRSS");
+    let before = memory::resident();
     forget_peak();
     let result = during();
-    (memory("VmHWM").saturating_sub(before), result)
+    (memory::highest().saturating_sub(before), result)
 }
 
 #[test]

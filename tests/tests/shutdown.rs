@@ -3,22 +3,22 @@
 use std::time::{Duration, Instant};
 
 use outbox_tests::crash::arena::Arena;
-use outbox_tests::crash::process::{PATIENCE, Process};
-use outbox_tests::wait_until;
+use outbox_tests::crash::process::Process;
+use outbox_tests::waiting::until;
 use rustix::process::Signal;
 
 const STREAMS: usize = 20;
 const CALLS: usize = 8;
 /// Longer than any of these tests waits for an end.
-const NO_ANSWER: [&str; 2] = ["--delay-ms", "60000"];
-/// Far below that, and far above what an end takes.
-const SOON: Duration = Duration::from_secs(5);
+const NO_ANSWER: [&str; 2] = ["--delay-ms", "120000"];
+/// Far below that, and far above what an end takes on a busy machine.
+const SOON: Duration = Duration::from_secs(30);
 
 /// A relay with an event of each stream to publish, and as many calls under way as it may have.
 fn busy(arena: &mut Arena) -> Process {
     arena.append(STREAMS, 1);
     let relay = arena.relay("is to be stopped");
-    wait_until("calls under way", PATIENCE, || {
+    until("calls are under way", || {
         arena.ledger.read_on();
         arena.ledger.seen.len() >= CALLS
     });
@@ -27,7 +27,7 @@ fn busy(arena: &mut Arena) -> Process {
 
 fn ends_soon(relay: &mut Process) {
     let asked = Instant::now();
-    let status = relay.wait(PATIENCE);
+    let status = relay.wait();
     assert!(status.success(), "{status}");
     assert!(asked.elapsed() < SOON, "it took {:?}", asked.elapsed());
 }
@@ -39,7 +39,7 @@ fn nothing_is_counted(arena: &mut Arena, delivered: usize) {
         assert_eq!(arena.count(table), 0, "{table}");
     }
     let mut next = arena.relay("goes on");
-    wait_until("a relay at work", PATIENCE, || arena.log_from(&next).contains("publishing"));
+    until("a relay is at work", || arena.log_from(&next).contains("publishing"));
     let log = arena.log_from(&next);
     assert!(!log.contains("died"), "{log}");
     next.kill();
@@ -63,7 +63,7 @@ fn a_second_signal_stops_it_at_once() {
     let mut arena = Arena::with(&NO_ANSWER, "");
     let mut relay = busy(&mut arena);
     relay.signal(Signal::TERM);
-    wait_until("its word that it stops", PATIENCE, || arena.log_from(&relay).contains("stopping"));
+    until("it says that it stops", || arena.log_from(&relay).contains("stopping"));
     assert!(relay.is_alive());
     relay.signal(Signal::TERM);
     ends_soon(&mut relay);

@@ -4,26 +4,24 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use outbox_host::outbox::{Act, Counts, PublisherVersion, VersionState};
+use outbox_host::outbox::{Counts, PublisherVersion, VersionState};
 use outbox_host::publisher::component::{OutputSink, Settings};
 use outbox_host::{
     CanaryRules, JsonSerde, NewEvent, Outbox, OutboxStorageStrategy, RelayOptions, SqliteOutbox, StreamId,
     VersionedPublisher,
 };
+use outbox_tests::act;
 use outbox_tests::guest;
+use outbox_tests::memory;
 use outbox_tests::outboxes::{Kept, Sqlite, event};
-use outbox_tests::relaying::{relaying, until};
+use outbox_tests::relaying::relaying;
 use outbox_tests::versions::{Delivered, Ledger, Sheet};
+use outbox_tests::waiting::until;
 use uuid::Uuid;
 
 const NAME: &str = "webhook";
-
-fn by() -> Act {
-    Act { who: "ada".into(), at: jiff::Timestamp::now() }
-}
 
 /// An outbox whose publisher has versions, and what they delivered.
 struct World {
@@ -52,7 +50,7 @@ impl World {
     }
 
     fn deploy(&self, bytes: &[u8]) -> u32 {
-        self.operator.deployments().deploy(NAME, bytes, None, "", &by()).unwrap().version
+        self.operator.deployments().deploy(NAME, bytes, None, "", &act()).unwrap().version
     }
 
     fn version(&self, number: u32) -> PublisherVersion {
@@ -124,12 +122,6 @@ fn assert_each_once_and_in_order(ledger: &[Delivered], streams: u32, events: u32
     }
 }
 
-fn resident_bytes() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
-}
-
 #[test]
 fn a_hundred_swaps_under_full_load_lose_nothing_repeat_nothing_and_keep_every_order() {
     const SWAPS: u32 = 100;
@@ -148,7 +140,7 @@ fn a_hundred_swaps_under_full_load_lose_nothing_repeat_nothing_and_keep_every_or
             appended += more;
             world.activate(Sheet::good(swap));
             if swap == SWAPS / 2 {
-                resident = resident_bytes();
+                resident = memory::resident();
             }
         }
         world.until_empty();
@@ -163,88 +155,37 @@ fn a_hundred_swaps_under_full_load_lose_nothing_repeat_nothing_and_keep_every_or
     // What each delivered is on record, the last call of each counted.
     let counted: u64 = (1..=SWAPS + 1).map(|number| world.version(number).counts.delivered).sum();
     assert_eq!(counted, u64::from(appended));
-    let growth = resident_bytes().saturating_sub(resident);
+    let growth = memory::resident().saturating_sub(resident);
     println!("{SWAPS} swaps, {appended} entries; the last 50 versions left {} KiB behind", growth / 1024);
     assert!(growth < 48 << 20, "old versions are not let go: {growth} bytes");
 }
 
-/// The times between two deliveries of a stream in order of length: those between two versions, and those within one.
-fn pauses(ledger: &[Delivered], streams: u32) -> (Vec<Duration>, Vec<Duration>) {
-    let (mut between, mut within) = (Vec::new(), Vec::new());
-    for deliveries in by_stream(ledger, streams).values() {
-        for pair in deliveries.windows(2) {
-            let pauses = if pair[0].version == pair[1].version { &mut within } else { &mut between };
-            pauses.push(pair[1].at - pair[0].at);
-        }
-    }
-    between.sort_unstable();
-    within.sort_unstable();
-    (between, within)
+#[test]
+fn a_call_ends_on_the_version_that_it_began_with_and_the_next_event_runs_on_the_new_one() {
+    // On a busy machine the call may be over before the new version is there: then it gets more time.
+    let mut lengths = [1, 5, 25].map(Duration::from_secs).into_iter();
+    assert!(lengths.any(others_do_not_wait_for_a_call_of), "the new version waited for the old one's call");
 }
 
-#[test]
-fn the_pause_that_a_swap_causes_once_both_are_compiled() {
-    const SWAPS: u32 = 100;
-    const STREAMS: u32 = 2;
+/// Whether the new version delivered another stream's event while a call of the old one was under way.
+fn others_do_not_wait_for_a_call_of(length: Duration) -> bool {
     let world = World::new();
     let publisher = world.publisher();
-    let appended = AtomicU32::new(0);
-    let swapped = AtomicBool::new(false);
     relaying(&world.outbox, &publisher, |_| {
-        // Compiled, and kept.
+        world.activate(Sheet { sleeps: length, ..Sheet::good(1) });
+        world.append(&events(1, 0..2));
+        until("a call is under way", || !world.marked_calls().is_empty());
         world.activate(Sheet::good(2));
-        world.activate(Sheet::good(1));
-        std::thread::scope(|scope| {
-            // There is always something to be delivered.
-            scope.spawn(|| {
-                while !swapped.load(Ordering::Relaxed) {
-                    if world.pending() < 4_000 {
-                        let from = appended.fetch_add(2_000, Ordering::Relaxed);
-                        world.append(&events(STREAMS, from..from + 2_000));
-                    }
-                }
-            });
-            until("it is under load", || world.ledger.len() > 10_000);
-            for swap in 0..SWAPS {
-                world.activate(Sheet::good(2 - swap % 2));
-            }
-            swapped.store(true, Ordering::Relaxed);
-        });
+        world.append(&[event("another", "{}")]);
         world.until_empty();
     });
     let ledger = world.ledger.all();
-    assert_each_once_and_in_order(&ledger, STREAMS, appended.into_inner());
-    let (between, within) = pauses(&ledger, STREAMS);
-    let (median, longest, longest_within) =
-        (between[between.len() / 2], between[between.len() - 1], within[within.len() - 1]);
-    println!(
-        "pause of a stream at a swap: median {median:?}, longest {longest:?} of {}; anywhere else: longest {longest_within:?}",
-        between.len()
-    );
-    // The aim is 5 ms; the rest is for a machine that does other things.
-    assert!(longest < Duration::from_secs(1) + 2 * longest_within, "{longest:?}");
-}
-
-#[test]
-fn a_call_ends_on_the_version_that_it_began_with_and_the_next_event_runs_on_the_new_one() {
-    let world = World::new();
-    let publisher = world.publisher();
-    relaying(&world.outbox, &publisher, |_| {
-        world.activate(Sheet { sleeps: Duration::from_secs(2), ..Sheet::good(1) });
-        world.append(&events(1, 0..2));
-        until("a call is under way", || !world.marked_calls().is_empty());
-        let began = Instant::now();
-        world.activate(Sheet::good(2));
-        // Others do not wait for that call.
-        world.append(&[event("another", "{}")]);
-        until("the new version delivers", || world.ledger.by_version().get(&2) == Some(&1));
-        assert!(began.elapsed() < Duration::from_millis(1_500), "{:?}", began.elapsed());
-        world.until_empty();
-    });
     // The other's uuid is random, and its number high.
+    let is_of_the_stream = |it: &&Delivered| number_of(it) < 2;
     let of_the_stream: Vec<(u32, u32)> =
-        world.ledger.all().iter().map(|it| (number_of(it), it.version)).filter(|(number, _)| *number < 2).collect();
+        ledger.iter().filter(is_of_the_stream).map(|it| (number_of(it), it.version)).collect();
     assert_eq!(of_the_stream, [(0, 1), (1, 2)]);
+    !is_of_the_stream(&&ledger[0])
 }
 
 fn wat(name: &str) -> Vec<u8> {
@@ -416,7 +357,7 @@ fn a_rollback_brings_the_last_version_back() {
     let publisher = world.publisher();
     relaying(&world.outbox, &publisher, |_| {
         let (first, second) = (world.activate(Sheet::good(1)), world.activate(Sheet::good(2)));
-        world.operator.deployments().rollback(NAME, None, &by()).unwrap();
+        world.operator.deployments().rollback(NAME, None, &act()).unwrap();
         world.until_state(first, VersionState::Active);
         assert_eq!(world.version(second).state, VersionState::Retired);
         world.append(&events(1, 0..1));
@@ -443,7 +384,7 @@ fn trial(canary: Sheet, rules: CanaryRules, meanwhile: impl Fn(&World, u32)) -> 
     relaying(&world.outbox, &publisher, |_| {
         world.activate(Sheet::good(1));
         let share = "20%".parse().unwrap();
-        number = world.operator.deployments().deploy(NAME, &canary.bytes(), Some(share), "", &by()).unwrap().version;
+        number = world.operator.deployments().deploy(NAME, &canary.bytes(), Some(share), "", &act()).unwrap().version;
         world.until_state(number, VersionState::Canary);
         meanwhile(&world, number);
         until("the trial has ended", || {
@@ -511,7 +452,7 @@ fn a_rollback_during_a_trial_withdraws_the_canary() {
             world.ledger.by_version().len()
         };
         assert_eq!(versions_of_all_streams(), 2);
-        world.operator.deployments().rollback(NAME, None, &by()).unwrap();
+        world.operator.deployments().rollback(NAME, None, &act()).unwrap();
         until("the relay has taken it back", || versions_of_all_streams() == 1);
         world.ledger.clear();
     };

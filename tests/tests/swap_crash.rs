@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use outbox_host::SqliteOutbox;
-use outbox_host::outbox::{Act, Deployments, PublisherVersion, VersionState};
+use outbox_host::outbox::{Deployments, PublisherVersion, VersionState};
+use outbox_tests::act;
 use outbox_tests::versions::{Sheet, logged, number_in, numbered_lines};
-use outbox_tests::workplace::{Logged, Signal, Workplace, eventually};
+use outbox_tests::waiting::until;
+use outbox_tests::workplace::{Logged, Signal, Workplace};
 
 const KILLS: u32 = 60;
 const STREAMS: u32 = 16;
@@ -36,8 +38,7 @@ impl World {
 
     fn deploy(&mut self) {
         self.asked += 1;
-        let by = Act { who: "ada".into(), at: jiff::Timestamp::now() };
-        let deployed = self.outbox.deploy("hook", &Sheet::good(self.asked).bytes(), None, "", &by).unwrap();
+        let deployed = self.outbox.deploy("hook", &Sheet::good(self.asked).bytes(), None, "", &act()).unwrap();
         assert_eq!(deployed.version, self.asked);
     }
 
@@ -139,7 +140,7 @@ fn no_kill_during_an_activation_loses_a_version_or_an_event() {
         if at_work {
             let due = world.asked;
             relay.wait_for_log("publishing");
-            eventually("it is at work", || due == 0 || world.is_active(due) && !logged(&relay.log()).is_empty());
+            until("it is at work", || due == 0 || world.is_active(due) && !logged(&relay.log()).is_empty());
             world.deploy();
         }
         std::thread::sleep(Duration::from_micros(rng.u64(..150_000)));
@@ -151,9 +152,9 @@ fn no_kill_during_an_activation_loses_a_version_or_an_event() {
         died_at_work += u32::from(delivered > 0);
     }
     let mut relay = world.place.start_logged("relay --db app.db --publisher hook");
-    eventually("the last version is active", || world.is_active(world.asked));
+    until("the last version is active", || world.is_active(world.asked));
     world.refill();
-    eventually("all is delivered", || world.pending().is_empty());
+    until("all is delivered", || world.pending().is_empty());
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait(), Some(0));
     deliveries.ended(&relay, &HashSet::new());

@@ -4,7 +4,8 @@
 use std::fs;
 
 use outbox_tests::users::{OTHER, SERVICE, Shared, THIRD, belongs};
-use outbox_tests::workplace::{Signal, eventually};
+use outbox_tests::waiting::until;
+use outbox_tests::workplace::Signal;
 
 const RUN: &str = "run --db data/app.db --publisher noop.wasm --no-cache";
 const RELAY: &str = "relay --db data/app.db --publisher noop.wasm --no-cache";
@@ -54,7 +55,7 @@ fn what_root_makes_belongs_to_whom_the_database_belongs_to() {
         fs::remove_file(shared.data().join(name)).unwrap();
     }
     let mut relay = shared.start(0, RELAY);
-    eventually("root's relay has published", || shared.pending(SERVICE) == 0);
+    until("root's relay has published", || shared.pending(SERVICE) == 0);
     let beside = shared.beside();
     assert_eq!(beside, ["app.db", "app.db-outbox.calls", "app.db-outbox.lock", "app.db-shm", "app.db-wal"]);
     for name in &beside {
@@ -140,13 +141,13 @@ fn who_may_only_read_looks_where_nobody_has_the_database_open() {
 fn who_may_only_read_looks_beside_a_relay() {
     let Some(shared) = shared() else { return };
     let _relay = shared.start(SERVICE, "relay --db data/app.db --publisher scripted.wasm --no-cache");
-    eventually("the relay has published", || shared.pending(OTHER) == 0);
+    until("the relay has published", || shared.pending(OTHER) == 0);
     let status = shared.run(OTHER, "status --db data/app.db --json").json();
     assert_eq!((&status["relay"]["state"], &status["dead_letters"]), (&"running".into(), &1.into()));
     let waits = r#"{"name": "order.placed", "stream_id": "order-9", "data": {"do": "retry", "after_ms": 3600000}}"#;
     fs::write(shared.place.path("waits.ndjson"), waits).unwrap();
     shared.run(SERVICE, "append --db data/app.db waits.ndjson").ok();
-    eventually("it waits", || shared.run(OTHER, "status --db data/app.db --json").json()["waiting"] == 1);
+    until("it waits", || shared.run(OTHER, "status --db data/app.db --json").json()["waiting"] == 1);
     assert_can_look(&shared, OTHER, 1);
     shared.allow("data", 0o777);
     assert_can_look(&shared, THIRD, 1);
@@ -157,9 +158,9 @@ fn who_may_only_read_looks_beside_a_relay() {
 fn who_may_only_read_looks_at_what_a_killed_relay_left() {
     let Some(shared) = shared() else { return };
     let mut relay = shared.start(SERVICE, RELAY);
-    eventually("the relay has published", || shared.pending(SERVICE) == 0);
+    until("the relay has published", || shared.pending(SERVICE) == 0);
     shared.append("order-3");
-    eventually("the relay has published", || shared.pending(SERVICE) == 0);
+    until("the relay has published", || shared.pending(SERVICE) == 0);
     relay.signal(Signal::KILL);
     relay.wait();
     assert!(fs::metadata(shared.data().join("app.db-wal")).unwrap().len() > 0);
@@ -218,7 +219,7 @@ fn what_is_in_the_way_is_named() {
     assert_can_look(&shared, OTHER, 1);
 
     let relay = shared.start(SERVICE, RELAY);
-    eventually("the relay has published", || shared.pending(SERVICE) == 0);
+    until("the relay has published", || shared.pending(SERVICE) == 0);
     shared.allow("data/app.db-wal", 0o600);
     for command in ["status --db data/app.db", RUN] {
         let refused = shared.run(OTHER, command).refused();

@@ -4,11 +4,15 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use outbox_tests::outbox_program;
 use outbox_tests::sink::Sink;
-use outbox_tests::workplace::{Workplace, eventually};
+use outbox_tests::waiting::{until, until_within};
+use outbox_tests::workplace::Workplace;
 
+/// How long the commands may take, the first time, when they build everything.
+const BUILDING_MAX: Duration = Duration::from_secs(30 * 60);
 const DESTINATION: &str = "https://hooks.example.com";
 
 fn repository() -> PathBuf {
@@ -62,27 +66,24 @@ fn the_readmes_commands_do_what_they_say() {
         fs::File::open(place.path("log")).unwrap().read_to_string(&mut text).unwrap();
         text
     };
-    // Building takes its time, the first time.
     let mut ended = None;
-    while ended.is_none() && !said().contains("\nwalked\n") {
-        std::thread::sleep(std::time::Duration::from_millis(50));
+    until_within(BUILDING_MAX, "the walk-through is over", || {
         ended = shell.try_wait().unwrap();
-    }
+        ended.is_some() || said().contains("\nwalked\n")
+    });
     assert_eq!(ended, None, "{}", said());
 
     let outbox =
         |arguments: &str| place.outbox(&format!("{arguments} --db {}", folder.path().join("shop.db").display()));
-    eventually("version 1 is active again", || {
-        outbox("publisher versions webhook --json").json()[0]["state"] == "active"
-    });
+    until("version 1 is active again", || outbox("publisher versions webhook --json").json()[0]["state"] == "active");
     let sources = || -> Vec<String> {
         sink.deliveries().iter().map(|it| it.json()["source"].as_str().unwrap().to_owned()).collect()
     };
-    eventually("both are delivered", || sources().len() == 2);
+    until("both are delivered", || sources().len() == 2);
     assert_eq!(sources(), ["/outbox", "/shop"]);
     let line = "{\"stream_id\": \"order-42\", \"name\": \"order.shipped\", \"data\": {}}\n";
     place.outbox_fed(&format!("append --db {}", folder.path().join("shop.db").display()), line).ok();
-    eventually("the third is delivered", || sources().len() == 3);
+    until("the third is delivered", || sources().len() == 3);
     assert_eq!(sources(), ["/outbox", "/shop", "/outbox"]);
     let said_so_far = said();
     assert!(said_so_far.contains("\nversion 2 of webhook is active\n"), "{said_so_far}");

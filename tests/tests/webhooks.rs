@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use outbox_tests::sink::Sink;
-use outbox_tests::workplace::{Signal, Workplace, eventually};
+use outbox_tests::waiting::until;
+use outbox_tests::workplace::{Signal, Workplace};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -172,7 +173,7 @@ fn so_does_a_relay() {
     let place = appended(&events);
     let (sink, stored) = (sink(&place), stored(&place));
     let mut relay = place.start_logged(&format!("relay {} --concurrency 32", publisher(&sink)));
-    eventually("all are published", || place.status()["pending"] == 0);
+    until("all are published", || place.status()["pending"] == 0);
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait(), Some(0), "{}", relay.log());
     check(&place, &events, &sink, &stored);

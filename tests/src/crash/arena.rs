@@ -13,9 +13,10 @@ use uuid::Uuid;
 
 use super::journal::{self, Transaction};
 use super::ledger::Ledger;
-use super::process::{PATIENCE, Process};
+use super::process::Process;
 use crate::sink::Sink;
-use crate::{guest, outbox_program, program, wait_until};
+use crate::waiting::{PATIENCE, until};
+use crate::{guest, outbox_program, program};
 
 /// Nothing that the test itself does to an event ends it: it is killed far too often for that.
 const RELAY: &str = r#"
@@ -177,7 +178,7 @@ impl Arena {
     /// Waits for the first delivery by this relay; says when it came.
     pub fn first_delivery(&mut self, relay: &Process) -> u64 {
         let (mut first, mut looked_at) = (None, 0);
-        wait_until(&format!("a delivery by {}", relay.name), PATIENCE, || {
+        until(&format!("{} delivers", relay.name), || {
             self.ledger.read_on();
             let new = &self.ledger.seen[looked_at..];
             first = new.iter().find(|seen| seen.relay == relay.name).map(|seen| seen.at_ns);
@@ -189,7 +190,7 @@ impl Arena {
 
     /// Waits until everything that dead relays sent is in the ledger, and reads it.
     pub fn settle_down(&mut self) {
-        wait_until("the end of all connections to the sink", PATIENCE, || self.sink.connections() == 0);
+        until("all connections to the sink end", || self.sink.connections() == 0);
         self.ledger.read_on();
     }
 
@@ -230,12 +231,12 @@ impl Arena {
     /// Lets this relay, or another one, deliver what is there, and ends it in order.
     pub fn drain(&mut self, relay: Option<Process>) {
         let mut relay = relay.unwrap_or_else(|| self.relay("to drain what is left"));
-        wait_until("an empty outbox", PATIENCE, || {
+        until("the outbox is empty", || {
             assert!(relay.is_alive(), "{} ended by itself", relay.name);
             self.count("outbox") == 0
         });
         relay.signal(Signal::TERM);
-        let status = relay.wait(PATIENCE);
+        let status = relay.wait();
         assert!(status.success(), "{}: {status}", relay.name);
         self.settle_down();
     }

@@ -2,14 +2,11 @@
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{now_ns, wait_until};
-
-/// How long anything may take that has to happen.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+use crate::now_ns;
+use crate::waiting::until;
 
 /// A process; killed when it is dropped.
 pub struct Process {
@@ -38,18 +35,19 @@ impl Process {
         assert!(ended.is_none(), "{} ended by itself: {ended:?}", self.name);
         let at_ns = now_ns();
         self.signal(Signal::KILL);
-        assert_eq!(self.wait(PATIENCE).signal(), Some(Signal::KILL.as_raw()), "{}", self.name);
+        assert_eq!(self.wait().signal(), Some(Signal::KILL.as_raw()), "{}", self.name);
         at_ns
     }
 
     /// Waits until the process has killed itself.
     pub fn wait_for_its_death(&mut self) {
-        assert_eq!(self.wait(PATIENCE).signal(), Some(Signal::KILL.as_raw()), "{}", self.name);
+        assert_eq!(self.wait().signal(), Some(Signal::KILL.as_raw()), "{}", self.name);
     }
 
-    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
-        wait_until(&format!("the end of {}", self.name), patience, || {
+        until(&format!("{} ends", self.name), || {
             status = self.child.try_wait().unwrap();
             status.is_some()
         });
@@ -59,7 +57,7 @@ impl Process {
     /// Closes its standard input, on which the programs of these tests end in order.
     pub fn end(mut self) {
         drop(self.child.stdin.take());
-        let status = self.wait(PATIENCE);
+        let status = self.wait();
         assert!(status.success(), "{}: {status}", self.name);
     }
 }
