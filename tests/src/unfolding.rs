@@ -34,7 +34,7 @@ pub fn refused() -> Vec<Hostile> {
         hostile("components that take two along each", captured_twice(), "steps"),
         hostile("instances of two instances each", bundled_twice(), "steps"),
         hostile("many lowered functions", lowered(), "cross between"),
-        hostile("components within components", nested_components(200), "deeper within each other"),
+        hostile("components within components", nested_components(200), "nests components deeper"),
         hostile("many aliases", aliases(300_000), "parts"),
         hostile("20,000 loops", with_function(&nested_loops(20_000)), "loops deeper"),
         hostile("50,000 blocks", with_function(&nested_blocks(50_000)), "blocks deeper"),

@@ -185,7 +185,7 @@ fn cases() -> Vec<Case> {
             "a version below 0",
             "stream_id, name, data, version",
             row_and("minus", Sql::Integer(-1)),
-            "version: -1 is less than nothing",
+            "version: -1 must not be negative",
         ),
         dead(
             "a context that is no object",

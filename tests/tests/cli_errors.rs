@@ -149,13 +149,7 @@ fn settings_that_are_not_understood_are_shown_with_line_column_and_caret() {
             "max_attemps = 3\n  | ^^^^^^^^^^^\n",
             "unknown field `max_attemps`, expected one of",
         ),
-        (
-            "[publisher.limits]\ncall_time = \"soon\"\n",
-            4,
-            13,
-            "^^^^^^",
-            "`soon` is no length of time: write for example",
-        ),
+        ("[publisher.limits]\ncall_time = \"soon\"\n", 4, 13, "^^^^^^", "`soon` is no duration: write for example"),
         ("allow_http = [\"example.com\"]\n", 3, 14, "^^^^", "`example.com` cannot be granted"),
         ("[relay]\nconcurrency = \"many\"\n", 4, 15, "^^^^^^", "invalid type: string \"many\""),
         (

@@ -115,14 +115,17 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
     let refused = |arguments: &str| place.outbox(&format!("publisher new {arguments}")).refused();
     for name in ["Shop", "7up", "a/b", "..", "a_b", "é", "/tmp/a"] {
         let message = refused(&format!("{name} --lang go"));
-        assert_eq!(message, format!("{name:?} is no name: small letters, digits and hyphens are, with a letter first"));
+        assert_eq!(
+            message,
+            format!("invalid name {name:?}: use lower-case letters, digits and hyphens, starting with a letter")
+        );
     }
     assert!(refused("hook --lang go --engine quickjs").contains("--engine is for --lang js"));
     assert!(refused("hook --lang ts --engine quickjs").contains("built for starlingmonkey"));
-    assert!(refused("serde --lang rust").contains("a crate is called"));
+    assert!(refused("serde --lang rust").contains("the name of a crate"));
     assert_eq!(fs::read_dir(place.path("")).unwrap().count(), 1, "`guests` alone");
 
-    let in_use = "there is something in hook already: take another name, or move it away";
+    let in_use = "hook exists already, and is not empty: take another name, or move it away";
     fs::create_dir(place.path("hook")).unwrap();
     fs::write(place.path("hook/notes"), "mine").unwrap();
     assert_eq!(refused("hook --lang go"), in_use);

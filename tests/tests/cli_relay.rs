@@ -43,7 +43,7 @@ fn either_signal_ends_it_in_order_while_it_idles_waits_or_is_paused() {
     let unavailable = json!({"do": "unavailable", "after_ms": 3_600_000});
     for signal in [Signal::TERM, Signal::INT] {
         for (script, logged) in
-            [(None, "publishing"), (Some(&retry), "then=\"retry\""), (Some(&unavailable), "left alone")]
+            [(None, "publishing"), (Some(&retry), "then=\"retry\""), (Some(&unavailable), "unavailable and paused")]
         {
             let place = Workplace::new();
             if let Some(script) = script {
@@ -76,7 +76,7 @@ fn the_second_signal_cuts_the_call_off_and_counts_nothing() {
     let mut relay = place.start_logged(RELAY);
     relay.wait_for_log("sleeping");
     relay.signal(Signal::TERM);
-    relay.wait_for_log("once more stops at once");
+    relay.wait_for_log("a second signal stops at once");
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait(), Some(0), "{}", relay.log());
     assert_eq!(place.query("SELECT position FROM outbox"), ["1"]);
@@ -117,7 +117,7 @@ fn an_unavailable_publisher_is_left_alone() {
     let closed = json!({"do": "unavailable", "reason": "closed", "after_ms": 3_600_000});
     place.append(&(0..1_000).map(|order| event(&format!("order-{order}"), &closed)).collect::<String>());
     let mut relay = place.start_logged(&format!("{RELAY} --concurrency 4"));
-    relay.wait_for_log("left alone");
+    relay.wait_for_log("unavailable and paused");
     relay.signal(Signal::TERM);
     assert_eq!(relay.wait(), Some(0));
     let calls = relay.log().matches("then=\"stays\"").count();
@@ -138,7 +138,7 @@ fn a_destination_that_asks_for_no_pause_is_not_asked_without_an_end() {
             "relay --db app.db --publisher guests/rust-webhook.wasm --allow-http {url} --env WEBHOOK_URL={url} \
              --concurrency 4"
         ));
-        relay.wait_for_log("left alone");
+        relay.wait_for_log("unavailable and paused");
         let first = sink.deliveries().len();
         std::thread::sleep(Duration::from_secs(3));
         relay.signal(Signal::TERM);
@@ -173,7 +173,7 @@ fn it_goes_on_when_the_publisher_is_back() {
     let closed = json!({"do": "unavailable", "reason": "closed", "after_ms": 200});
     place.append(&event("order-1", &closed));
     let mut relay = place.start_logged(RELAY);
-    relay.wait_for_log("left alone");
+    relay.wait_for_log("unavailable and paused");
     place.append(&event("order-2", &json!({})).repeat(20));
     // The application mends it.
     place.sql().execute("UPDATE outbox SET data = '{}' WHERE position = 1", []).unwrap();

@@ -79,9 +79,9 @@ fn what_does_not_fit_together_is_refused() {
     };
     let route = "[[route]]\npublisher = \"a\"\n";
     assert!(refused("[publishers.a]\nfile = \"guests/noop.wasm\"\n", "").contains("no [[route]] that leads to them"));
-    assert!(refused(&format!("{route}[publisher]\nfile = \"x.wasm\"\n"), "").contains("in [publishers.NAME]"));
-    assert!(refused(route, "--allow-http http://127.0.0.1:1").contains("no grant on the command line"));
-    assert!(refused(route, "--publisher guests/noop.wasm").contains("neither with --publisher"));
+    assert!(refused(&format!("{route}[publisher]\nfile = \"x.wasm\"\n"), "").contains("into [publishers.NAME]"));
+    assert!(refused(route, "--allow-http http://127.0.0.1:1").contains("grants on the command line, are not allowed"));
+    assert!(refused(route, "--publisher guests/noop.wasm").contains("not with --publisher"));
     assert!(refused(&format!("{route}[publishers.b]\n"), "").contains("no [[route]] leads to [publishers.b]"));
     let missing = refused(&format!("{route}[publishers.a]\nfile = \"none.wasm\"\n"), "");
     assert!(missing.starts_with("the publisher a: cannot read"), "{missing}");

@@ -116,7 +116,7 @@ fn reasons_and_names_forge_no_line_and_steer_no_terminal() {
         place.append(&format!("{event}\n"));
     }
     let mut relay = relay(&place, "scripted", "2s");
-    relay.wait_for_log("left alone");
+    relay.wait_for_log("unavailable and paused");
     until("the other is a dead letter", || place.status()["dead_letters"] == 1);
     let shown =
         ["dead list --db app.db", "dead show 1 --db app.db", "status --db app.db", "dead show 1 --db app.db --json"];

@@ -111,13 +111,13 @@ fn cases() -> Vec<Case> {
         (
             "the end of time",
             |row| row.created_at = "9999-12-31T23:59:59.999Z".into(),
-            Err("created_at: 9999-12-31T23:59:59.999Z is out of reach: the earliest time is 0000-01-01T00:00:00Z"),
+            Err("created_at: 9999-12-31T23:59:59.999Z is out of range: the earliest time is 0000-01-01T00:00:00Z"),
             "",
         ),
         (
             "before the year 0",
             |row| row.created_at = "-000001-01-01T00:00:00Z".into(),
-            Err("created_at: -000001-01-01T00:00:00Z is out of reach"),
+            Err("created_at: -000001-01-01T00:00:00Z is out of range"),
             "",
         ),
         ("Go's zero", |row| row.created_at = "0001-01-01T00:00:00Z".into(), Ok(time), "0001-01-01T00:00:00Z"),

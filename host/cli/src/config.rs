@@ -156,7 +156,7 @@ impl FromStr for Time {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let invalid = || format!("`{text}` is no length of time: write for example \"500ms\", \"1m 30s\" or \"30d\"");
+        let invalid = || format!("`{text}` is no duration: write for example \"500ms\", \"1m 30s\" or \"30d\"");
         let signed = text.parse::<SignedDuration>().or_else(|_| {
             let span: Span = text.parse()?;
             span.to_duration(SpanRelativeTo::days_are_24_hours())

@@ -103,7 +103,7 @@ pub(crate) fn version(field: &Field<'_>) -> Result<Option<u64>, String> {
         Field::TooLong(bytes) => return Err(too_long(*bytes)),
         other => return Err(format!("a whole number is expected, not {}", other.kind())),
     };
-    u64::try_from(number).map(Some).map_err(|_| format!("{number} is less than nothing"))
+    u64::try_from(number).map(Some).map_err(|_| format!("{number} must not be negative"))
 }
 
 /// The event's uuid: text in any of the usual forms, or 16 bytes.
@@ -152,7 +152,7 @@ pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
     match written {
         // RFC 3339 has no years before 0 and after 9999.
         Some((civil, _)) if civil.year() <= 0 || civil.year() == 9999 => Err(format!(
-            "{} is out of reach: the earliest time is 0000-01-01T00:00:00Z, and the latest {}",
+            "{} is out of range: the earliest time is 0000-01-01T00:00:00Z, and the latest {}",
             repeated(text),
             Timestamp::MAX
         )),

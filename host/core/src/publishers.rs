@@ -60,7 +60,7 @@ pub struct Pattern(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRoutes {
     /// A route names a publisher that does not exist.
-    #[error("route {route} names the publisher `{publisher}`, and there is none of that name; there is {known}")]
+    #[error("route {route}: unknown publisher `{publisher}` (known: {known})")]
     UnknownPublisher {
         /// The route's number, from 1.
         route: usize,
@@ -212,7 +212,7 @@ impl FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.is_empty() {
-            return Err("a pattern is empty: leave it out where anything may match".into());
+            return Err("a pattern is empty: leave it out to match anything".into());
         }
         Ok(Self(text.to_owned()))
     }
@@ -354,7 +354,7 @@ mod tests {
             let publishers: Vec<_> = names.iter().map(|name| (*name, &nothing as &dyn Publisher)).collect();
             Publishers::routed(publishers, [Route::to(to.iter().copied())]).map(|_| ()).unwrap_err().to_string()
         };
-        let unknown = "route 1 names the publisher `c`, and there is none of that name; there is a, b";
+        let unknown = "route 1: unknown publisher `c` (known: a, b)";
         assert_eq!(routed(&["a", "b"], &["a", "c"]), unknown);
         assert_eq!(routed(&["a"], &[]), "route 1 names no publisher");
         assert_eq!(routed(&["a", "a"], &["a"]), "there are two publishers named `a`");

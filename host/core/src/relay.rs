@@ -116,7 +116,7 @@ pub(crate) fn relay(context: RelayContext<'_>, stopping: &Stopping) -> Result<Re
             }
             // It worked before, so the database will come back.
             Err(error) if worked || error.is_passing() => {
-                let line = Line::new(Level::ERROR, format!("{error}: waiting for it to be mended"));
+                let line = Line::new(Level::ERROR, format!("{error}: waiting until it is mended"));
                 log.line(line, Instant::now());
                 stopping.wait(LOOK_AGAIN * 5);
             }

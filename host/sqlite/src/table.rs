@@ -111,8 +111,8 @@ pub(super) fn warnings(connection: &Connection) -> rusqlite::Result<Vec<String>>
     let references = self::names(connection, REFERENCES)?;
     if !references.is_empty() {
         warnings.push(format!(
-            "foreign keys of other tables point at the table outbox ({}): entries leave it once they are published, and what \
-             points at them is left alone then. Keep the uuid in place of such a key",
+            "foreign keys of other tables point at the table outbox ({}): entries are removed once they are published, and \
+             rows that point at them then point at nothing. Keep the uuid in place of such a key",
             references.join(", ")
         ));
     }

@@ -85,7 +85,7 @@ impl CodeCache {
             return Err(io::Error::other("it is no regular file"));
         }
         if metadata.len() > FILE_BYTES_MAX {
-            return Err(io::Error::other("it is longer than any that was written"));
+            return Err(io::Error::other("it is longer than any file that was written"));
         }
         let mut head = [0; HEAD_BYTES];
         let mut file = file.take(FILE_BYTES_MAX);

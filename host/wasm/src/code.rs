@@ -148,10 +148,10 @@ fn too_hard(body: &FunctionBody<'_>, module: &Module) -> Option<String> {
         }
         blocks += 1;
         if loops > LOOPS_DEPTH_MAX {
-            return Some(format!("has loops deeper within each other than {LOOPS_DEPTH_MAX}"));
+            return Some(format!("nests loops deeper than {LOOPS_DEPTH_MAX}"));
         }
         if open.len() > BLOCKS_DEPTH_MAX {
-            return Some(format!("has blocks deeper within each other than {BLOCKS_DEPTH_MAX}"));
+            return Some(format!("nests blocks deeper than {BLOCKS_DEPTH_MAX}"));
         }
     }
     if values > VALUES_MAX {

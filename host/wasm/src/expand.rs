@@ -125,7 +125,7 @@ impl<'s, 'a> Unfolding<'s, 'a> {
         depth: usize,
     ) -> Counted<Rc<Bag<'a>>> {
         if depth > DEPTH_MAX {
-            return Err(format!("instances are made deeper within each other than {DEPTH_MAX}"));
+            return Err(format!("it nests instances deeper than {DEPTH_MAX}"));
         }
         let Some(component) = defined.component.and_then(|index| self.sketch.components.get(index)) else {
             return Ok(Rc::default());
@@ -364,7 +364,7 @@ fn hosts<'a>(kind: ComponentExternalKind) -> Item<'a> {
 }
 
 fn missing() -> String {
-    "it refers to what is not in it".to_owned()
+    "it refers to something that it does not contain".to_owned()
 }
 
 /// What each component captures of those in which it lies, for itself and for components within it.
@@ -389,7 +389,7 @@ fn captures(sketch: &Sketch<'_>) -> Counted<Vec<Vec<Capture>>> {
         }
         all = all.saturating_add(own.len());
         if all as u64 > STEPS_MAX {
-            return Err(format!("its components name more than {STEPS_MAX} things of those that they lie in"));
+            return Err(format!("its components use more than {STEPS_MAX} things of outer components"));
         }
         if let Some(place) = captures.get_mut(at) {
             *place = own;

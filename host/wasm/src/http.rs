@@ -339,7 +339,7 @@ impl<B> BoundedBody<B> {
         let max = self.bytes_max;
         let note = format!("a call may read {max} bytes of HTTP responses (limit: http_response_bytes)");
         self.call.note(&self.publisher, note);
-        Err(Error::InternalError(Some("the call has read more of HTTP responses than it may".to_owned())))
+        Err(Error::InternalError(Some("the call has read more bytes of HTTP responses than allowed".to_owned())))
     }
 }
 

@@ -101,7 +101,7 @@ impl Proxy {
         let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let uri: Uri = text.parse().map_err(|_| "it is no URL")?;
         if uri.scheme_str() != Some("http") {
-            return Err("only proxies that are spoken to by http:// are supported");
+            return Err("only http:// proxies are supported");
         }
         let authority = uri.authority().ok_or("it has no host")?.as_str();
         let (user, authority) = match authority.rsplit_once('@') {

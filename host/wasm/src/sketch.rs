@@ -142,7 +142,7 @@ impl<'a> Reading<'a> {
         self.components.push(ComponentSketch::default());
         self.open.push(Open::Component(index));
         if self.open.len() > DEPTH_MAX {
-            return Err(too_much(format!("components lie deeper within each other than {DEPTH_MAX}")));
+            return Err(too_much(format!("it nests components deeper than {DEPTH_MAX}")));
         }
         Ok(())
     }

@@ -244,7 +244,7 @@ fn text(key: &str, raw: Option<&RawValue>) -> Result<Option<String>> {
             // Negative zero loses its sign.
             let text = whole.ok().or_else(|| exact.map(|number| (number + 0.0).to_string()));
             text.map(Some)
-                .with_context(|| format!("{key}: {number} is more than a number can say exactly: write it as text"))
+                .with_context(|| format!("{key}: {number} is too large to be exact as a number: write it as text"))
         }
         _ => value(key, raw),
     }

@@ -114,7 +114,7 @@ impl Bench {
         }
         ensure!(
             options.entries > 0 && options.backlog > 0 && options.repeat > 0 && options.wakes > 0,
-            "there has to be something to measure: --entries, --backlog, --repeat and --wakes are at least 1"
+            "there is nothing to measure: --entries, --backlog, --repeat and --wakes must be at least 1"
         );
         let chosen = options.chosen(scenarios)?;
         let bed = Bed::new(options)?;

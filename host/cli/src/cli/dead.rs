@@ -385,7 +385,7 @@ impl Edit {
         let mended = changes.into_iter().fold(entry.row(), |row, (column, field)| row.with(column, field));
         match RawEntry::new(entry.position, &mended).decode(1, &JsonSerde) {
             Ok(_) => Ok(()),
-            Err(error) => print(format!("it is still no event: {error}")),
+            Err(error) => print(format!("it would still be no event: {error}")),
         }
     }
 }

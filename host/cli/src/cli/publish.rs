@@ -248,7 +248,7 @@ fn stop_on_signals(stop: Stop) -> Result<()> {
         for (count, signal) in (1..).zip(signals.forever()) {
             match count {
                 1 => {
-                    tracing::info!(signal, "stopping: calls under way may end; once more stops at once");
+                    tracing::info!(signal, "stopping: waiting for calls under way; a second signal stops at once");
                     stop.stop();
                 }
                 2 => stop.stop_now(),

@@ -147,8 +147,8 @@ impl Acker<'_> {
             Err(error) if error.is_refusal() => {
                 tracing::error!(
                     position = entry.position,
-                    "this entry was delivered, and neither can it be removed nor can that be written down ({}): it is \
-                     published again when the relay begins anew",
+                    "this entry was delivered, but it can neither be removed nor recorded as delivered ({}): the next \
+                     relay publishes it again",
                     shown(error)
                 );
                 Ok(())

@@ -44,9 +44,7 @@ impl Session<'_> {
             RelayCondition::Running => {
                 (Level::INFO, format!("running again: no longer {}", self.condition.state.name()))
             }
-            RelayCondition::Paused => {
-                (Level::WARN, format!("the publisher is unavailable and is left alone: {reason}"))
-            }
+            RelayCondition::Paused => (Level::WARN, format!("the publisher is unavailable and paused: {reason}")),
             RelayCondition::Degraded => (Level::ERROR, format!("{reason}; entries stay in the outbox, trying again")),
         };
         self.log.line(Line::new(level, text), Instant::now());

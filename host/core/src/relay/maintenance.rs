@@ -75,7 +75,7 @@ fn wait(changes: &Receiver<()>, again: Option<Duration>) -> bool {
 pub(super) fn end(context: RelayContext<'_>) {
     for (_, publisher) in context.publishers.iter() {
         if let Err(error) = publisher.leave(context.strategy.deployments()) {
-            tracing::warn!("cannot write down what the publisher's versions did: {}", shown(&error));
+            tracing::warn!("cannot store the counts of the publisher's versions: {}", shown(&error));
         }
     }
 }

@@ -53,8 +53,8 @@ impl Session<'_> {
     fn report_found(&mut self, now: Instant) {
         if let Some((_, number, from)) = self.found.take_if(|(at, ..)| now.duration_since(*at) >= NEWS_MAX) {
             tracing::warn!(
-                "the watchdog found {} entries from position {} on that nothing held back and nobody had read: they are \
-                 published now",
+                "the watchdog found {} entries, from position {} on, that nothing held back and nobody had read: they \
+                 are published now",
                 shown(number),
                 shown(from)
             );
@@ -92,10 +92,7 @@ impl Session<'_> {
         let held = self.held(now)?;
         let changes = self.lanes.reconcile(&held, false).changes;
         if changes > 0 {
-            tracing::warn!(
-                "{} entries or streams were held back, or let go, by other programs than this relay",
-                shown(changes)
-            );
+            tracing::warn!("other programs have held back or released {} entries or streams", shown(changes));
         }
         let ended = Instant::now();
         self.compare_at = ended + COMPARE_PAUSE.max(ended.duration_since(now) * COMPARE_SHARE);

@@ -93,7 +93,7 @@ fn memory_kib(name: &str) -> Result<f64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     let number = line.and_then(|line| line.split_whitespace().next());
-    Ok(number.with_context(|| format!("this system does not tell {name}"))?.parse()?)
+    Ok(number.with_context(|| format!("this system does not report {name}"))?.parse()?)
 }
 
 fn event() -> Recorded {

@@ -41,8 +41,8 @@ impl Chosen {
         if config.route.is_empty() {
             ensure!(
                 config.publishers.is_empty(),
-                "there are [publishers.NAME], and no [[route]] that leads to them: the settings of the only publisher are in \
-                 [publisher]"
+                "there are [publishers.NAME], but no [[route]] that leads to them: for a single publisher, put its \
+                 settings into [publisher]"
             );
             let source = match named {
                 Some(source) => source,
@@ -53,14 +53,11 @@ impl Chosen {
                 routes: Vec::new(),
             });
         }
-        ensure!(
-            named.is_none(),
-            "with [[route]] publishers are named in the file, and neither with --publisher nor --watch"
-        );
+        ensure!(named.is_none(), "with [[route]], name publishers in the file, not with --publisher or --watch");
         ensure!(
             config.publisher == PublisherConfig::default(),
-            "with [[route]] the settings of each publisher, and what it is granted, are in [publishers.NAME]: there must be \
-             no [publisher], and no grant on the command line"
+            "with [[route]], put the settings and grants of each publisher into [publishers.NAME]: [publisher], and \
+             grants on the command line, are not allowed"
         );
         let routes: Vec<Route> = config.route.iter().map(|route| route.route().clone()).collect();
         let mut names: Vec<&String> = routes.iter().flat_map(|route| &route.publishers).collect();

@@ -45,11 +45,14 @@ enum Engine {
 impl New {
     pub fn run(self) -> Result<()> {
         let name = &self.name;
-        ensure!(is_name(name), "{name:?} is no name: small letters, digits and hyphens are, with a letter first");
+        ensure!(
+            is_name(name),
+            "invalid name {name:?}: use lower-case letters, digits and hyphens, starting with a letter"
+        );
         let example = self.example()?;
         let template = template(example).with_context(|| format!("there is no template {example} in this program"))?;
         let folder = Path::new(name);
-        ensure!(is_free(folder)?, "there is something in {name} already: take another name, or move it away");
+        ensure!(is_free(folder)?, "{name} exists already, and is not empty: take another name, or move it away");
         let files = template.files.iter().map(|file| Ok((file, content(template, file, name)?)));
         let files = files.collect::<Result<Vec<_>>>()?;
         for (file, content) in &files {
@@ -112,7 +115,7 @@ fn sorted_lock(text: &str, name: &str) -> Result<String> {
     let head = packages.next().unwrap_or_default();
     let mut packages: Vec<&str> = packages.collect();
     let same_name = packages.iter().filter(|package| package.starts_with(&format!("name = \"{name}\"\n")));
-    ensure!(same_name.count() == 1, "{name} is what a crate is called that it depends on: take another name");
+    ensure!(same_name.count() == 1, "{name} is the name of a crate on which it depends: take another name");
     packages.sort_unstable();
     Ok(format!("{head}\n\n[[package]]\n{}\n", packages.join("\n\n[[package]]\n")))
 }
