@@ -125,7 +125,7 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
     assert!(refused("serde --lang rust").contains("the name of a crate"));
     assert_eq!(fs::read_dir(place.path("")).unwrap().count(), 1, "`guests` alone");
 
-    let in_use = "hook exists already, and is not empty: take another name, or move it away";
+    let in_use = "hook exists already: take another name, or move it away";
     fs::create_dir(place.path("hook")).unwrap();
     fs::write(place.path("hook/notes"), "mine").unwrap();
     assert_eq!(refused("hook --lang go"), in_use);
@@ -134,5 +134,5 @@ fn what_cannot_be_made_is_refused_and_leaves_nothing() {
     place.outbox("publisher new hook --lang go").ok();
     assert!(refused("hook --lang c") == in_use && !place.path("hook/src").exists());
     place.write("taken", "a file");
-    assert!(refused("taken --lang go").contains("something in taken"));
+    assert!(refused("taken --lang go").contains("taken exists already"));
 }

@@ -52,7 +52,7 @@ impl New {
         let example = self.example()?;
         let template = template(example).with_context(|| format!("there is no template {example} in this program"))?;
         let folder = Path::new(name);
-        ensure!(is_free(folder)?, "{name} exists already, and is not empty: take another name, or move it away");
+        ensure!(is_free(folder)?, "{name} exists already: take another name, or move it away");
         let files = template.files.iter().map(|file| Ok((file, content(template, file, name)?)));
         let files = files.collect::<Result<Vec<_>>>()?;
         for (file, content) in &files {
