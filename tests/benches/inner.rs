@@ -11,7 +11,7 @@ use outbox_host::{JsonSerde, Outcome, Publisher, RawEntry, Row, SqliteOutbox};
 use outbox_tests::guest;
 use outbox_tests::outboxes::{Kept, Sqlite, entry_at, recorded, row};
 
-/// As many as the relay commits at once, at the most.
+/// The most entries that the relay commits at once.
 const GROUP: u16 = 1_000;
 
 criterion_group!(inner, call, decode, settle);
@@ -68,7 +68,7 @@ fn settle(criterion: &mut Criterion) {
     });
 }
 
-/// Appends a group, and has it as delivered.
+/// Appends a group, and returns it as delivered.
 fn appended(kept: &Sqlite, outbox: &SqliteOutbox) -> Vec<Settled> {
     let last = outbox.status().unwrap().last_position;
     let mut connection = kept.connection();

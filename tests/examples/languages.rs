@@ -79,7 +79,7 @@ async fn measure(name: &str) -> Result<String> {
     let fresh = ComponentPublisher::load(&file, settings(Isolation::PerEvent))?;
     let compile = started.elapsed();
     let first = time_of(&fresh, 20).await?;
-    // 100 events are what every language's instance can serve.
+    // An instance of every language can serve 100 events.
     let reused = ComponentPublisher::load(&file, settings(Isolation::Reuse { recycle_after: 100 }))?;
     time_of(&reused, 100).await?;
     let event = time_of(&reused, 2_000).await?;
@@ -115,7 +115,7 @@ async fn time_of(publisher: &ComponentPublisher, calls: u32) -> Result<Duration>
     Ok(times[times.len() / 2])
 }
 
-/// What this process grows by for each instance that has served an event: 16 serve one at the same time.
+/// How much this process grows for each instance that has served an event: 16 instances serve one at the same time.
 async fn memory(file: &Path, settings: Settings) -> Result<usize> {
     const INSTANCES: usize = 16;
     let publisher = ComponentPublisher::load(file, settings)?;

@@ -1,4 +1,5 @@
-//! The source of `publisher-0.1.wasm`, which was built once and is kept: it is what somebody deployed long ago.
+//! The source of `publisher-0.1.wasm`, which was built once and is kept: it stands for a component that somebody
+//! deployed long ago.
 
 use std::io::Write;
 

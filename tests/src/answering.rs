@@ -15,7 +15,7 @@ pub struct Answering {
 }
 
 impl Answering {
-    /// Starts it; until it is told otherwise it hangs up on each request.
+    /// Starts the server. At first it hangs up on each request.
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -46,7 +46,7 @@ impl Answering {
         *self.answer.lock().unwrap() = Some(answer);
     }
 
-    /// From now on it answers with this status, and a body that goes on for as long as somebody is there.
+    /// From now on it answers with this status, and with a body that goes on until the client is gone.
     pub fn answer_without_end(&self, status: u16) {
         *self.answer.lock().unwrap() = Some(format!("HTTP/1.1 {status} Told\r\n{CHUNKED}\r\n"));
     }

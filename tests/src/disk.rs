@@ -1,6 +1,6 @@
-//! What a disk would have after a power cut: worked out from the calls that strace saw. It has what a sync has brought there,
-//! and nothing else. What a sync has failed to bring it never gets from a later one, unless it is written again: the system
-//! counts it as written.
+//! Works out what a disk would contain after a power cut, from the calls that strace saw. The disk has what a sync has
+//! brought there, and nothing else. If a sync has failed, a later one does not bring the same data, unless it is
+//! written again: the system counts it as written.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub const STRACE: [&str; 6] =
 #[derive(Default)]
 pub struct Disk {
     files: HashMap<PathBuf, File>,
-    /// What failed to be synced, in words.
+    /// Which sync failed, in words.
     pub failed: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ enum Change {
 }
 
 impl Disk {
-    /// A disk that has this file, as it is now.
+    /// A disk that contains this file as it is now.
     pub fn with(path: &Path) -> Self {
         let on_disk = std::fs::read(path).unwrap();
         let file = File { on_disk, ..File::default() };
@@ -89,7 +89,7 @@ impl Disk {
         }
     }
 
-    /// Writes what the disk has of `path` to another place.
+    /// Writes the disk's version of `path` to another place.
     pub fn save(&self, path: &Path, to: &Path) {
         let empty = Vec::new();
         std::fs::write(to, self.files.get(path).map_or(&empty, |file| &file.on_disk)).unwrap();

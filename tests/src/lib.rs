@@ -36,18 +36,18 @@ pub mod workplace;
 ///
 /// # Panics
 ///
-/// When it is not there.
+/// If it is missing.
 pub fn guest(name: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guests").join(format!("{name}.wasm"));
     assert!(file.exists(), "{} is missing: examples/build.sh builds it", file.display());
     file
 }
 
-/// The program `outbox`, as it was built beside the test that asks.
+/// The program `outbox`, as it was built beside the calling test.
 ///
 /// # Panics
 ///
-/// When it is not there, or older than its sources: Cargo makes sure only of the programs of a test's own package.
+/// If it is missing, or older than its sources: Cargo only builds the programs of a test's own package.
 pub fn outbox_program() -> PathBuf {
     let file = program("outbox");
     let make = "`cargo build --release --workspace` makes it";
@@ -68,12 +68,12 @@ pub fn program(name: &str) -> PathBuf {
     test.parent().and_then(Path::parent).unwrap().join(name)
 }
 
-/// Says that something was not tested, and why: past the test harness, which keeps to itself what a passing test prints, and
+/// Reports that something was not tested, and why: past the test harness, which hides what a passing test prints, and
 /// for the summary at the end of `make test`.
 ///
 /// # Panics
 ///
-/// When it cannot be noted.
+/// If it cannot be noted.
 pub fn skipped(what: &str, why: &str) {
     let text = format!("{what}: {}", why.trim().replace('\n', " "));
     let _ = writeln!(std::io::stderr(), "\nSKIPPED: {text}\n");

@@ -59,7 +59,7 @@ impl Kept for Sqlite {
         SqliteOutbox::open(&self.file()).unwrap()
     }
 
-    /// Into a table without constraints, where the row needs it: an application may have made the table itself.
+    /// Uses a table without constraints if the row needs it: an application may have made the table itself.
     fn insert(&self, row: Row<'_>) -> i64 {
         let connection = self.connection();
         let insert = |connection: &Connection| {

@@ -1,4 +1,4 @@
-//! A storage one part of which panics: what no code foresees.
+//! A storage of which one part panics.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

@@ -1,11 +1,11 @@
-//! Publishers for tests: native ones that do as they are told, and remember what they were called with.
+//! Native publishers for tests: they answer as configured, and remember their calls.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 
 use outbox_host::{BoxFuture, Outcome, Publisher, Recorded};
 
-/// What a publisher is told to answer, by the event's stream; every other one is delivered.
+/// The answers of a publisher, by the event's stream; other events are delivered.
 type Answers = HashMap<String, Box<dyn Fn(&Recorded) -> Outcome + Send + Sync>>;
 
 /// A publisher that remembers its calls.
@@ -28,7 +28,7 @@ impl Scripted {
         scripted
     }
 
-    /// What it was called with since the last time this was asked.
+    /// The calls since the last time this was called.
     pub fn take_calls(&self) -> Vec<Recorded> {
         std::mem::take(&mut self.calls.lock().unwrap())
     }

@@ -39,7 +39,7 @@ impl Delivery {
 }
 
 impl Sink {
-    /// `program` is what `env!("CARGO_BIN_EXE_outbox-sink")` says in an integration test.
+    /// `program` is `env!("CARGO_BIN_EXE_outbox-sink")` in an integration test.
     pub fn start(ledger: &Path, program: &str) -> Self {
         Self::start_with(ledger, program, &[])
     }
@@ -60,7 +60,8 @@ impl Sink {
         format!("http://{}", self.address)
     }
 
-    /// How many connections are open, this question's own not counted. What came over those that are closed is noted.
+    /// How many connections are open, without the one of this question. Everything that came over closed connections is
+    /// noted.
     pub fn connections(&self) -> usize {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
@@ -71,7 +72,7 @@ impl Sink {
         number.unwrap_or_else(|| panic!("sink said {answer:?}")) - 1
     }
 
-    /// What it got so far, in the order in which it came.
+    /// What it received so far, in order.
     pub fn deliveries(&self) -> Vec<Delivery> {
         deliveries(&self.ledger)
     }
@@ -84,10 +85,10 @@ impl Drop for Sink {
     }
 }
 
-/// What a ledger says; nothing where there is none yet.
+/// The content of a ledger; empty if there is no ledger yet.
 pub fn deliveries(ledger: &Path) -> Vec<Delivery> {
     let text = fs::read_to_string(ledger).unwrap_or_default();
-    // A line that is being written has no end yet.
+    // A line without an end is still being written.
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }

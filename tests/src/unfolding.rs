@@ -11,14 +11,14 @@ use wasm_encoder::{
     Instruction, Module, ModuleArg, RawSection, TypeSection, ValType,
 };
 
-/// A hostile component: its name, itself, and what is said when it is refused.
+/// A hostile component: its name, its bytes, and the message when it is refused.
 pub struct Hostile {
     pub name: &'static str,
     pub bytes: Vec<u8>,
     pub says: &'static str,
 }
 
-/// All of them that are refused for what they unfold to.
+/// All components that are refused for what they unfold to.
 pub fn refused() -> Vec<Hostile> {
     let hostile = |name, bytes, says| Hostile { name, bytes, says };
     vec![
@@ -97,7 +97,7 @@ pub fn instances(module: &[u8], count: usize) -> Vec<u8> {
 
 const NO_ARGUMENTS: [(&str, ModuleArg); 0] = [];
 
-/// A module with so many globals.
+/// A module with this many globals.
 pub fn globals(count: usize) -> Vec<u8> {
     let mut globals = GlobalSection::new();
     for _ in 0..count {
@@ -107,7 +107,7 @@ pub fn globals(count: usize) -> Vec<u8> {
     Module::new().section(&globals).as_slice().to_vec()
 }
 
-/// A module with so many functions, all of which can be called from elsewhere.
+/// A module with this many functions, all of which can be called from elsewhere.
 pub fn functions(count: u32) -> Vec<u8> {
     let (mut functions, mut code, mut elements) = (FunctionSection::new(), CodeSection::new(), ElementSection::new());
     for _ in 0..count {
@@ -118,7 +118,7 @@ pub fn functions(count: u32) -> Vec<u8> {
     with_type(&mut Module::new()).section(&functions).section(&elements).section(&code).as_slice().to_vec()
 }
 
-/// A module with so many elements in a segment that no table has yet.
+/// A module with this many elements in a segment that no table has yet.
 pub fn passive_elements(count: usize) -> Vec<u8> {
     let (mut functions, mut code, mut elements) = (FunctionSection::new(), CodeSection::new(), ElementSection::new());
     functions.function(0);
@@ -127,7 +127,7 @@ pub fn passive_elements(count: usize) -> Vec<u8> {
     with_type(&mut Module::new()).section(&functions).section(&elements).section(&code).as_slice().to_vec()
 }
 
-/// A module with so many segments of data that no memory has yet.
+/// A module with this many segments of data that no memory has yet.
 pub fn passive_data(count: usize) -> Vec<u8> {
     let mut data = DataSection::new();
     (0..count).for_each(|_| {
@@ -177,7 +177,7 @@ fn levels_of_components(each: usize) -> Vec<u8> {
     publisher(&format!("(component $m (component $inner) {inner}) {outer}"))
 }
 
-/// Each doubles what it is handed.
+/// Each component doubles what it gets.
 fn handed_over() -> Vec<u8> {
     let mut text = "(component $c0 (core module $m) (core instance (instantiate $m)))".to_owned();
     for level in 1..20 {
@@ -194,7 +194,7 @@ fn handed_over() -> Vec<u8> {
     publisher(&(text + "(instance (instantiate $c19))"))
 }
 
-/// A component that another one exports, and that is instantiated from there.
+/// A component that another one exports, and that is instantiated through that export.
 fn exported() -> Vec<u8> {
     let cores = "(core instance (instantiate $m))".repeat(900);
     let uses = "(instance (instantiate $c))".repeat(900);

@@ -21,7 +21,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// None where this test is not root's, which is told.
+    /// None if this test does not run as root, which is reported.
     pub fn new() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             skipped("what other users may do", "only root can run as them");
@@ -78,7 +78,7 @@ impl Shared {
         command
     }
 
-    /// What became of it, run as this user.
+    /// The result of running it as this user.
     pub fn run(&self, user: u32, arguments: &str) -> Ran {
         Ran::new(arguments, self.command(user, arguments).output().unwrap())
     }

@@ -51,12 +51,12 @@ pub struct Delivered {
     pub attempt: u32,
 }
 
-/// What the versions delivered, in the order in which they did.
+/// The deliveries of the versions, in order.
 #[derive(Clone, Default)]
 pub struct Ledger(Arc<Mutex<Vec<Delivered>>>);
 
 impl Ledger {
-    /// Settings whose guests write into this.
+    /// Settings that collect the output of guests.
     pub fn settings(&self) -> Settings {
         let ledger = self.0.clone();
         let output = OutputSink::new(move |line| {
@@ -96,7 +96,7 @@ impl Ledger {
     }
 }
 
-/// Lines for `outbox append`: events of so many streams in turn, each with its number in its uuid.
+/// Lines for `outbox append`: events of this many streams in turn, each with its number in its uuid.
 pub fn numbered_lines(streams: u32, numbers: Range<u32>) -> String {
     let line = |number: u32| {
         let uuid = Uuid::from_u128(u128::from(number) << 96 | 0x4000_8000_0000_0000_0000);
@@ -111,9 +111,9 @@ pub fn number_in(uuid: &str) -> u32 {
     u32::from_str_radix(&uuid[..8], 16).unwrap()
 }
 
-/// What a relay's log says was delivered, in order: the number of each event, and the version.
+/// The deliveries in a relay's log, in order: the number of each event, and the version.
 pub fn logged(log: &str) -> Vec<(u32, u32)> {
-    // A line that is being written has no end yet.
+    // A line without an end is still being written.
     let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let lines = whole.lines().filter_map(|line| line.split_once(" outbox::guest: "));
     lines

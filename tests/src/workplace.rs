@@ -71,7 +71,7 @@ impl Workplace {
         self.command_of(&outbox_program(), arguments)
     }
 
-    /// The same, with a program that is elsewhere.
+    /// The same, with another program.
     pub fn command_of(&self, program: &Path, arguments: &str) -> Command {
         let mut command = Command::new(program);
         command.args(arguments.split_whitespace()).current_dir(self.folder.path());
@@ -110,7 +110,7 @@ impl Workplace {
         connection
     }
 
-    /// What a query over `app.db` gives, a row a line, its values parted by `|`.
+    /// The result of a query over `app.db`: a line for each row, values separated by `|`.
     pub fn query(&self, sql: &str) -> Vec<String> {
         rows(&self.sql(), sql)
     }
@@ -140,7 +140,7 @@ impl Default for Workplace {
     }
 }
 
-/// What a query gives, a row a line, its values parted by `|`.
+/// The result of a query: a line for each row, values separated by `|`.
 pub fn rows(connection: &Connection, sql: &str) -> Vec<String> {
     let mut statement = connection.prepare(sql).unwrap();
     let columns = statement.column_count();
@@ -183,7 +183,7 @@ impl Ran {
         Self::new(arguments, output_of(&format!("outbox {arguments}"), child, patience))
     }
 
-    /// What it printed; it has to have succeeded.
+    /// What it printed, after a check that it succeeded.
     #[track_caller]
     pub fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "outbox {}: {}", self.arguments, self.stderr);
@@ -232,7 +232,7 @@ impl Logged {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Its exit code, once it has ended; none where a signal ended it.
+    /// Its exit code, once it has ended. None if a signal ended it.
     #[track_caller]
     pub fn wait(&mut self) -> Option<i32> {
         let mut code = None;

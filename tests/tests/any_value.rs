@@ -37,7 +37,7 @@ const VALUES: [&str; 19] = [
     "zeroblob(1100000)",
 ];
 
-/// Without these nothing could be found at all: what they say is looked at by tests of their own.
+/// Without these nothing could be found at all: they have tests of their own.
 const KEYS_OF_META: &str = "outbox_meta";
 
 /// Fills every table: entries, some that wait, dead letters, one of which parks, attempts, acts, and versions.
@@ -58,7 +58,7 @@ fn fill(outbox: SqliteOutbox) {
     strategy.deployments().deploy("hook", b"two", Some("5%".parse().unwrap()), "", &act()).unwrap();
 }
 
-/// The tables of the outbox with their columns, but for what tells the schema's version.
+/// The tables of the outbox with their columns, except the schema's version.
 fn columns(connection: &Connection) -> Vec<(String, String)> {
     let sql = "SELECT t.name || '|' || c.name FROM sqlite_schema t, pragma_table_info(t.name) c
                WHERE t.type = 'table' AND t.name LIKE 'outbox%' ORDER BY 1";
@@ -66,7 +66,7 @@ fn columns(connection: &Connection) -> Vec<(String, String)> {
     rows(connection, sql).into_iter().map(pair).filter(|(table, _)| table != KEYS_OF_META).collect()
 }
 
-/// Writes a value into a column, of one row or of all; what the table refuses stays as it was.
+/// Writes a value into a column, of one row or of all; a value that the table refuses changes nothing.
 fn spoil(connection: &Connection, (table, column): &(String, String), value: &str, row: usize) {
     let which = if row == 0 { String::new() } else { format!("WHERE rowid % 3 = {}", row % 3) };
     let update = format!("PRAGMA foreign_keys = OFF; UPDATE OR IGNORE {table} SET {column} = {value}");
@@ -75,7 +75,7 @@ fn spoil(connection: &Connection, (table, column): &(String, String), value: &st
     }
 }
 
-/// What is declined is declined in words.
+/// A refusal has a message.
 fn copes<T>(what: &str, result: Result<T, StorageError>) {
     match result {
         Ok(_) | Err(StorageError::Declined(_) | StorageError::DamagedModule { .. }) => {}
@@ -107,7 +107,7 @@ fn look_at_everything(outbox: &SqliteOutbox) {
     }
 }
 
-/// And then what changes something: it copes too, and nothing is lost or stands still.
+/// Then the commands that change something: they cope too, and nothing is lost or stands still.
 fn work_on_everything(kept: &Sqlite) {
     let outbox = Outbox::new(kept.open(), JsonSerde);
     let (operator, deployments) = (outbox.strategy().operator(), outbox.strategy().deployments());
@@ -151,7 +151,7 @@ fn whatever_stands_in_one_column_everything_is_read() {
     }
 }
 
-/// A table as it is, to be put back: in a table of the connection's own.
+/// A copy of a table, to put it back: in a temporary table of the connection.
 fn saved(connection: &Connection, table: &str) -> String {
     let copy = format!("temp.saved_{table}");
     connection
@@ -225,7 +225,7 @@ fn every_command_copes_with_every_value() {
     }
 }
 
-/// What tells the versions and the generations.
+/// The table of the versions and the generations.
 #[test]
 fn what_outbox_meta_says_is_no_error_of_types() {
     for value in VALUES {

@@ -173,7 +173,7 @@ fn all_of_it_is_one_transaction() {
     assert_eq!(place.query("SELECT count(*) FROM outbox WHERE data = CAST(position - 1 AS TEXT)"), ["10000"]);
 }
 
-/// Nothing is written before the input has ended, so that whoever else writes need not wait for it.
+/// Nothing is written before the input has ended, so that other writers need not wait for it.
 #[test]
 fn a_slow_input_holds_nobody_up() {
     let place = Workplace::new();

@@ -1,4 +1,4 @@
-//! `outbox bench`: each scenario, small. What it measures is for those who look; that it measures is for this.
+//! `outbox bench`: a small run of each scenario. This tests that it measures, and not what.
 
 use outbox_tests::workplace::Workplace;
 use serde_json::Value;

@@ -89,7 +89,7 @@ fn one_is_shown_whole_with_its_attempts() {
     assert!(undecodable.contains("data          {\"order\": 9,}\n"), "{undecodable}");
 }
 
-/// What an application wrote, and no text can show, is shown as far as it can be.
+/// What an application wrote, and no text can represent, is shown as far as possible.
 #[test]
 fn bytes_are_shown_as_hex() {
     let place = Workplace::new();

@@ -1,4 +1,4 @@
-//! What stands in a command's way is said plainly, on standard error, with exit code 1, and nothing is changed.
+//! If something is in a command's way, it says so plainly, on standard error, with exit code 1, and changes nothing.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -194,7 +194,7 @@ fn a_relay_that_is_at_work_already() {
     place.outbox("run --db app.db --publisher guests/noop.wasm").ok();
 }
 
-/// Whatever has to write waits for 5 s, and then gives up; whoever only reads is not held up.
+/// Commands that write wait for 5 s, and then give up; commands that only read are not held up.
 #[test]
 fn a_database_that_is_locked() {
     let place = place(true);
@@ -225,7 +225,7 @@ fn a_database_that_is_locked() {
     assert_eq!(place.tables("app.db"), before);
 }
 
-/// The same where the database is not in WAL mode, and a lock keeps readers out too.
+/// The same if the database is not in WAL mode, and a lock keeps readers out too.
 #[test]
 fn a_database_that_is_locked_before_it_is_an_outbox() {
     let place = place(false);
@@ -237,7 +237,7 @@ fn a_database_that_is_locked_before_it_is_an_outbox() {
     assert_eq!(place.query("SELECT name FROM sqlite_schema"), ["orders"]);
 }
 
-/// What is delivered already has to be settled: so a pass says what is in its way, and goes on when that is gone.
+/// Delivered entries must be settled: so a pass reports what is in its way, and goes on when that is gone.
 #[test]
 fn a_pass_waits_for_a_lock_that_is_longer_than_its_patience() {
     let place = place(true);
@@ -255,7 +255,7 @@ fn a_pass_waits_for_a_lock_that_is_longer_than_its_patience() {
     assert_eq!(place.status()["pending"], 0);
 }
 
-/// A database that is damaged is neither mended nor made worse.
+/// A damaged database is neither mended nor made worse.
 #[test]
 fn a_damaged_database() {
     let place = place(true);

@@ -34,7 +34,7 @@ fn is_harmless_when_repeated() {
     assert_eq!(place.tables("app.db"), before);
 }
 
-/// Again and again, since what they can do to each other depends on a few microseconds.
+/// Repeated many times, since the outcome depends on a few microseconds.
 #[test]
 fn several_at_once_make_one_outbox() {
     for _ in 0..30 {
@@ -78,7 +78,7 @@ fn an_empty_file_is_a_database() {
     assert!(place.outbox("init --db app.db").ok().contains("made the outbox"));
 }
 
-/// What stands in its way is named, and stays as it is: the journal mode too.
+/// It names what is in its way, and leaves it as it is: the journal mode too.
 #[test]
 fn a_table_of_the_same_name_stays_as_it_is() {
     let foreign = "app.db has a table `outbox` of another shape: ";

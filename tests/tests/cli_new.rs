@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use outbox_tests::workplace::Workplace;
 use outbox_tests::{outbox_program, skipped};
 
-/// What a script ends with where its tools cannot be had.
+/// The exit code of a script whose tools cannot be had.
 const UNAVAILABLE: i32 = 69;
 
 macro_rules! languages {
@@ -33,7 +33,7 @@ languages! {
     typescript: "--lang ts" is "typescript-webhook";
 }
 
-/// The settings that it begins with are settings, and are for what `build.sh` makes.
+/// The settings of the new project are valid, and name the file that `build.sh` makes.
 #[test]
 fn a_projects_settings_are_read_as_they_are() {
     for arguments in ["--lang rust", "--lang c", "--lang go", "--lang python", "--lang js", "--lang ts"] {

@@ -18,7 +18,7 @@ fn old_and_young() -> Workplace {
     place.append(&event(json!({"do": "reject"}), "c"));
     place.outbox(&format!("run --config park.toml {run}")).ok();
     place.append(&event(json!({"do": "retry", "after_ms": 0}), "d"));
-    // What failed is due again at once.
+    // A failed entry is due again at once.
     place.write("at-once.toml", "db = \"app.db\"\n[relay]\nbackoff_initial = \"0s\"\n");
     place.outbox(&format!("run --config at-once.toml {run}")).ok();
     place.outbox(&format!("run --config at-once.toml {run}")).ok();
@@ -52,7 +52,7 @@ fn what_is_old_is_counted_dry_and_then_deleted() {
     assert_eq!(place.tables("app.db"), before);
     assert_eq!(place.outbox(prune).ok(), format!("deleted {counts}"));
 
-    // The one that parks its stream stays; nothing that is still to be published is touched.
+    // The dead letter that parks its stream stays; nothing that is still to be published is touched.
     assert_eq!(place.query("SELECT position FROM outbox_dead_letters ORDER BY position"), ["2", "3"]);
     assert_eq!(place.query("SELECT position, attempt FROM outbox_attempts ORDER BY id"), ["2|1", "3|1", "4|2"]);
     assert_eq!(place.query("SELECT act, position FROM outbox_audit ORDER BY id"), ["edit|2", "prune|NULL"]);

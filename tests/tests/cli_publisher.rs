@@ -102,7 +102,7 @@ fn the_status_names_what_is_at_work() {
     assert!(table.contains("canary  2.5%"), "{table}");
 }
 
-/// What cannot be loaded is not stored; the message is the same as when it is run.
+/// A file that cannot be loaded is not stored; the message is the same as when it is run.
 #[test]
 fn what_is_no_publisher_is_refused_and_nothing_is_stored() {
     let place = Workplace::new();
@@ -419,7 +419,7 @@ fn no_control_characters_of_a_component_are_shown() {
     assert!(said.contains("made with       language: [31mx 1\n") && !said.contains('\u{1b}'), "{said:?}");
 }
 
-/// Wherever it is killed, the version is there whole, or not at all.
+/// Whenever it is killed, the version is there whole, or not at all.
 #[test]
 fn a_deployment_that_is_killed_leaves_all_or_nothing() {
     let place = Workplace::new();

@@ -1,4 +1,4 @@
-//! `outbox relay`: publishes what is there and what comes, until it is told to stop.
+//! `outbox relay`: publishes what is there and what comes, until it is stopped.
 
 use std::time::Duration;
 
@@ -110,7 +110,7 @@ fn the_status_shows_what_it_is_doing() {
     assert!(place.outbox("status --db app.db").ok().contains("relay           none is at work\n"));
 }
 
-/// However much is queued: what is not under way when the first call says so is not begun.
+/// However much is queued: after the first call has reported it, no further call begins.
 #[test]
 fn an_unavailable_publisher_is_left_alone() {
     let place = Workplace::new();
@@ -214,7 +214,7 @@ fn a_second_one_stands_by_and_takes_over() {
     assert_eq!(second.wait(), Some(0));
 }
 
-/// A standby that is told to stop has nothing to end.
+/// A standby has nothing to end when it is stopped.
 #[test]
 fn a_standby_ends_at_once() {
     let place = Workplace::new();

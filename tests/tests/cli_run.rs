@@ -1,4 +1,4 @@
-//! `outbox run`: one pass, and what it says of it.
+//! `outbox run`: one pass, and its report.
 
 use outbox_tests::workplace::Workplace;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ fn one_of_each() -> Workplace {
 
 const RUN: &str = "run --publisher guests/scripted.wasm --concurrency 1";
 
-/// What failed is due again at once.
+/// A failed entry is due again at once.
 const AT_ONCE: &str = "db = \"app.db\"\n[relay]\nbackoff_initial = \"0s\"\n";
 
 #[test]

@@ -124,7 +124,7 @@ fn a_time_that_is_none_has_no_age() {
     assert!(!place.outbox("status --db app.db").ok().contains("oldest"));
 }
 
-/// What monitoring looks at is there exactly when something is odd.
+/// The fields for monitoring are there exactly when something is odd.
 #[test]
 fn what_is_no_text_is_shown_as_far_as_it_can_be() {
     let place = Workplace::new();

@@ -60,7 +60,7 @@ impl World {
         self.place.outbox("publisher versions hook --db app.db --json").json()[number - 1].clone()
     }
 
-    /// What the status says of versions, a line each.
+    /// The versions in the status, a line each.
     fn status(&self) -> Vec<String> {
         let said = self.place.outbox("status --db app.db").ok();
         let lines = said.lines().filter_map(|line| line.strip_prefix("publisher "));
@@ -97,7 +97,7 @@ fn a_deployment_waits_for_the_relay_and_the_next_events_go_through_the_new_versi
         assert_eq!(world.versions_at_work(&relay), [version]);
         assert_eq!(world.status(), [format!("hook version {version} is active")]);
     }
-    // What cannot be activated is refused, and changes nothing.
+    // A version that cannot be activated is refused, and changes nothing.
     let refused = world.deploy(Sheet { configure: "refuse", ..Sheet::good(4) }, "");
     assert_eq!(refused.code, Some(1));
     let expected = "error: the relay refused version 4 of hook: ";
@@ -197,7 +197,7 @@ fn a_pass_publishes_with_what_is_deployed() {
         assert_eq!(versions.len(), events, "{ran:?}");
         versions[0]
     };
-    // The one that is deployed needs not be named.
+    // The only deployed publisher need not be named.
     world.deploy(Sheet::good(1), "").ok();
     world.append(3);
     assert_eq!(by(run(&world, ""), 3), 1);
@@ -214,7 +214,7 @@ fn a_pass_publishes_with_what_is_deployed() {
     assert_eq!(message, expected);
     world.append(2);
     assert_eq!(by(run(&world, "--publisher other"), 2), 7);
-    // One that is not deployed publishes nothing, and says how it would.
+    // A publisher that is not deployed publishes nothing, and the message says how to deploy it.
     world.append(1);
     let ran = run(&world, "--publisher nobody");
     let said = format!("{}{}", ran.stdout, ran.stderr);
@@ -241,7 +241,7 @@ fn a_watched_file_is_swapped_in_when_its_content_is_another_one() {
     until_logged("the file has changed: swapped", 1);
     assert_eq!(world.versions_at_work(&relay), [2]);
 
-    // It is written in place, and looked at when half of it is there.
+    // The file is written in place, and looked at when half of it is there.
     let bytes = Sheet::good(3).bytes();
     let (half, rest) = bytes.split_at(bytes.len() / 2);
     let mut file = File::create(world.place.path("mine.wasm")).unwrap();
@@ -258,7 +258,7 @@ fn a_watched_file_is_swapped_in_when_its_content_is_another_one() {
     until_logged("the file was written anew, with the same content", 1);
     assert_eq!(relay.log().matches("swapped").count(), 2);
 
-    // What is broken is told once, and mended.
+    // A broken file is reported once, and then mended.
     assert_eq!(relay.log().matches("the last one goes on").count(), 0, "{}", relay.log());
     world.place.write("mine.wasm", "no component");
     until_logged("the file has changed, and the last one goes on: ", 1);

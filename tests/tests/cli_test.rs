@@ -76,7 +76,7 @@ fn http_requests_are_shown_and_answered_from_a_file() {
     assert_says(&said, "not before 7000 ms have passed");
     assert_says(&said, "    POST http://hooks.example.com/orders (");
     assert_says(&said, " bytes): 503\n");
-    // What is not granted is denied also where nothing would be sent.
+    // A request that is not granted is denied even if nothing would be sent.
     let said = failed(test(&place, &run), "1 of 1 calls");
     assert_says(&said, "to allow it: allow_http = [\"http://hooks.example.com\"]");
 

@@ -416,7 +416,7 @@ fn a_large_module_is_refused_before_it_is_read_to_its_end() {
     let settings = limits(Limits { module_bytes: 1_000, ..Limits::default() });
     let refusal = ComponentPublisher::load(&guest("noop"), settings.clone()).unwrap_err();
     assert!(matches!(refusal, LoadError::TooLarge { .. }));
-    // What is no file has no end, and is not read at all.
+    // Something that is no file may have no end, and is not read at all.
     let refusal = ComponentPublisher::load(Path::new("/dev/zero"), settings).unwrap_err();
     assert!(matches!(refusal, LoadError::Unreadable { .. }), "{refusal}");
 }

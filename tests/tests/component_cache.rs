@@ -1,4 +1,4 @@
-//! Compiled code that is kept from one start to the next, and what is done about files that are not as they were.
+//! Compiled code is kept from one start to the next, and files that were changed are not used.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -46,7 +46,7 @@ fn assert_works(publisher: &ComponentPublisher) {
     runtime.block_on(publisher.warm_up()).unwrap();
 }
 
-/// Loads it twice: what is there is compiled anew, and the file is good again.
+/// Loads it twice: the first time it is compiled again, and then the file is good.
 fn assert_replaced(cache: &Path, what: &str) {
     let anew = load("noop", cache);
     assert!(!anew.is_from_cache(), "{what} was used");
@@ -140,7 +140,7 @@ impl io::Write for Log {
     }
 }
 
-/// What is logged while this is done on this thread.
+/// What is logged on this thread meanwhile.
 fn logged(work: impl FnOnce()) -> String {
     let log = Log::default();
     let writer = log.clone();

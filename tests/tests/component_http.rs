@@ -154,7 +154,7 @@ async fn a_connection_that_the_server_closed_is_replaced() {
     assert_eq!(server.connections.load(Ordering::SeqCst), 3);
 }
 
-/// A server that does to each of its connections what it is told; it counts them.
+/// A server that treats each of its connections as configured, and counts them.
 fn serve_each(serve: impl Fn(TcpStream, usize) + Clone + Send + 'static) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -185,7 +185,7 @@ async fn a_kept_connection_that_turns_out_to_be_closed_costs_no_attempt() {
     assert_eq!(accepted.load(Ordering::SeqCst), 4);
 }
 
-/// Whether the server did something with the request is not known where it began to answer, or had a new connection.
+/// If the server began to answer, or had a new connection, it is unknown whether it did something with the request.
 #[tokio::test]
 async fn a_request_is_tried_on_one_more_connection_and_only_where_nothing_was_answered() {
     let (url, accepted) = serve_each(|stream, number| {
@@ -263,7 +263,7 @@ async fn an_early_answer_is_the_answer() {
     }
 }
 
-/// An answer's status says whether the event was delivered; who waits for the end of its body may wait for ever.
+/// An answer's status says whether the event was delivered; waiting for the end of its body may take for ever.
 #[tokio::test]
 async fn a_body_without_an_end_takes_nothing_from_the_status() {
     for (status, expected) in [("200 OK", "delivered"), ("422 No", "rejected")] {

@@ -1,4 +1,4 @@
-//! A published version of the contract stays as it is, and what was built against it goes on working.
+//! A published version of the contract stays as it is, and components that were built against it go on working.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -30,7 +30,7 @@ fn random(test: &str) -> Rng {
     Rng::with_seed(seed)
 }
 
-/// Shown even when the test passes: the test's own output is captured, and only what goes past `eprintln` is not.
+/// Shown even when the test passes: the harness captures only what goes through `eprintln`.
 fn say(text: &str) {
     stderr().write_all(format!("{text}\n").as_bytes()).unwrap();
 }

@@ -9,10 +9,10 @@ use outbox_tests::workplace::{Ran, Workplace};
 
 /// How many files are damaged, each in another way.
 const FILES: u64 = 60;
-/// For how long a run may go on: a pass gives up after 30 s what the database refuses for so long.
+/// How long a run may take: a pass gives up after 30 s if the database keeps refusing.
 const RUN_MAX: Duration = Duration::from_secs(120);
 
-/// A database whose pages hold entries of several sizes, some of which wait, or are dead letters.
+/// A database whose pages contain entries of several sizes, some of which wait or are dead letters.
 fn filled() -> Workplace {
     let place = Workplace::new();
     let mut lines = String::new();
@@ -34,7 +34,7 @@ fn damage(place: &Workplace, rng: &mut Rng) -> String {
     let path = place.path("app.db");
     let mut file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let pages = file.metadata().unwrap().len() / 4_096;
-    // The first page is the schema's: a file without it is no outbox at all.
+    // The first page contains the schema: a file without it is no outbox at all.
     let (page, other) = (rng.u64(1..pages), rng.u64(1..pages));
     let mut bytes = vec![0_u8; 4_096];
     let (what, length) = match rng.u8(..4) {

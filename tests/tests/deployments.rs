@@ -57,7 +57,7 @@ fn a_damaged_module_is_named_and_mended_by_deploying_it_again() {
     assert_eq!(deployments.module(&digest).unwrap().unwrap(), b"one");
 }
 
-/// What an earlier program left is upgraded, with all that is in it.
+/// An outbox of an earlier program is upgraded, with everything in it.
 #[test]
 fn an_outbox_of_version_1_is_upgraded_with_its_data() {
     let kept = Sqlite::new();

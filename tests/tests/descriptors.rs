@@ -1,5 +1,5 @@
-//! File descriptors: a relay asks for as many as it may have, and publishers that take what they can get leave enough for
-//! one another and for the database.
+//! File descriptors: a relay asks for as many as it may have, and greedy publishers leave enough for one another and
+//! for the database.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

@@ -23,7 +23,7 @@ struct Traced {
 }
 
 impl Traced {
-    /// None where there is no strace.
+    /// None if there is no strace.
     fn new(entries: u64, options: &[&str]) -> Option<Self> {
         let probe = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
         if !probe.is_ok_and(|probe| probe.status.success()) {

@@ -20,7 +20,7 @@ const MEMORY_BYTES: usize = 80 * MIB;
 /// compiler's included.
 const GROWTH_BYTES_MAX: usize = 2 * MEMORY_BYTES;
 
-/// A publisher's file, how its call ends, and what the reason says.
+/// A publisher's file, the outcome of its call, and the reason.
 const CORES: &[(&str, &str, &str)] = &[
     ("good", "delivered", ""),
     ("trap-in-start", "unavailable", "unreachable"),
@@ -49,7 +49,7 @@ const CORES: &[(&str, &str, &str)] = &[
     ("answer-of-48-mib", "limit-exceeded", "limit: hostcall_bytes"),
 ];
 
-/// The same for what the guest `scripted` is told to do.
+/// The same for scripts of the guest `scripted`.
 const SCRIPTS: &[(&str, &str, &str)] = &[
     (r#"{"do": "trap"}"#, "trapped", "unreachable"),
     (r#"{"do": "exit"}"#, "trapped", "exit"),

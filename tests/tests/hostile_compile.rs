@@ -18,7 +18,7 @@ use outbox_tests::unfolding::{self, Hostile};
 use outbox_tests::waiting::until;
 use outbox_tests::workplace::Workplace;
 
-/// What a component that is refused may add to the memory of whoever looks at it.
+/// How much memory a refused component may add to the process that looks at it.
 const REFUSAL_BYTES_MAX: usize = 192 * MIB;
 /// What the process that compiles may have beside the limit of its memory: the program's own pages.
 const PROGRAM_BYTES: usize = 64 * MIB;
@@ -115,7 +115,7 @@ fn children(parent: u32) -> Vec<u32> {
     pids.filter(is_child).collect()
 }
 
-/// Looks at a process and those that it starts, until it is told to end.
+/// Watches a process and those that it starts, until it is stopped.
 struct Watch {
     end: std::sync::Arc<AtomicBool>,
     thread: thread::JoinHandle<BTreeMap<u32, usize>>,
@@ -153,7 +153,7 @@ compile_mib = 256
 compile_time = "3s"
 "#;
 
-/// What a relay may take up for components that it refuses, beside what it had.
+/// How much more memory a relay may take for components that it refuses.
 const RELAY_BYTES_MAX: usize = 256 * MIB;
 
 fn delivers(place: &Workplace) {
@@ -162,7 +162,7 @@ fn delivers(place: &Workplace) {
     until("a well-behaved publisher delivers beside it", gone);
 }
 
-/// What is in the database comes to the relay without having been compiled by `deploy`.
+/// A module in the database may reach the relay without having been compiled by `deploy`.
 fn store(place: &Workplace, bytes: &[u8]) -> u32 {
     let outbox = SqliteOutbox::open(&place.path("app.db")).unwrap();
     outbox.deploy("it", bytes, None, "", &act()).unwrap().version
@@ -227,7 +227,7 @@ fn a_watched_file_is_refused_within_the_relays_memory_too() {
         refused(&bytes, says);
     }
     refused(&unfolding::hard_to_compile(), "limit: compile_");
-    // A file that is longer than it may be is not read to its end.
+    // A file that is too long is not read to its end.
     std::fs::File::create(place.path("it.wasm")).unwrap().set_len(1 << 40).unwrap();
     relay.wait_for_log("limit: module_mib");
     delivers(&place);

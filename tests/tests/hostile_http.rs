@@ -23,7 +23,7 @@ const MEMORY_BYTES: usize = 80 * MIB;
 /// same process, and counts in.
 const GROWTH_BYTES_MAX: usize = 2 * MEMORY_BYTES;
 
-/// A server that does to each request what its path says.
+/// A server that treats each request as its path says.
 struct Server {
     url: String,
     /// How many connections there are, and how many there were.
@@ -231,7 +231,7 @@ async fn each_ends_as_its_own_outcome_within_its_memory_and_the_next_event_is_de
     assert_delivers(&well_behaved, &ok).await;
     let before = memory::resident();
     for (what, ends) in SCRIPTS {
-        // What is to end otherwise has all the time that a slow machine may need for it.
+        // Calls that should not time out have all the time that a slow machine may need.
         let call_time = if ends.contains(&OUT_OF_TIME) { CALL_TIME } else { PATIENCE };
         let hostile = requests(&server, Limits { call_time, ..limits() });
         let attempt = publish(&hostile, &script(&server, what)).await;

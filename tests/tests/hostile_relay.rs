@@ -74,7 +74,7 @@ fn each_ends_as_a_dead_letter_with_its_outcomes_and_the_others_are_delivered_mea
     assert!(log.matches(&flood).count() <= 2 * 1_000, "{}", log.matches(&flood).count());
 }
 
-/// In the middle of a call that would have a minute: it is cut off, and as if it had never been.
+/// In the middle of a call that could take a minute: it is cut off, as if it had never begun.
 #[test]
 fn it_ends_in_order_whatever_its_publisher_is_at() {
     for script in [json!({"do": "spin"}), json!({"do": "print", "bytes": 4_000_000_000_u64}), json!({"do": "sleep"})] {
@@ -134,7 +134,7 @@ fn reasons_and_names_forge_no_line_and_steer_no_terminal() {
     for text in [&shown, &log] {
         assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text}");
     }
-    // What a program reads is what there is.
+    // A program that reads it gets the text as it is.
     let dead = place.outbox("dead show 1 --db app.db --json").json();
     assert_eq!(dead["name"], format!("a\u{1b}\u{9b}{forged}"));
 }

@@ -106,7 +106,7 @@ async fn sockets_are_denied_with_the_line_that_allows_them() {
     }
 }
 
-/// What it asks the host for, how the call ends, and what the reason says.
+/// The script, the outcome of the call, and the reason.
 const DEMANDS: &[(&str, &str, &str)] = &[
     ("random", "limit-exceeded", "64 KiB of random bytes at once (limit: random bytes)"),
     ("insecure-random", "limit-exceeded", "64 KiB of random bytes at once (limit: random bytes)"),
@@ -129,7 +129,7 @@ async fn a_demand_that_is_too_much_ends_as_its_own_outcome_within_its_memory() {
     assert_delivers(&well_behaved).await;
     let before = memory::resident();
     for (what, outcome, says) in DEMANDS {
-        // What is to end otherwise has all the time that a slow machine may need for it.
+        // Calls that should not time out have all the time that a slow machine may need.
         let call_time = if *outcome == "timed-out" { CALL_TIME } else { PATIENCE };
         let (hostile, _) = load("nosy", Grants::default(), call_time);
         let attempt = publish(&hostile, what).await;

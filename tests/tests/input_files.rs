@@ -1,4 +1,4 @@
-//! Files that commands read: only regular ones are, up to a bound, and nobody waits for what is none.
+//! Commands read only regular files, up to a bound, and never wait for anything else.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -33,7 +33,7 @@ fn place() -> Workplace {
     place
 }
 
-/// Runs a command with little memory; it is ended when it has not come to an end by itself.
+/// Runs a command with little memory, and kills it if it does not end by itself.
 #[track_caller]
 fn outbox(place: &Workplace, arguments: &str) -> Ran {
     let mut limited = Command::new("sh");

@@ -1,4 +1,5 @@
-//! What the host allocates for an instance, beside the guest's memory: no more than was counted before it was compiled.
+//! What the host allocates for an instance, beside the guest's memory, is no more than was counted before it was
+//! compiled.
 
 use outbox_host::publisher::component::{ComponentPublisher, OutputSink, Settings};
 use outbox_tests::memory::{MIB, resident};
@@ -8,7 +9,7 @@ use outbox_tests::unfolding;
 const COUNTED_BYTES_MAX: usize = 16 * MIB;
 /// What else there is for an instance: its memory's one page, its stack, the host's own.
 const OTHER_BYTES_MAX: usize = 4 * MIB;
-/// So many instances that what else goes on in the process is little beside them.
+/// So many instances that everything else in the process is little beside them.
 const INSTANCES: usize = 4;
 
 /// Each is as large as it may be, nearly, and none is refused.
@@ -37,7 +38,7 @@ fn an_instance_takes_no_more_than_was_counted() {
         }
         let each = resident().saturating_sub(before) / INSTANCES;
         println!("{name}: {} KiB an instance", each / 1024);
-        // What one lets go another one would take up, unseen.
+        // Memory that one instance frees, another one would use, unseen.
         kept.push(publishers);
         assert!(each < COUNTED_BYTES_MAX + OTHER_BYTES_MAX, "{name}: {each}");
     }

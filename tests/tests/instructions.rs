@@ -35,7 +35,7 @@ fn an_entry_costs_no_more_instructions_than_it_did() {
     );
 }
 
-/// Drains so many entries, and returns the instructions that it took, and the profile.
+/// Drains this many entries, and returns the instructions that it took, and the profile.
 fn drained(place: &Workplace, entries: u64) -> (u64, PathBuf) {
     let db = place.path(&format!("{entries}.db"));
     let name = db.file_name().unwrap().to_str().unwrap();

@@ -147,7 +147,7 @@ languages! {
 
 // --- the same requests ------------------------------------------------------------------------------------------------
 
-/// A row of the outbox, with what is to become of it.
+/// A row of the outbox, with its expected result.
 struct Row {
     name: &'static str,
     data: Vec<u8>,
@@ -276,7 +276,7 @@ fn check(language: &Language, position: u64, row: &Row, delivery: &Delivery) {
     let members = event.as_object_mut().unwrap();
     let (data, base64) = (members.remove("data"), members.remove("data_base64"));
     let expected = cloud_event(language, position, row);
-    // What can be no header is none.
+    // A value that cannot be a header's is left out.
     let header = |name: &str| expected[name].as_str().filter(|value| value.is_ascii());
     let headers = [&delivery.traceparent, &delivery.tracestate].map(Option::as_deref);
     assert_eq!(headers, ["traceparent", "tracestate"].map(header));
@@ -317,7 +317,7 @@ fn sink(options: &[&str]) -> (tempfile::TempDir, Sink) {
     (folder, sink)
 }
 
-/// What became of an event: its kind, its reason, and the pause that was asked for.
+/// The result for an event: its kind, its reason, and the pause that was asked for.
 fn told(outcome: Outcome) -> (&'static str, String, Option<Duration>) {
     match outcome {
         Outcome::Delivered => ("delivered", String::new(), None),
@@ -328,7 +328,7 @@ fn told(outcome: Outcome) -> (&'static str, String, Option<Duration>) {
     }
 }
 
-/// What stands in `examples/webhook.md`: for each status there, what the event is.
+/// The table of `examples/webhook.md`: for each status, what the event is.
 struct Answers(Vec<(String, String)>);
 
 impl Answers {

@@ -18,7 +18,7 @@ fn place() -> Workplace {
     place
 }
 
-/// As `Workplace::outbox`, but it is ended when it has not come to an end by itself.
+/// As `Workplace::outbox`, but kills the program if it does not end by itself.
 #[track_caller]
 fn outbox(place: &Workplace, arguments: &str) -> Ran {
     Ran::of(arguments, place.start(arguments, std::process::Stdio::null()), PATIENCE)
@@ -36,7 +36,7 @@ fn refused(make: impl Fn(&Path), expected: &str) {
     }
 }
 
-/// What was there is there still, and as it was.
+/// What was there is still there, unchanged.
 #[track_caller]
 fn linked_file_stays(link: impl Fn(&Path, &Path), expected: &str) {
     let other = tempfile::tempdir().unwrap();

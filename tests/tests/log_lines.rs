@@ -10,7 +10,7 @@ use outbox_tests::waiting::until;
 use outbox_tests::workplace::{Signal, Workplace};
 use serde_json::{Value, json};
 
-/// What a line looks like that is forged.
+/// The form of a forged line.
 const FORGED: &str = "2026-01-31T00:00:00Z ERROR outbox: forged";
 
 /// Texts that would begin a line, hide one, or turn the terminal's letters around.
@@ -69,7 +69,7 @@ fn a_publisher_without_a_grant_forges_nothing() {
     {
         assert_harmless(&place.outbox(command).ok());
     }
-    // What a program reads is what there is.
+    // A program that reads it gets the text as it is.
     let names: Vec<Value> = place.outbox("dead list --db app.db --json").json().as_array().unwrap().to_vec();
     for text in &texts {
         assert!(names.iter().any(|dead| dead["name"] == *text), "{text:?}");
@@ -140,7 +140,7 @@ fn sources() -> Vec<(PathBuf, String)> {
     sources
 }
 
-/// What stands between the parenthesis that `text` begins with and the one that closes it.
+/// The text between the first parenthesis of `text` and the one that closes it.
 fn within(text: &str) -> &str {
     let (mut depth, mut in_text, mut escaped) = (0, false, false);
     for (at, c) in text.char_indices() {

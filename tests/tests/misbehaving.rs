@@ -23,7 +23,7 @@ fn options() -> RelayOptions {
     RelayOptions { policy: Policy { backoff, ..Policy::default() }, ..RelayOptions::default() }
 }
 
-/// Runs a relay that tells each position it publishes, beside `meanwhile`.
+/// Runs a relay that reports each position that it publishes, beside `meanwhile`.
 fn relaying_told(kept: &Sqlite, meanwhile: impl FnOnce(&Receiver<u64>)) -> Report {
     let (published, positions) = channel();
     let published = Mutex::new(published);
@@ -73,7 +73,7 @@ fn a_replaced_database_is_noticed_and_the_new_one_drained() {
     let report = relaying_told(&kept, |positions| {
         positions.recv_timeout(PATIENCE).unwrap();
         until("all are gone", || kept.open().status().unwrap().pending == 0);
-        // As a restore from a backup does it: without what belongs to the old file, and in one step.
+        // As when a backup is restored: without the files that belong to the old one, and in one step.
         for ending in ["-wal", "-shm"] {
             std::fs::remove_file(format!("{}{ending}", kept.file().display())).unwrap();
         }
@@ -96,7 +96,7 @@ fn a_removed_database_is_waited_for() {
         for ending in ["", "-wal", "-shm"] {
             let _ = std::fs::remove_file(format!("{}{ending}", kept.file().display()));
         }
-        // Without an outbox in it, it is waited for all the same.
+        // The relay also waits if the database has no outbox.
         assert!(positions.recv_timeout(Duration::from_millis(500)).is_err());
         SqliteOutbox::init(&kept.file()).unwrap();
         let p = append(&kept, &["b"]);

@@ -28,7 +28,7 @@ const STREAMS: [&str; 6] = ["parked", "hangs", "fails", "a", "b", "c"];
 #[derive(Debug, Clone)]
 enum Step {
     Append(Vec<usize>),
-    /// A row at a position that is free, far below all others or in a gap.
+    /// A row at a free position, far below all others or in a gap.
     InsertAt(i64, usize),
     /// As an object-relational mapper does it; with the sequence set back.
     Rebuild,
@@ -96,7 +96,7 @@ impl World {
             Step::Restore => {
                 if let Some((backup, expected)) = self.backup.take() {
                     copy(&backup, &mut self.application);
-                    // What was committed since, and is in no backup, is gone with the restore.
+                    // What was committed since the backup is gone after the restore.
                     self.expected = expected;
                 }
             }

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// A folder that stands before all others in PATH.
+/// A folder that comes first in PATH.
 struct Machine(tempfile::TempDir);
 
 impl Machine {
@@ -54,7 +54,7 @@ impl Machine {
         looked.status.success()
     }
 
-    /// What it says is missing, and what to do.
+    /// The message about what is missing, and what to do.
     fn lacks(&self, things: &str) -> String {
         let output = self.need(things);
         assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -112,7 +112,7 @@ fn a_compiler_must_make_a_program_and_python_must_have_sqlite() {
     assert!(!Machine::new().with("python3", "echo \"No module named 'sqlite3'\" >&2; exit 1").has("python3"));
 }
 
-/// All in one message, with what root is to run; no package is asked for one by one.
+/// Everything in one message, with the commands for root; packages are not reported one by one.
 #[test]
 fn all_that_is_missing_is_told_at_once() {
     let machine = Machine::new().without_packages().with_rust("1.60.0", "1.60.0").with("cc", "exit 1");

@@ -16,7 +16,7 @@ use outbox_tests::relaying::relaying;
 use outbox_tests::waiting::{PATIENCE, until};
 use tokio::sync::Semaphore;
 
-/// What holds a stream while the test goes on.
+/// Holds a stream during the test.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum HeldBy {
     Waiting,
@@ -235,7 +235,7 @@ fn an_ack_removes_no_other_entry() {
     });
 }
 
-/// What is on record of an entry is not another one's who has its position.
+/// The records of an entry do not belong to another one that has its position now.
 #[test]
 fn an_entry_inherits_nothing_from_the_one_that_had_its_position() {
     let kept = without_autoincrement();

@@ -277,7 +277,7 @@ fn the_relay_prunes_what_is_old<K: Kept>(kept: &K) {
 
 // --- batches -------------------------------------------------------------------------------------------------------------
 
-/// Takes batches: answers as it is told, for each position.
+/// Takes batches, and answers as configured for each position.
 struct Batches {
     answer: fn(u64) -> Option<Outcome>,
     sizes: Mutex<Vec<usize>>,
@@ -321,7 +321,7 @@ fn a_batch_with_too_few_answers_fails_as_a_whole<K: Kept>(kept: &K) {
 
 // --- the relay at work ---------------------------------------------------------------------------------------------------
 
-/// Tells each call, and answers when it is told to.
+/// Reports each call, and answers on demand.
 struct Told {
     calls: Mutex<Sender<Recorded>>,
     answers: Mutex<Receiver<Outcome>>,
@@ -429,7 +429,7 @@ fn an_operators_act_reaches_a_relay_at_work<K: Kept>(kept: &K) {
 
 // --- the host's death ------------------------------------------------------------------------------------------------------
 
-/// As it is after a host has died with these calls under way.
+/// The state after a host has died with these calls under way.
 fn died_with<K: Kept>(kept: &K, positions: &[u64]) {
     let strategy = kept.open();
     let lease = strategy.lease().unwrap();

@@ -1,4 +1,4 @@
-//! Rows as applications of every kind write them: what each value of each column becomes, and which stream it tells.
+//! Rows as applications of every kind write them: what each value of each column becomes, and which stream it names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -41,7 +41,7 @@ fn no_utf_8() -> Field<'static> {
 
 const UUID: &str = "11111111-1111-1111-1111-111111111111";
 
-/// A change of a good row, and what becomes of it: some of what is decoded, or the beginning of the reason.
+/// A change of a good row, and its result: some decoded values, or the beginning of the reason.
 type Case = (&'static str, fn(&mut Row<'static>), Result<fn(&Recorded) -> String, &'static str>, &'static str);
 
 fn cases() -> Vec<Case> {
@@ -176,7 +176,7 @@ fn streams() -> Vec<(&'static str, Vec<Field<'static>>)> {
     ]
 }
 
-/// What tells no stream.
+/// Values that name no stream.
 fn nothings() -> Vec<Field<'static>> {
     vec![Field::Null, "".into(), bytes([0xff; 15]), bytes([]), no_utf_8(), Field::Real(f64::INFINITY)]
 }

@@ -9,7 +9,7 @@ use outbox_tests::outboxes::{Kept, Sqlite};
 const LONG: usize = 64 * MIB;
 /// Columns that are as long in a row each; the others are read in the same way.
 const LONG_COLUMNS: [&str; 4] = ["stream_id", "uuid", "name", "data"];
-/// What looking at it may take.
+/// How much memory looking at it may take.
 const LOOKING_MAX: usize = 24 * MIB;
 /// Rows, each with nine columns of 1 MiB: ten times what a relay reads ahead.
 const ROWS: usize = 24;

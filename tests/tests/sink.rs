@@ -1,4 +1,4 @@
-//! The test's own destination: what it says it got is what it got.
+//! The tests' own destination: its ledger is right.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -79,7 +79,7 @@ impl World {
     }
 }
 
-/// What all relays delivered.
+/// The deliveries of all relays.
 #[derive(Default)]
 struct Deliveries {
     delivered: HashSet<u32>,

@@ -20,7 +20,7 @@ fn authority_and_server() -> (String, String) {
     (authority, format!("https://localhost:{port}"))
 }
 
-/// The same for this name; behind a proxy where there is one, at the port that is returned.
+/// The same for this name, behind a proxy if there is one, at the port that is returned.
 fn authority_and_server_of(name: &str, proxy: Option<Proxy>) -> (String, u16) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -33,7 +33,7 @@ fn authority_and_server_of(name: &str, proxy: Option<Proxy>) -> (String, u16) {
     (authority.pem(), serve(certificate.der().clone(), key, proxy))
 }
 
-/// A proxy that answers so, and tells what it was asked.
+/// A proxy that gives this answer, and reports the requests to it.
 #[derive(Clone)]
 struct Proxy {
     answer: &'static str,
@@ -54,7 +54,7 @@ impl Proxy {
     }
 }
 
-/// Answers 200 to each request; where it is.
+/// Starts a server that answers 200 to each request, and returns its address.
 fn serve(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>, proxy: Option<Proxy>) -> u16 {
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
@@ -166,7 +166,7 @@ fn a_certificate_for_another_name_is_refused() {
 /// A destination that this machine knows no address of.
 const OUTSIDE: &str = "https://hooks.outside.test";
 
-/// One pass with this proxy; what the proxy was asked.
+/// Makes one pass with this proxy. Returns the requests to the proxy.
 fn run_through(answer: &'static str, proxy: impl FnOnce(u16) -> String) -> (Output, Vec<String>) {
     let (asked, asks) = channel();
     let (authority, port) = authority_and_server_of("hooks.outside.test", Some(Proxy { answer, asked }));

@@ -14,7 +14,7 @@ use outbox_tests::panicking::{Panicking, PanickingSerde, Part};
 use outbox_tests::relaying::relaying;
 use outbox_tests::waiting::until;
 
-/// What an application may have done to the table, after which an entry of the stream `bad` cannot be removed.
+/// Changes of the table by an application, after which an entry of the stream `bad` cannot be removed.
 const REFUSALS: [(&str, &str); 4] = [
     (
         "a trigger that refuses",

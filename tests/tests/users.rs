@@ -153,7 +153,7 @@ fn who_may_only_read_looks_beside_a_relay() {
     assert_can_look(&shared, THIRD, 1);
 }
 
-/// What was committed last is in the WAL only.
+/// The last commit is only in the WAL.
 #[test]
 fn who_may_only_read_looks_at_what_a_killed_relay_left() {
     let Some(shared) = shared() else { return };

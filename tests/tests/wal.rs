@@ -18,7 +18,7 @@ fn filled(entries: u64) -> Workplace {
     place
 }
 
-/// How many pages the WAL has come to: its file never shrinks while it is in use.
+/// How many pages the WAL had at most: its file never shrinks while it is in use.
 fn wal_pages(place: &Workplace) -> u64 {
     fs::metadata(place.path("app.db-wal")).unwrap().len() / PAGE_BYTES
 }

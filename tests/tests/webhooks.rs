@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 const PACKAGE: &str = "@octokit/webhooks-examples@7.6.1";
 const PAYLOADS: usize = 329;
 
-/// What the package says of one kind of webhook.
+/// The package's description of one kind of webhook.
 #[derive(Deserialize)]
 struct Webhook {
     name: String,
@@ -113,7 +113,7 @@ fn publisher(sink: &Sink) -> String {
     )
 }
 
-/// What a delivery's body says, its data as it stands there.
+/// A delivery's body, with its data unchanged.
 #[derive(Deserialize)]
 struct CloudEvent {
     id: String,

@@ -24,7 +24,7 @@ struct Options {
     /// The sink, without a path.
     #[arg(long)]
     sink: String,
-    /// The name of this relay, which the sink is told with each event.
+    /// The name of this relay, which it sends to the sink with each event.
     #[arg(long)]
     source: String,
     /// Where to die.

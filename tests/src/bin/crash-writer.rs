@@ -1,7 +1,7 @@
-//! An application that appends events in its own transactions, and keeps a journal of what became of them.
+//! An application that appends events in its own transactions, and keeps a journal of their results.
 //!
-//! It goes on while relays come and die, and holds back while there is much in the outbox already. It ends, between two
-//! transactions, when its standard input closes.
+//! It goes on while relays come and die, and pauses while the outbox is full. It ends, between two transactions, when
+//! its standard input closes.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ const STREAMS: usize = 20;
 const TRANSACTION_MAX: usize = 40;
 const FILLER_MAX: usize = 400;
 const PAUSE_MAX_MS: u64 = 12;
-/// One transaction of so many rebuilds the table, which counts from the start again then.
+/// One transaction of this many rebuilds the table, which then counts from the start again.
 const REBUILDS: u8 = 50;
 /// As an object-relational mapper changes a table: a new one, a copy, and the new name.
 const REBUILD: &str = "
@@ -29,7 +29,7 @@ const REBUILD: &str = "
     ALTER TABLE new__outbox RENAME TO outbox;
     DELETE FROM sqlite_sequence WHERE name = 'outbox';
     COMMIT";
-/// One transaction of so many is rolled back.
+/// One transaction of this many is rolled back.
 const ROLLED_BACK: u8 = 8;
 
 #[derive(Parser)]
@@ -40,7 +40,7 @@ struct Options {
     journal: PathBuf,
     #[arg(long)]
     seed: u64,
-    /// No more is appended while the outbox has so many entries.
+    /// The writer pauses while the outbox has this many entries.
     #[arg(long, default_value_t = 1_500)]
     backlog: i64,
 }

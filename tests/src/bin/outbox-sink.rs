@@ -23,7 +23,7 @@ struct Options {
     /// Where each request is noted, one a line; appended to.
     #[arg(long)]
     ledger: PathBuf,
-    /// What each request is answered.
+    /// The answer to each request.
     #[arg(long, default_value_t = 200)]
     status: u16,
     /// The value of a header `Retry-After` that each answer has.
@@ -35,7 +35,7 @@ struct Options {
     /// How long each answer is held back, after the request was noted.
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
-    /// How late a request may be, at the most, before it is noted: one of 32 is. If its client has gone by then, it
+    /// The longest time by which a request is noted late: one of 32 is. If its client has gone by then, the request
     /// never came.
     #[arg(long, default_value_t = 0)]
     late_ms: u64,
@@ -62,10 +62,10 @@ fn main() -> Result<()> {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let server = server.clone();
-            // Counted here, so that a connection counts for everybody who connects after it.
+            // Counted here, so that later connections see it.
             server.open.fetch_add(1, Ordering::SeqCst);
             thread::spawn(move || {
-                // A client that dies leaves its connection in any state: that is what these tests are about.
+                // A client that dies leaves its connection in any state: these tests are about that.
                 let _ = server.serve(&stream);
                 server.open.fetch_sub(1, Ordering::SeqCst);
             });

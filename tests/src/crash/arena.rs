@@ -18,7 +18,7 @@ use crate::sink::Sink;
 use crate::waiting::{PATIENCE, until};
 use crate::{guest, outbox_program, program};
 
-/// Nothing that the test itself does to an event ends it: it is killed far too often for that.
+/// The limit of host deaths, so high that this test's kills never set an event aside.
 const RELAY: &str = r#"
 max_host_deaths = 1000000
 max_attempts = 1000000
@@ -75,7 +75,7 @@ impl Arena {
         Process::start("the writer", command.args(["--seed", &seed.to_string()]))
     }
 
-    /// Appends so many events to each of so many streams, in turn, in one transaction.
+    /// Appends events to each of the streams, in turn, in one transaction.
     pub fn append(&mut self, streams: usize, events: i64) {
         let transaction = self.db.transaction().unwrap();
         for (sequence, stream) in (1..=events).flat_map(|sequence| (0..streams).map(move |stream| (sequence, stream))) {
@@ -117,12 +117,12 @@ impl Arena {
         self.db.query_row(query, params![name, index as i64], entry).unwrap()
     }
 
-    /// What the writer, which has ended, did.
+    /// What the writer did, after it has ended.
     pub fn truth(&self) -> Vec<Transaction> {
         journal::read(&self.journal())
     }
 
-    /// Starts the program under test. Its log says `what` of it.
+    /// Starts the program under test. Its log calls it `what`.
     pub fn relay(&mut self, what: &str) -> Process {
         self.relay_with(what, &[])
     }
@@ -160,7 +160,7 @@ impl Arena {
     fn start(&self, name: &str, what: &str, command: &mut Command) -> Process {
         let mut log = self.open_log();
         writeln!(log, "--- {name} {what}").unwrap();
-        // What this machine's environment says is not for these relays.
+        // These relays ignore this machine's environment.
         Process::start(name, command.stderr(log).env("OUTBOX_LOG", "info").env_remove("OUTBOX_DB"))
     }
 
@@ -168,7 +168,7 @@ impl Arena {
         OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).unwrap()
     }
 
-    /// What the relays logged, from the start of the relay of this name on.
+    /// The log, from the start of the relay of this name on.
     pub fn log_from(&self, relay: &Process) -> String {
         let log = fs::read_to_string(self.folder.path().join("log")).unwrap();
         let begin = log.find(&format!("--- {} ", relay.name)).unwrap();
@@ -228,7 +228,7 @@ impl Arena {
         self.db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
     }
 
-    /// Lets this relay, or another one, deliver what is there, and ends it in order.
+    /// Lets this relay, or another one, deliver everything, and ends it in order.
     pub fn drain(&mut self, relay: Option<Process>) {
         let mut relay = relay.unwrap_or_else(|| self.relay("to drain what is left"));
         until("the outbox is empty", || {

@@ -10,14 +10,14 @@ use fastrand::Rng;
 use super::arena::Arena;
 use super::point::Point;
 
-/// When a relay is to die.
+/// When a relay dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Death {
     /// So long after its start, whatever it does then.
     AfterStart(Duration),
     /// So long after its first delivery.
     AtWork(Duration),
-    /// At a point, when it is passed for this time, counted from 1.
+    /// At a point, at this pass of it, counted from 1.
     At(Point, u64),
 }
 
@@ -39,7 +39,7 @@ impl Death {
         }
     }
 
-    /// Starts a relay, with so many calls at once, and has it die.
+    /// Starts a relay, with this many calls at once, and lets it die.
     pub fn befall(self, arena: &mut Arena, concurrency: usize) {
         let concurrency = ["--concurrency", &concurrency.to_string()];
         let mut relay = match self {

@@ -1,4 +1,4 @@
-//! What the writer says it did: the truth that deliveries are held against.
+//! The writer's record of what it did: the truth with which deliveries are compared.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

@@ -55,7 +55,7 @@ impl Ledger {
         Self { path, file: None, unfinished: Vec::new(), seen: Vec::new() }
     }
 
-    /// Reads what has come since.
+    /// Reads the new lines.
     pub fn read_on(&mut self) {
         if self.file.is_none() {
             match File::open(&self.path) {

@@ -1,4 +1,4 @@
-//! What is checked after each death of a relay: which events it may have made come again.
+//! The checks after each death of a relay: which events may come again.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -10,8 +10,8 @@ use super::death::Death;
 use super::ledger::Seen;
 use super::point::Point;
 
-/// The most settled entries whose commit a relay awaits, plus its calls under way: what `UNACKED_MAX` in `relay.rs` and
-/// its concurrency say.
+/// The most settled entries that await their commit, plus the calls under way: `UNACKED_MAX` in `relay.rs`, and the
+/// concurrency.
 const UNREMOVED_MAX: usize = 4_096 + 8;
 
 /// The relays that have lived and died so far.
@@ -43,7 +43,8 @@ impl Lives {
         self.deliveries(life);
     }
 
-    /// What comes again was in the outbox at the last death: it had been delivered, and its removal not committed.
+    /// An event that comes again was in the outbox at the last death: it had been delivered, but its removal was not
+    /// committed.
     fn deliveries(&mut self, life: &[Seen]) {
         check_life(life);
         for seen in life.iter().filter(|seen| self.delivered.contains(&seen.uuid)) {
@@ -85,7 +86,7 @@ fn check_death(death: Death, delivered: usize, unremoved: usize) {
     let Death::At(point, 1) = death else { return };
     match point {
         Point::Published => assert!(delivered >= 1 && unremoved == delivered, "{death}: {unremoved} of {delivered}"),
-        // What is committed first may be what the relay found out about its predecessor's death.
+        // The first commit may be about the predecessor's death.
         Point::BeforeCommit => assert_eq!(unremoved, delivered, "{death}"),
         Point::Committed => {}
         Point::Claimed | Point::BeforeMark | Point::Marked | Point::BeforePublish => {

@@ -15,11 +15,11 @@ pub enum Point {
     Marked,
     /// The publisher is about to be called.
     BeforePublish,
-    /// The publisher has returned, and nobody was told.
+    /// The publisher has returned, and nothing was reported.
     Published,
     /// Settled entries are about to be committed.
     BeforeCommit,
-    /// They are, and the relay was not told.
+    /// They are committed, and the relay does not know it.
     Committed,
     /// The record of the calls under way is about to be forgotten.
     BeforeClear,
@@ -52,7 +52,7 @@ pub struct Doom {
 }
 
 impl Doom {
-    /// Dies at this pass of this point, counted from 1; never where there is none.
+    /// Dies at this pass of this point, counted from 1. None means never.
     pub fn new(at: Option<(Point, u64)>) -> Self {
         Self { at, passes: AtomicU64::new(0) }
     }

@@ -10,7 +10,7 @@ use crate::waiting::until;
 
 /// A process; killed when it is dropped.
 pub struct Process {
-    /// What it is called in this test.
+    /// Its name in this test.
     pub name: String,
     child: Child,
 }

@@ -1,4 +1,4 @@
-//! What is checked at the end: everything that was committed, and nothing else, was delivered, in order.
+//! The checks at the end: everything that was committed, and nothing else, was delivered, in order.
 
 use std::collections::{HashMap, HashSet};
 
@@ -25,7 +25,7 @@ pub fn check(truth: &[Transaction], seen: &[Seen], kept: &HashSet<Uuid>) {
     check_order(seen, kept);
 }
 
-/// By first deliveries, each stream came in its order; only what was set aside may be missing.
+/// By first deliveries, each stream came in order; only events that were set aside may be missing.
 pub fn check_order(seen: &[Seen], set_aside: &HashSet<Uuid>) {
     let mut known = HashSet::new();
     let mut last: HashMap<&str, i64> = HashMap::new();

@@ -1,4 +1,4 @@
-//! Refuses to be configured. It must never be given an event, and says so if it is.
+//! Refuses to be configured. It must never get an event, and reports it if it does.
 
 use outbox_guest::{BoxError, Error, Lifecycle, Publisher, Recorded};
 

@@ -1,4 +1,4 @@
-//! Publishes nothing, successfully: what a call costs when the publisher costs nothing.
+//! Does nothing, successfully: it shows what a call costs if the publisher costs nothing.
 
 use outbox_guest::{Error, Publisher, Recorded};
 

@@ -21,7 +21,7 @@ wit_bindgen::generate!({
 
 use wasi::config::store;
 
-/// Each value, and what some guessed names would give.
+/// Each value, and the values of some guessed names.
 pub fn all() -> (Vec<(String, String)>, Vec<Option<String>>) {
     let guessed = ["api_token", "token", "secret", "secrets.api_token", "authorization", "PATH", ""];
     let values = guessed.iter().filter_map(|name| store::get(name).ok()).collect();

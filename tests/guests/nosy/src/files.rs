@@ -7,7 +7,7 @@ use wasip2::filesystem::preopens::get_directories;
 
 use crate::found;
 
-/// What can be opened of what every machine has, and how many folders were granted.
+/// Which files that every machine has can be opened, and how many folders were granted.
 pub fn look() -> Result<(), Error> {
     let folders = [".", "/", "..", "/etc", "/proc/self", "/tmp"];
     let files =

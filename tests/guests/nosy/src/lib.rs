@@ -1,5 +1,5 @@
-//! Looks for all that there is to find outside the sandbox, and asks the host for more than it may give. The event's data
-//! says for what.
+//! Looks for everything outside the sandbox, and asks the host for more than it may give. The event's data says for
+//! what.
 
 mod clocks;
 mod config;
@@ -37,7 +37,7 @@ impl Publisher for Nosy {
     }
 }
 
-/// What was found, as the event's reason: the host sees to it that nobody is told what nobody may know.
+/// Returns what was found as the event's reason; the host removes secrets from it.
 fn found(what: impl std::fmt::Debug) -> Result<(), Error> {
     Err(Error::rejected(format!("found {what:?}")))
 }

@@ -12,7 +12,7 @@ use crate::found;
 
 type Address = ((u8, u8, u8, u8), u16);
 
-/// Opens what `kind` says; what failed is the event's reason, and what did not as well.
+/// Opens what `kind` says. The event's reason lists what failed and what did not.
 pub fn open(kind: &str) -> Result<(), Error> {
     let opened = match kind {
         "tcp-connect" => connect(),

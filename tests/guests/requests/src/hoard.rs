@@ -8,7 +8,7 @@ use wasip2::http::types::{Fields, Method, OutgoingBody, OutgoingRequest};
 use crate::Script;
 use crate::http::{failed, get, refused, request, start, wait};
 
-/// `what` it hoards, `count` times, each of `bytes` bytes. Ok where the host let it.
+/// Hoards `what`, `count` times, each of `bytes` bytes. Ok if the host allows it.
 pub fn hoard(script: &Script) -> Result<(), Error> {
     let part: fn(&Script) -> Result<(), Error> = match script.what.as_str() {
         "methods" => |script| keep(|request| request.set_method(&Method::Other(text(script)))),
@@ -58,7 +58,7 @@ fn small_headers(script: &Script) -> Result<(), Error> {
     Ok(())
 }
 
-/// A copy that is changed shares nothing with its original.
+/// A changed copy shares nothing with its original.
 fn copies(script: &Script) -> Result<(), Error> {
     let original = fields(script)?;
     let copy = original.clone();

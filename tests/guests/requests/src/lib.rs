@@ -67,7 +67,7 @@ fn follow(url: &str) -> Result<(), Error> {
     get(&String::from_utf8_lossy(&location))
 }
 
-/// What is told apart is whether the host let it out: an answer, or any other failure, would say that it did.
+/// Distinguishes whether the host let the request out: an answer, or any other failure, shows that it did.
 fn scan(ports: usize) -> Result<(), Error> {
     let (mut denied, mut let_out) = (0, 0);
     for host in ["127.0.0.1", "169.254.169.254", "10.0.0.1", "192.168.0.1", "[::1]", "localhost"] {

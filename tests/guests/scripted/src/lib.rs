@@ -1,4 +1,4 @@
-//! Behaves as each event tells it to: see [`script`].
+//! Behaves as each event says: see [`script`].
 
 mod script;
 

@@ -1,5 +1,5 @@
-//! Sends each event's uuid over TCP to the `host:port` in its data, and expects it back. What it opened for one event it
-//! uses again for the next: `keep` in front says so.
+//! Sends each event's uuid over TCP to the `host:port` in its data, and expects it back. With `keep` in front, it uses
+//! the connection of one event again for the next.
 
 use std::io::{BufRead, BufReader, Write};
 

@@ -16,7 +16,7 @@ struct Versioned {
 }
 
 fn entry(key: &str) -> &'static str {
-    // The compiler must not know what is in it.
+    // The compiler must not know its content.
     let sheet = black_box(SHEET);
     let value = sheet.split(' ').find_map(|entry| entry.strip_prefix(key)?.strip_prefix('='));
     value.unwrap_or_default()

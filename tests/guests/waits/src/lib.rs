@@ -1,4 +1,4 @@
-//! Waits 10 ms for each event, as for the answer of a destination that is not far.
+//! Waits 10 ms for each event, as for the answer of a near destination.
 
 use std::time::Duration;
 
