@@ -238,7 +238,7 @@ impl<'a> Field<'a> {
             Self::Integer(number) => Some(number.to_string()),
             Self::Real(number) => Some(number.to_string()),
             Self::Text(bytes) | Self::Bytes(bytes) => {
-                Some(std::str::from_utf8(bytes).map_or_else(|_| hex(bytes), ToOwned::to_owned))
+                Some(std::str::from_utf8(bytes).map_or_else(|_| format!("0x{}", hex::encode(bytes)), ToOwned::to_owned))
             }
             Self::TooLong(bytes) => Some(format!("({bytes} bytes)")),
         }
@@ -325,11 +325,6 @@ impl<'a> Field<'a> {
 /// A number that was packed.
 fn number(bytes: &[u8]) -> u64 {
     bytes.try_into().map(u64::from_le_bytes).unwrap_or_default()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or_default();
-    "0x".chars().chain(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)])).collect()
 }
 
 impl<'a> From<&'a str> for Field<'a> {

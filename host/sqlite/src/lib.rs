@@ -30,12 +30,12 @@
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use outbox_engine::StoredData;
 use outbox_engine::outbox::{Deployments, Held, Lease, Operator, Page, PageBounds, Settled, Status, Wanted, Watch};
 use outbox_engine::text::shown;
+use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, TransactionBehavior};
 
 use self::access::Access;
@@ -159,15 +159,15 @@ impl SqliteOutbox {
     /// Opens the file that is at the path now; somebody may have replaced it.
     fn reopen(&self) -> Result<(), StorageError> {
         let fresh = Self::open_as(&self.path, self.busy_patience, Access::Write, self.doubt.clone())?;
-        *self.reader() = fresh.reader.into_inner().unwrap_or_else(PoisonError::into_inner);
-        *self.writer() = fresh.writer.into_inner().unwrap_or_else(PoisonError::into_inner);
-        *self.settling_connection() = fresh.settling_connection.into_inner().unwrap_or_else(PoisonError::into_inner);
-        *self.wal() = fresh.wal.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.reader() = fresh.reader.into_inner();
+        *self.writer() = fresh.writer.into_inner();
+        *self.settling_connection() = fresh.settling_connection.into_inner();
+        *self.wal() = fresh.wal.into_inner();
         Ok(())
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
-        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reader.lock()
     }
 
     fn writer(&self) -> MutexGuard<'_, Connection> {
@@ -176,15 +176,15 @@ impl SqliteOutbox {
             let _ = self.make_durable();
         }
         self.has_written.store(true, Ordering::Relaxed);
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writer.lock()
     }
 
     fn settling_connection(&self) -> MutexGuard<'_, settling_connection::SettlingConnection> {
-        self.settling_connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.settling_connection.lock()
     }
 
     fn wal(&self) -> MutexGuard<'_, wal::Wal> {
-        self.wal.lock().unwrap_or_else(PoisonError::into_inner)
+        self.wal.lock()
     }
 
     fn error(&self, doing: &'static str) -> impl Fn(rusqlite::Error) -> StorageError {
@@ -204,7 +204,7 @@ impl SqliteOutbox {
         // A failed sync has raised the doubt, before this or meanwhile.
         let Some(doubt) = self.doubt.raised() else { return Ok(()) };
         let failed = self.error("keep others from writing while what was settled is made durable");
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer.lock();
         let _write_lock = writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         wal.sync_anew()?;
         self.doubt.settle(&doubt);

@@ -19,8 +19,6 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::text::hex;
-
 /// The beginning of each file: its form, and its version. Raise the version also when what is counted before compiling
 /// changes.
 const MAGIC: &[u8; 16] = b"outbox cwasm 2\n\0";
@@ -184,7 +182,7 @@ impl Key {
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let engine_digest = hasher.0.finalize();
         let digest = Sha256::new().chain_update(module_digest).chain_update(engine_digest).finalize();
-        let file_name = format!("{}-{}.cwasm", hex(module_digest), hex(&engine_digest[..8]));
+        let file_name = format!("{}-{}.cwasm", hex::encode(module_digest), hex::encode(&engine_digest[..8]));
         Self { digest: digest.into(), file_name }
     }
 

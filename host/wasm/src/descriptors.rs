@@ -1,8 +1,9 @@
 //! Shares out the file descriptors among publishers: each connection, socket and look-up needs one, and the process has
 //! only a limited number for everything.
 
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock};
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::Notify;
 
@@ -33,7 +34,7 @@ impl Descriptors {
     }
 
     fn taken(&self) -> MutexGuard<'_, usize> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock()
     }
 }
 
@@ -82,7 +83,7 @@ impl Share {
     }
 
     fn mine(&self) -> MutexGuard<'_, usize> {
-        self.mine.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mine.lock()
     }
 }
 

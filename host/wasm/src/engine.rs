@@ -1,10 +1,11 @@
 //! The wasmtime engines, shared by all publishers, and the clock that interrupts their guests.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use wasmtime::{Config, Engine};
 
 /// The time between two ticks of the epoch. After a tick, a guest that computes lets others run, and its time limit is
@@ -48,7 +49,7 @@ impl TickingEngine {
             EngineKind::Plain => &PLAIN,
             EngineKind::Concurrent => &CONCURRENT,
         };
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = slot.lock();
         if let Some(engine) = slot.upgrade() {
             return Ok(engine);
         }

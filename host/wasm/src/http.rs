@@ -4,8 +4,8 @@
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use http_body_util::BodyExt;
@@ -13,6 +13,7 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::header::HeaderName;
 use hyper::{Method, Request, Response};
 use outbox_engine::text::shown;
+use parking_lot::Mutex;
 use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
@@ -91,7 +92,7 @@ impl Gate {
 
     /// The denials of the call, for the operator; mostly empty.
     pub(super) fn take_notes(&self) -> Vec<String> {
-        std::mem::take(&mut *self.call.notes.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *self.call.notes.lock())
     }
 
     /// Abandons requests under way: from now on no request body of this instance comes to a regular end.
@@ -134,7 +135,7 @@ impl HttpCall {
     /// first few are noted.
     pub(super) fn note(&self, publisher: &str, note: String) {
         let note = bounded(self.redactor.redacted(note), NOTE_CHARS_MAX);
-        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut notes = self.notes.lock();
         if notes.len() < NOTES_MAX && !notes.contains(&note) {
             tracing::warn!(target: "outbox::guest", publisher, "{}", shown(&note));
             notes.push(note);
@@ -407,9 +408,6 @@ mod tests {
         let body = || BoundedBody { body: text("12345"), publisher: "p".into(), call: call.clone(), bytes_max: 8 };
         assert_eq!(read(body()).await.unwrap(), "12345");
         assert!(read(body()).await.is_err());
-        assert_eq!(
-            *call.notes.lock().unwrap(),
-            ["a call may read 8 bytes of HTTP responses (limit: http_response_bytes)"]
-        );
+        assert_eq!(*call.notes.lock(), ["a call may read 8 bytes of HTTP responses (limit: http_response_bytes)"]);
     }
 }

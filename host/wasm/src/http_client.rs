@@ -6,11 +6,12 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Request, Response, Uri};
+use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -115,7 +116,7 @@ impl HttpClient {
 
     /// The runtime that all connections live on.
     pub(super) fn runtime(&self) -> Result<Handle, Error> {
-        let mut io = self.io.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut io = self.io.lock();
         if let Some(io) = &*io {
             return Ok(io.runtime.clone());
         }

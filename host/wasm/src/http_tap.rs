@@ -1,12 +1,13 @@
 //! Observes the HTTP requests of a publisher, and can answer them in the destination's place, for testing.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 use hyper::{Request, Response};
+use parking_lot::Mutex;
 use serde::Serialize;
 use wasmtime_wasi_http::{Error, WasiBody};
 
@@ -60,8 +61,8 @@ impl HttpTap {
 
     /// The requests since the last call of this function.
     pub fn take(&self) -> Vec<SeenRequest> {
-        let seen = std::mem::take(&mut *lock(&self.seen));
-        seen.iter().map(|request| lock(request).clone()).collect()
+        let seen = std::mem::take(&mut *self.seen.lock());
+        seen.iter().map(|request| request.lock().clone()).collect()
     }
 
     /// Notes a request, and what will be read of its body.
@@ -73,7 +74,7 @@ impl HttpTap {
             headers: request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
             ..SeenRequest::default()
         }));
-        lock(&self.seen).push(seen.clone());
+        self.seen.lock().push(seen.clone());
         let tapped = seen.clone();
         (request.map(|body| TappedBody { body, seen: tapped }.boxed_unsync()), Seen(seen))
     }
@@ -134,7 +135,7 @@ pub(super) struct Seen(Arc<Mutex<SeenRequest>>);
 
 impl Seen {
     pub(super) fn answered<B>(&self, answer: &Result<Response<B>, Error>) {
-        lock(&self.0).answer = match answer {
+        self.0.lock().answer = match answer {
             Ok(response) => response.status().as_u16().to_string(),
             Err(error) => error.to_string(),
         };
@@ -156,7 +157,7 @@ impl Body for TappedBody {
         if let Poll::Ready(Some(Ok(frame))) = &frame
             && let Some(data) = frame.data_ref()
         {
-            let mut seen = lock(&self.seen);
+            let mut seen = self.seen.lock();
             let room = BODY_BYTES_MAX.saturating_sub(seen.body.len());
             seen.body.push_str(&String::from_utf8_lossy(data.get(..room).unwrap_or(data)));
         }
@@ -170,8 +171,4 @@ impl Body for TappedBody {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

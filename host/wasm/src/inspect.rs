@@ -104,7 +104,7 @@ fn read(name: &str, bytes: &[u8]) -> Result<Inspection, LoadError> {
     let contract = exports.iter().filter_map(|export| export.strip_prefix(CONTRACT).map(ToOwned::to_owned));
     let contract = contract.max_by_key(|version| version == CONTRACT_VERSION);
     Ok(Inspection {
-        digest: super::text::hex(&Sha256::digest(bytes)),
+        digest: hex::encode(Sha256::digest(bytes)),
         size: bytes.len() as u64,
         contract,
         batch_publisher: exported(BATCH_PUBLISHER),

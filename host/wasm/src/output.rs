@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
 use outbox_engine::text::{harmless, shown};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::io::AsyncWrite;
 use uuid::Uuid;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
@@ -136,7 +137,7 @@ impl Log {
 
     fn may_write(&self, line: &str) -> bool {
         let bytes = LOG_BYTES_OF_A_LINE + line.len() as u64;
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner).take(bytes, Instant::now())
+        self.budget.lock().take(bytes, Instant::now())
     }
 
     /// Reports how many lines were left out, at most once a second.
@@ -144,7 +145,7 @@ impl Log {
         if self.lines_left_out.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budget = self.budget.lock();
         if budget.told.elapsed() >= Duration::from_secs(1) {
             budget.told = Instant::now();
             drop(budget);
@@ -236,7 +237,7 @@ impl Capture {
     }
 
     fn lock(&self) -> MutexGuard<'_, Captured> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -419,7 +420,7 @@ mod tests {
         let lines = Arc::new(Mutex::new(Vec::new()));
         let received = lines.clone();
         let sink = OutputSink::new(move |line| {
-            received.lock().unwrap().push(format!("{}: {}", line.stream.name(), line.line));
+            received.lock().push(format!("{}: {}", line.stream.name(), line.line));
         });
         let secret = HeaderSecret::new("token", "s3cr3t-value", "authorization", "", "https://a.b".parse().unwrap());
         let log = Log::new("p".into(), "d1ge57".into(), sink, Redactor::of(&[secret.unwrap()]), &Limits::default());
@@ -436,18 +437,18 @@ mod tests {
         write(&capture, GuestStream::Stdout, "on");
         write(&capture, GuestStream::Stderr, "err\r\n");
         write(&capture, GuestStream::Stdout, "e\n\ntwo");
-        assert_eq!(*lines.lock().unwrap(), ["stderr: err", "stdout: one", "stdout: "]);
+        assert_eq!(*lines.lock(), ["stderr: err", "stdout: one", "stdout: "]);
         assert_eq!(capture.end_call(), "err");
-        assert_eq!(lines.lock().unwrap().last().unwrap(), "stdout: two");
+        assert_eq!(lines.lock().last().unwrap(), "stdout: two");
         assert_eq!(capture.end_call(), "");
-        assert_eq!(lines.lock().unwrap().len(), 4);
+        assert_eq!(lines.lock().len(), 4);
     }
 
     #[test]
     fn control_characters_are_replaced() {
         let (capture, lines) = capture(Limits::default());
         write(&capture, GuestStream::Stdout, "a\tb\u{1b}[2J\n");
-        assert_eq!(*lines.lock().unwrap(), ["stdout: a\tb\u{FFFD}[2J"]);
+        assert_eq!(*lines.lock(), ["stdout: a\tb\u{FFFD}[2J"]);
     }
 
     #[test]
@@ -457,7 +458,7 @@ mod tests {
             write(&capture, GuestStream::Stdout, "abc");
         }
         write(&capture, GuestStream::Stdout, "\nok\n");
-        assert_eq!(*lines.lock().unwrap(), ["stdout: abca [26 more bytes are left out]", "stdout: ok"]);
+        assert_eq!(*lines.lock(), ["stdout: abca [26 more bytes are left out]", "stdout: ok"]);
     }
 
     #[test]
@@ -466,7 +467,7 @@ mod tests {
         write(&capture, GuestStream::Stderr, "a s3cr3t-");
         write(&capture, GuestStream::Stderr, "value\nsent with: s3cr3t-value\n");
         let expected = ["stderr: a [secret token]", "stderr: sent with: [secret token] [3 more bytes are left out]"];
-        assert_eq!(*lines.lock().unwrap(), expected);
+        assert_eq!(*lines.lock(), expected);
         assert!(!capture.end_call().contains("s3cr3t"));
     }
 
@@ -477,7 +478,7 @@ mod tests {
         capture.end_call();
         write(&capture, GuestStream::Stdout, "6\n");
         let expected = ["stdout: 1", "stdout: 2", "stderr: [3 more lines of this call are left out]", "stdout: 6"];
-        assert_eq!(*lines.lock().unwrap(), expected);
+        assert_eq!(*lines.lock(), expected);
     }
 
     #[test]
@@ -486,7 +487,7 @@ mod tests {
         let received = lines.clone();
         let sink = OutputSink::new(move |line| {
             let event = line.event.map(|uuid| uuid.as_u128());
-            received.lock().unwrap().push((line.publisher.to_owned(), line.digest.to_owned(), event, line.stream));
+            received.lock().push((line.publisher.to_owned(), line.digest.to_owned(), event, line.stream));
         });
         let log = Log::new("p".into(), "d1ge57".into(), sink, Redactor::default(), &Limits::default());
         let capture = Capture::new(Arc::new(log), &Limits::default());
@@ -496,7 +497,7 @@ mod tests {
         write(&capture, GuestStream::Stderr, "no end");
         capture.end_call();
         let of = |event, stream| ("p".to_owned(), "d1ge57".to_owned(), event, stream);
-        assert_eq!(*lines.lock().unwrap(), [of(None, GuestStream::Stdout), of(Some(7), GuestStream::Stderr)]);
+        assert_eq!(*lines.lock(), [of(None, GuestStream::Stdout), of(Some(7), GuestStream::Stderr)]);
     }
 
     #[test]
@@ -512,7 +513,7 @@ mod tests {
         }
         let seconds = started.elapsed().as_secs() + 2;
         drop(capture);
-        let lines = lines.lock().unwrap();
+        let lines = lines.lock();
         let (notes, passed): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.contains("more lines are left out"));
         assert!(passed.len() as u64 <= seconds * per_second / 1_000, "{} lines", passed.len());
         let left_out = |note: &String| note.split(['[', ' ']).find_map(|word| word.parse::<u64>().ok()).unwrap();

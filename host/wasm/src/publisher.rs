@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use outbox_engine::{Attempt, BoxFuture, Outcome, Publisher, Recorded};
+use parking_lot::Mutex;
 
 use super::bindings;
 use super::compiler::GivenUp;
@@ -18,7 +19,7 @@ use super::output::{Capture, Log};
 use super::secrets::Redactor;
 use super::settings::{Limits, Settings};
 use super::state::State;
-use super::text::{bounded, hex};
+use super::text::bounded;
 
 /// The most events in one call of a component that takes batches.
 const BATCH_MAX: usize = 100;
@@ -87,7 +88,7 @@ impl ComponentPublisher {
     }
 
     fn new(name: &str, program: Program, settings: Settings) -> Self {
-        let (name, digest): (Arc<str>, Arc<str>) = (name.into(), hex(&program.digest).into());
+        let (name, digest): (Arc<str>, Arc<str>) = (name.into(), hex::encode(program.digest).into());
         let redactor = Redactor::of(&settings.grants.secrets);
         let output = settings.output.clone();
         let log = Log::new(name.clone(), digest.clone(), output, redactor.clone(), &settings.limits);
@@ -194,7 +195,7 @@ impl ComponentPublisher {
     /// An idle instance, or a new one. It belongs to the caller alone: only [`keep`](Self::keep) makes it idle again.
     /// So an instance whose call did not end is never used again.
     async fn instance(&self) -> Result<Instance, Attempt> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self.idle.lock().pop();
         match idle {
             Some(instance) => Ok(instance),
             None => self.start().await,
@@ -215,7 +216,7 @@ impl ComponentPublisher {
     }
 
     fn keep(&self, instance: Instance) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(instance);
+        self.idle.lock().push(instance);
     }
 
     fn failed(&self, instance: Instance, error: &wasmtime::Error) -> Attempt {

@@ -6,10 +6,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::descriptors::Share;
 
@@ -91,7 +92,7 @@ impl Lookups {
     }
 
     fn under_way(&self) -> MutexGuard<'_, HashMap<String, Shared<BoxFuture<'static, Addresses>>>> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        self.under_way.lock()
     }
 }
 
@@ -123,7 +124,7 @@ mod tests {
         let resolver = Resolver::new(move |name| {
             count.fetch_add(1, Ordering::SeqCst);
             if name == "slow" {
-                let _ = told.lock().unwrap().recv();
+                let _ = told.lock().recv();
             }
             Ok(vec![at(1)])
         });

@@ -28,11 +28,6 @@ pub(super) fn tail(text: &str, bytes_max: usize) -> &str {
     text.get(start..).unwrap_or_default()
 }
 
-/// Bytes in hex.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

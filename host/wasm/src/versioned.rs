@@ -5,8 +5,8 @@
 //! and configured on a thread of its own, and swapped in only after that has succeeded.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -15,6 +15,7 @@ use outbox_engine::text::shown;
 use outbox_engine::{
     Attempt, BoxFuture, CanaryRules, Maintenance, Outcome, Publisher, Recorded, StreamKey, Verdict, Withdrawn, judge,
 };
+use parking_lot::{Mutex, RwLock};
 
 use super::load::LoadError;
 use super::loading::Loading;
@@ -96,12 +97,12 @@ impl VersionedPublisher {
     }
 
     fn at_work(&self) -> Arc<AtWork> {
-        self.at_work.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.at_work.read().clone()
     }
 
     /// Every call that begins from now on uses these versions.
     fn swap(&self, next: AtWork) {
-        *self.at_work.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
+        *self.at_work.write() = Arc::new(next);
     }
 }
 
@@ -220,7 +221,7 @@ impl Publisher for VersionedPublisher {
     }
 
     fn maintain(&self, deployments: &dyn Deployments, now: Timestamp) -> Result<Maintenance, StorageError> {
-        let mut upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut upkeep = self.upkeep.lock();
         let mut maintenance = Maintenance::default();
         self.count_when_due(&mut upkeep, deployments)?;
         self.judge_canary(deployments, now)?;
@@ -250,7 +251,7 @@ impl Publisher for VersionedPublisher {
     }
 
     fn leave(&self, deployments: &dyn Deployments) -> Result<(), StorageError> {
-        let mut upkeep = self.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut upkeep = self.upkeep.lock();
         upkeep.generation = None;
         let counted = self.count(&mut upkeep, deployments);
         match upkeep.loading.take() {

@@ -4,13 +4,14 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use jiff::Timestamp;
 use outbox_engine::outbox::{Deployments, StorageError};
 use outbox_engine::text::shown;
 use outbox_engine::{Attempt, BoxFuture, Maintenance, Publisher, Recorded};
+use parking_lot::{Mutex, RwLock};
 
 use super::load::LoadError;
 use super::loading::Loading;
@@ -77,7 +78,7 @@ impl WatchedPublisher {
 
     /// The publisher that is at work now.
     pub fn at_work(&self) -> Arc<ComponentPublisher> {
-        self.at_work.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.at_work.read().clone()
     }
 
     /// Begins to load the file when it has changed and is at rest.
@@ -112,7 +113,7 @@ impl WatchedPublisher {
                 }
                 Ok(found) => {
                     tracing::info!(publisher, digest = &**found.digest(), "the file has changed: swapped");
-                    *self.at_work.write().unwrap_or_else(PoisonError::into_inner) = found;
+                    *self.at_work.write() = found;
                     return true;
                 }
                 Err(reason) => {
@@ -155,7 +156,7 @@ impl Publisher for WatchedPublisher {
     }
 
     fn maintain(&self, _deployments: &dyn Deployments, _now: Timestamp) -> Result<Maintenance, StorageError> {
-        let (mut watch, now) = (self.watch.lock().unwrap_or_else(PoisonError::into_inner), Instant::now());
+        let (mut watch, now) = (self.watch.lock(), Instant::now());
         self.look(&mut watch, now);
         let swapped = self.finish(&mut watch, now);
         Ok(Maintenance { swapped, ready: true, again: Some(LOOK_PAUSE), ..Maintenance::default() })

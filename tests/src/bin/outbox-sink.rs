@@ -8,14 +8,15 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use outbox_tests::now_ns;
+use parking_lot::Mutex;
 use serde_json::json;
 
 #[derive(Parser)]
@@ -109,7 +110,7 @@ impl Server {
 
     /// One line in one write, which a reader sees whole or not at all. Lines are in the order of their times.
     fn note(&self, request: &Request) -> io::Result<()> {
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ledger = self.ledger.lock();
         let Request { content_type, idempotency_key, traceparent, tracestate, body, .. } = request;
         let line = json!({
             "at_ns": now_ns(), "content_type": content_type, "idempotency_key": idempotency_key,

@@ -312,7 +312,7 @@ pub fn removal(publisher: &str, version: Option<u32>, removed: u32) -> String {
 
 /// The sha256 digest of these bytes, in hex.
 pub fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 /// Checks that these bytes still have this digest, and returns them.

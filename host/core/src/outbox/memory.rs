@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use uuid::Uuid;
 
 use super::operator::{
@@ -86,7 +87,7 @@ impl MemoryOutbox {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.kept.lock()
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Kept) -> T) -> T {
@@ -548,10 +549,8 @@ struct MemoryWatch {
 
 impl Watch for MemoryWatch {
     fn wait(&mut self, patience: Duration) -> bool {
-        let kept = self.outbox.kept();
-        let seen = self.seen;
-        let waited = self.outbox.0.changed.wait_timeout_while(kept, patience, |kept| kept.version == seen);
-        let (kept, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let (mut kept, seen) = (self.outbox.kept(), self.seen);
+        self.outbox.0.changed.wait_while_for(&mut kept, |kept| kept.version == seen, patience);
         let changed = kept.version != self.seen;
         self.seen = kept.version;
         changed

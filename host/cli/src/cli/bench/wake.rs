@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use outbox_host::outbox::sqlite::rusqlite::Connection;
 use outbox_host::publisher::component::ComponentPublisher;
 use outbox_host::{Attempt, BoxFuture, JsonSerde, Outbox, Publisher, Recorded, SqliteOutbox, stop};
+use parking_lot::Mutex;
 use rustix::time::ClockId;
 
 use super::bed::Bed;
@@ -30,7 +30,7 @@ struct Noting<'a> {
 impl Publisher for Noting<'_> {
     fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
         let position = i64::try_from(event.position).unwrap_or(i64::MAX);
-        self.called.lock().unwrap_or_else(PoisonError::into_inner).push((position, monotonic_ns()));
+        self.called.lock().push((position, monotonic_ns()));
         self.publisher.publish(event)
     }
 }
@@ -50,7 +50,7 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
         ensure!(relayed?.published == commits as u64, "not everything was published");
         measured
     })?;
-    let called = publisher.called.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let called = publisher.called.into_inner();
     let waits: Vec<f64> = committed
         .iter()
         .filter_map(|(position, at)| called.iter().find(|call| call.0 == *position).map(|call| call.1 - at))

@@ -2,7 +2,7 @@
 //! from a file, the command line, or an outbox, which is only read.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,6 +15,7 @@ use outbox_host::{
     Attempt, JsonSerde, MemoryOutbox, Outbox, OutboxStorageStrategy, Outcome, Publisher, RawEntry, Recorded,
     SqliteOutbox, files,
 };
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::super::publish::Running;
@@ -146,7 +147,7 @@ impl Test {
         for event in events.iter().flat_map(|event| std::iter::repeat_n(event, self.repeat)) {
             let began = Instant::now();
             let attempt = runtime.block_on(publisher.publish(event));
-            let output = std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner));
+            let output = std::mem::take(&mut *lines.lock());
             calls.push(Call::new(event, &attempt, began.elapsed(), output, tap.take()));
         }
         let mut times: Vec<f64> = calls.iter().map(|call| call.milliseconds).collect();
@@ -243,7 +244,7 @@ fn collect(lines: &Arc<Mutex<Vec<Line>>>) -> OutputSink {
     let lines = lines.clone();
     OutputSink::new(move |line| {
         let line = Line { stream: line.stream.name(), line: line.line.to_owned() };
-        lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+        lines.lock().push(line);
     })
 }
 
