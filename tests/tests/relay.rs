@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as AtomicOrdering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use outbox_host::outbox::{RelayCondition, Retention, Selection};
+use outbox_host::outbox::{RelayCondition, Retention, Selection, StreamState};
 use outbox_host::{
     Attempt, Backoff, BoxFuture, Field, JsonSerde, NewEvent, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy,
     Outcome, Policy, PublishError, Publisher, Recorded, RelayOptions, Report, Row, StreamId,
@@ -202,7 +202,7 @@ fn a_parked_stream_waits_for_an_operator<K: Kept>(kept: &K) {
     publisher.take_calls();
     assert_eq!(with(kept, options.clone()).run(&publisher, None).unwrap(), Report::default());
     let blocked = kept.open().status().unwrap().blocked_streams;
-    assert_eq!((blocked[0].state, blocked[0].position.unsigned_abs()), ("parked", p[0]));
+    assert_eq!((blocked[0].state, blocked[0].position.unsigned_abs()), (StreamState::Parked, p[0]));
     let one = Selection::Positions(vec![p[0].cast_signed()]);
     kept.open().operator().retry_dead_letters(&one, &act()).unwrap();
     assert_eq!(with(kept, options).run(&publisher, None).unwrap().published, 2);

@@ -64,7 +64,8 @@ pub mod outbox {
         Act, AttemptRecord, AuditRecord, BLOCKED_MAX, BlockedStream, CanaryShare, Counts, DeadLetter, DeadLetterFilter,
         Deployed, Deployments, Failed, Fate, Held, Hold, LISTED_BYTES_MAX, Lease, MODULE_BYTES_MAX, MemoryOutbox,
         NoOutbox, Operator, OutboxStorageStrategy, Page, PageBounds, Pruned, PublisherVersion, RelayCondition,
-        RelayState, Retention, RolledBack, Selection, Settled, Status, StorageError, VersionState, Wanted, Watch,
+        RelayState, Retention, RolledBack, Selection, Settled, Status, StorageError, StreamState, VersionState, Wanted,
+        Watch,
     };
     pub use outbox_sqlite::{self as sqlite, SqliteOutbox, append, append_if};
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outbox_engine::outbox::{Act, DeadLetterFilter, Fate, Hold, Pruned, Retention, Selection};
+use outbox_engine::outbox::{Act, DeadLetterFilter, Fate, Hold, Pruned, Retention, Selection, StreamState};
 use outbox_engine::{Field, History, NewEvent, OutboxStorageStrategy, Recorded, Row, StreamId};
 
 use crate::TestStorage;
@@ -203,7 +203,7 @@ pub fn a_parked_stream_is_held_until_its_dead_letter_is_settled<S: TestStorage>(
     let blocked = strategy.status().unwrap().blocked_streams;
     assert_eq!(
         blocked.iter().map(|it| (it.position, it.state)).collect::<Vec<_>>(),
-        [(p[0], "parked"), (p[2], "parked")]
+        [(p[0], StreamState::Parked), (p[2], StreamState::Parked)]
     );
     strategy.operator().discard_dead_letters(&Selection::Positions(vec![p[0]]), &by()).unwrap();
     strategy.operator().retry_dead_letters(&Selection::Positions(vec![p[2]]), &by()).unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use outbox_engine::outbox::{Fate, Hold, PageBounds, Settled, Status};
+use outbox_engine::outbox::{Fate, Hold, PageBounds, Settled, Status, StreamState};
 use outbox_engine::{
     History, JsonSerde, NewEvent, OutboxStorageStrategy, Payload, Recorded, StorageError, StreamId, StreamKey,
 };
@@ -163,7 +163,7 @@ pub fn what_failed_stays_and_is_held_with_its_attempts<S: TestStorage>(kept: &S)
     assert_eq!((status.pending, status.waiting, status.blocked_streams_total), (2, 1, 1));
     let blocked = &status.blocked_streams[0];
     assert_eq!((blocked.tenant_id.as_str(), blocked.stream_id.as_str(), blocked.position), ("default", "a", p[0]));
-    assert_eq!((blocked.state, blocked.attempts, blocked.retry_at), ("waiting", 2, Some(at(200))));
+    assert_eq!((blocked.state, blocked.attempts, blocked.retry_at), (StreamState::Waiting, 2, Some(at(200))));
 
     strategy.settle(&[delivered(&strategy, p[0])]).unwrap();
     assert_eq!((strategy.held().unwrap(), strategy.operator().attempts(p[0]).unwrap()), (vec![], vec![]));

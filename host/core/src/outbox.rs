@@ -349,6 +349,16 @@ pub struct Status {
 /// How many blocked streams a [`Status`] names.
 pub const BLOCKED_MAX: usize = 20;
 
+/// What holds a stream back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StreamState {
+    /// The stream is parked behind a dead letter.
+    Parked,
+    /// The first entry of the stream waits for a retry.
+    Waiting,
+}
+
 /// A stream that is held back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BlockedStream {
@@ -358,8 +368,8 @@ pub struct BlockedStream {
     pub stream_id: String,
     /// The entry, or dead letter, that holds it back.
     pub position: i64,
-    /// `waiting` or `parked`.
-    pub state: &'static str,
+    /// What holds the stream back.
+    pub state: StreamState,
     /// The attempts that were made of that entry.
     pub attempts: u32,
     /// When it is due. None for a parked stream.

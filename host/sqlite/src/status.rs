@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use outbox_engine::outbox::blocked::{WAITING, first_of_each, shown_time};
+use outbox_engine::outbox::StreamState;
+use outbox_engine::outbox::blocked::{first_of_each, shown_time};
 use outbox_engine::outbox::{BlockedStream, Status};
 use outbox_engine::{Column, Row};
 use rusqlite::{Connection, OptionalExtension, Transaction};
@@ -79,12 +80,13 @@ fn last_position(transaction: &Transaction<'_>) -> rusqlite::Result<i64> {
 fn blocked(
     transaction: &Transaction<'_>,
     position: i64,
-    state: &'static str,
+    state: StreamState,
 ) -> rusqlite::Result<Option<BlockedStream>> {
-    let sql = if state == WAITING { &WAITING_ENTRY } else { &PARKING_DEAD_LETTER };
+    let sql = if state == StreamState::Waiting { &WAITING_ENTRY } else { &PARKING_DEAD_LETTER };
     let found = transaction.prepare_cached(sql)?.query_row([position], |row| {
         let [tenant_id, stream_id] = value::measured_fields(row, 0)?;
-        let retry_at = if state == WAITING { Timestamp::from_millisecond(value::number(row, 6)?).ok() } else { None };
+        let retry_at =
+            if state == StreamState::Waiting { Timestamp::from_millisecond(value::number(row, 6)?).ok() } else { None };
         let columns = Row { tenant_id, stream_id, ..Row::default() };
         Ok(BlockedStream::new(position, state, &columns, value::count(row, 4)?, retry_at, value::text(row, 5)?))
     });

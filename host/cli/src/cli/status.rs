@@ -1,7 +1,7 @@
 use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
-use outbox_host::outbox::{Deployments, PublisherVersion, Status, VersionState};
+use outbox_host::outbox::{Deployments, PublisherVersion, Status, StreamState, VersionState};
 use outbox_host::{OutboxStorageStrategy, SqliteOutbox};
 use serde::Serialize;
 
@@ -96,9 +96,9 @@ fn print_blocked(status: &Status) -> Result<()> {
     }
     for stream in &status.blocked_streams {
         let what = match (stream.state, stream.retry_at) {
-            ("parked", _) => "parked behind dead letter".to_owned(),
-            (_, Some(at)) => format!("until {} by entry", second(at)),
-            (state, None) => format!("{state} behind entry"),
+            (StreamState::Parked, _) => "parked behind dead letter".to_owned(),
+            (StreamState::Waiting, Some(at)) => format!("until {} by entry", second(at)),
+            (StreamState::Waiting, None) => "waiting behind entry".to_owned(),
         };
         let (tenant, id) = (cell(&stream.tenant_id), cell(&stream.stream_id));
         let (position, attempts) = (stream.position, stream.attempts);

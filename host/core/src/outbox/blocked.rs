@@ -4,31 +4,26 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::{BLOCKED_MAX, BlockedStream, Held, Hold, LISTED_BYTES_MAX};
+use super::{BLOCKED_MAX, BlockedStream, Held, Hold, LISTED_BYTES_MAX, StreamState};
 use crate::column;
 use crate::row::{Column, Field, Row};
 use crate::stream::StreamKey;
 
-/// The state of a stream whose first entry waits for a retry.
-pub const WAITING: &str = "waiting";
-/// The state of a stream that is parked behind a dead letter.
-pub const PARKED: &str = "parked";
-
 /// The first entry that holds each stream, and how, in position order, at most [`BLOCKED_MAX`] of them; and how many
 /// streams are held.
-pub fn first_of_each(held: &[Held]) -> (Vec<(i64, &'static str)>, u64) {
-    let mut streams: HashMap<StreamKey, (i64, &'static str)> = HashMap::new();
+pub fn first_of_each(held: &[Held]) -> (Vec<(i64, StreamState)>, u64) {
+    let mut streams: HashMap<StreamKey, (i64, StreamState)> = HashMap::new();
     for Held { stream, entry, hold, .. } in held {
         let state = match hold {
-            Hold::Parked => PARKED,
-            Hold::Waiting { .. } => WAITING,
+            Hold::Parked => StreamState::Parked,
+            Hold::Waiting { .. } => StreamState::Waiting,
             Hold::Delivered => continue,
         };
         let first = streams.entry(*stream).or_insert((entry.position, state));
         *first = (*first).min((entry.position, state));
     }
     let total = streams.len() as u64;
-    let mut first: Vec<(i64, &'static str)> = streams.into_values().collect();
+    let mut first: Vec<(i64, StreamState)> = streams.into_values().collect();
     first.sort_unstable();
     first.truncate(BLOCKED_MAX);
     (first, total)
@@ -38,7 +33,7 @@ impl BlockedStream {
     /// The stream of this row, held back by the entry at this position.
     pub fn new(
         position: i64,
-        state: &'static str,
+        state: StreamState,
         row: &Row<'_>,
         attempts: u32,
         retry_at: Option<Timestamp>,

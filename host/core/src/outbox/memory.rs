@@ -14,7 +14,7 @@ use super::operator::{
 };
 use super::{
     BlockedStream, Deployments, Failed, Fate, Held, Hold, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState,
-    Settled, Status, StorageError, Wanted, Watch,
+    Settled, Status, StorageError, StreamState, Wanted, Watch,
 };
 use crate::attempt::{Attempt, Outcome};
 use crate::new_event::NewEvent;
@@ -26,7 +26,7 @@ use crate::stream::StreamKey;
 
 mod deployments;
 
-use super::blocked::{WAITING, first_of_each, shown_time};
+use super::blocked::{first_of_each, shown_time};
 
 /// An outbox in memory. Its clones are the same outbox.
 #[derive(Clone, Default)]
@@ -288,8 +288,8 @@ impl Kept {
         }
     }
 
-    fn blocked(&self, position: i64, state: &'static str) -> Option<BlockedStream> {
-        let (entry, attempts, retry_at, reason) = if state == WAITING {
+    fn blocked(&self, position: i64, state: StreamState) -> Option<BlockedStream> {
+        let (entry, attempts, retry_at, reason) = if state == StreamState::Waiting {
             let entry = self.entries.get(&position)?;
             let Waiting { retry_at, history, reason, .. } = self.waiting.get(&entry.id())?;
             (entry, history.attempts, Some(*retry_at), reason)
