@@ -17,12 +17,14 @@ use outbox_host::outbox::Act;
 use proptest::test_runner::{Config as ProptestConfig, FileFailurePersistence};
 
 pub mod answering;
+pub mod bad_server;
 pub mod crash;
 pub mod disk;
 pub mod memory;
 pub mod model;
 pub mod outboxes;
 pub mod panicking;
+pub mod processes;
 pub mod publishers;
 pub mod relaying;
 pub mod sink;

@@ -11,6 +11,10 @@ use wasm_encoder::{
     Instruction, Module, ModuleArg, RawSection, TypeSection, ValType,
 };
 
+mod variants;
+
+pub use variants::variants;
+
 /// A hostile component: its name, its bytes, and the message when it is refused.
 pub struct Hostile {
     pub name: &'static str,

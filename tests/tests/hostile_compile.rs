@@ -2,9 +2,6 @@
 //! refused, or done within its bounds, and neither the library nor the program takes up memory for it. They are made in
 //! `src/unfolding.rs`.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use outbox_host::outbox::Deployments;
@@ -14,6 +11,7 @@ use outbox_tests::act;
 use outbox_tests::memory::{self, MIB};
 use outbox_tests::outbox_program;
 use outbox_tests::outboxes::recorded;
+use outbox_tests::processes::{Watch, children};
 use outbox_tests::unfolding::{self, Hostile};
 use outbox_tests::waiting::until;
 use outbox_tests::workplace::Workplace;
@@ -102,48 +100,6 @@ fn a_process_compiles_what_this_one_would_have_compiled() {
     let nobody = Compiler::Process { program: "/nobody/is/here".into(), arguments: Vec::new() };
     let refusal = refusal(&bytes, settings(nobody, Limits::default())).to_string();
     assert!(refusal.contains("the process that compiles cannot be started"), "{refusal}");
-}
-
-/// The processes that a process has started.
-fn children(parent: u32) -> Vec<u32> {
-    let pids =
-        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-    let is_child = |pid: &u32| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.lines().any(|line| line.split_whitespace().eq(["PPid:", &parent.to_string()]))
-    };
-    pids.filter(is_child).collect()
-}
-
-/// Watches a process and those that it starts, until it is stopped.
-struct Watch {
-    end: std::sync::Arc<AtomicBool>,
-    thread: thread::JoinHandle<BTreeMap<u32, usize>>,
-}
-
-impl Watch {
-    fn begin(parent: u32) -> Self {
-        let end = std::sync::Arc::new(AtomicBool::new(false));
-        let ended = end.clone();
-        let thread = thread::spawn(move || {
-            let mut most = BTreeMap::new();
-            while !ended.load(Ordering::Relaxed) {
-                for pid in children(parent) {
-                    let bytes = memory::highest_of(pid).unwrap_or_default();
-                    most.entry(pid).and_modify(|most: &mut usize| *most = bytes.max(*most)).or_insert(bytes);
-                }
-                thread::sleep(Duration::from_millis(5));
-            }
-            most
-        });
-        Self { end, thread }
-    }
-
-    /// The most memory that each of them had.
-    fn end(self) -> BTreeMap<u32, usize> {
-        self.end.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
-    }
 }
 
 const CONFIG: &str = r#"

@@ -9,6 +9,8 @@ use super::load::{LoadError, invalid};
 
 /// The most functions of all modules together.
 const FUNCTIONS_MAX: usize = 500_000;
+/// The most types of functions of a module, which is what a valid one may have.
+const TYPES_MAX: u32 = 1_000_000;
 /// How deep loops may lie within each other in a function.
 const LOOPS_DEPTH_MAX: usize = 500;
 /// How deep blocks of any kind may lie within each other.
@@ -51,6 +53,9 @@ fn hardest(bytes: &[u8]) -> Option<String> {
             payload => {
                 if let Payload::FunctionSection(section) = &payload {
                     functions = functions.saturating_add(section.count() as usize);
+                }
+                if matches!(&payload, Payload::TypeSection(section) if section.count() > TYPES_MAX) {
+                    return Some(format!("one of its modules has more than {TYPES_MAX} types"));
                 }
                 if functions > FUNCTIONS_MAX {
                     return Some(format!("it has more than {FUNCTIONS_MAX} functions"));

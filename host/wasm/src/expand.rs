@@ -20,6 +20,8 @@ pub(super) const INSTANCE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const CANONICALS_MAX: u64 = 20_000;
 /// The most steps of the instantiation. Copying an instance counts as one step for each thing in it.
 const STEPS_MAX: u64 = 1_000_000;
+/// So many bytes of a name take as long as any other step.
+const NAME_BYTES_OF_A_STEP: u64 = 128;
 /// How deep instances may lie within each other.
 const DEPTH_MAX: usize = 100;
 
@@ -153,6 +155,7 @@ impl<'s, 'a> Unfolding<'s, 'a> {
                 self.scope(frame).components.push(defined);
             }
             Step::Import(name, kind) => {
+                self.look_at(name)?;
                 let item = match arguments {
                     Some(arguments) => arguments.get(name).cloned(),
                     None => None,
@@ -160,6 +163,7 @@ impl<'s, 'a> Unfolding<'s, 'a> {
                 self.push(frame, item.unwrap_or_else(|| hosts(*kind)))?;
             }
             Step::Export(name, kind, index) => {
+                self.look_at(name)?;
                 let item = self.item(frame, *kind, *index)?;
                 self.push(frame, item.clone())?;
                 frame.exports.add(name, item);
@@ -168,6 +172,7 @@ impl<'s, 'a> Unfolding<'s, 'a> {
             Step::Instance(component, written) => {
                 let mut arguments = HashMap::with_capacity(written.len());
                 for argument in written {
+                    self.look_at(argument.name)?;
                     arguments.insert(argument.name, self.item(frame, argument.kind, argument.index)?);
                 }
                 self.instance(frame, *component, &arguments)?;
@@ -175,11 +180,13 @@ impl<'s, 'a> Unfolding<'s, 'a> {
             Step::Bundle(exports) => {
                 let mut bag = Bag::default();
                 for export in exports {
+                    self.look_at(export.name.name)?;
                     bag.add(export.name.name, self.item(frame, export.kind, export.index)?);
                 }
                 frame.instances.push(Some(Rc::new(bag)));
             }
             Step::Alias(instance, name, kind) => {
+                self.look_at(name)?;
                 let found = match frame.instances.get(*instance as usize).ok_or_else(missing)? {
                     Some(bag) => bag.items.get(name).cloned(),
                     None => None,
@@ -212,6 +219,11 @@ impl<'s, 'a> Unfolding<'s, 'a> {
             return Err(format!("its instantiation takes more than {STEPS_MAX} steps"));
         }
         Ok(())
+    }
+
+    /// What is found by its name, or is given one: long names are as many steps as they take longer.
+    fn look_at(&mut self, name: &str) -> Counted<()> {
+        self.work(name.len() as u64 / NAME_BYTES_OF_A_STEP)
     }
 
     fn canonical(&mut self) -> Counted<()> {
@@ -289,7 +301,8 @@ impl<'s, 'a> Unfolding<'s, 'a> {
         }
         let mut scope = scope.and_then(|scope| self.scopes.get(scope));
         for _ in 0..count {
-            scope = scope.and_then(|scope| scope.outer).and_then(|outer| self.scopes.get(outer));
+            let Some(inner) = scope else { break };
+            scope = inner.outer.and_then(|outer| self.scopes.get(outer));
         }
         let (scope, index) = (scope.ok_or_else(missing)?, index as usize);
         Ok(Some(match kind {

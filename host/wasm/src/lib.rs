@@ -53,6 +53,7 @@ mod instance;
 mod limits;
 mod load;
 mod loading;
+mod nesting;
 mod outgoing;
 mod output;
 mod proxy;

@@ -1,15 +1,19 @@
 //! Reads what a component is made of from its sections, without validating or compiling it.
 
+use std::ops::Range;
+
 use wasmparser::{
-    CanonicalFunction, ComponentAlias, ComponentExport, ComponentExternalKind, ComponentInstance,
+    BinaryReader, CanonicalFunction, ComponentAlias, ComponentExport, ComponentExternalKind, ComponentInstance,
     ComponentInstantiationArg, ComponentOuterAliasKind, ComponentType, ComponentTypeRef, ElementItems, ElementKind,
     Encoding, Instance, Parser, Payload,
 };
 
+use super::nesting;
+
 /// The most parts (modules, components, instances with their arguments, aliases, imports, exports) that a component's
 /// file may contain. Components of the largest toolchains have a few thousand.
 const PARTS_MAX: usize = 250_000;
-/// How deep components may lie within each other.
+/// How deep components, and types of components, may lie within each other.
 const DEPTH_MAX: usize = 100;
 
 /// How many bytes wasmtime allocates for each instance of a core module, depending on what the module has: the sizes of
@@ -86,7 +90,7 @@ type Result<T> = std::result::Result<T, Unsketched>;
 
 /// Reads what `bytes` are made of.
 pub(super) fn sketch(bytes: &[u8]) -> Result<Sketch<'_>> {
-    let mut reading = Reading::default();
+    let mut reading = Reading { bytes, ..Reading::default() };
     for payload in Parser::new(0).parse_all(bytes) {
         reading.payload(payload?)?;
     }
@@ -101,6 +105,7 @@ enum Open {
 
 #[derive(Default)]
 struct Reading<'a> {
+    bytes: &'a [u8],
     components: Vec<ComponentSketch<'a>>,
     modules: Vec<u64>,
     open: Vec<Open>,
@@ -171,6 +176,14 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
+    fn check_nesting(&self, section: Range<usize>) -> Result<()> {
+        let section = BinaryReader::new(self.bytes.get(section.clone()).unwrap_or_default(), section.start);
+        if nesting::is_deeper(section, DEPTH_MAX)? {
+            return Err(too_much(format!("types are nested deeper within each other than {DEPTH_MAX}")));
+        }
+        Ok(())
+    }
+
     fn component_section(&mut self, at: usize, payload: Payload<'a>) -> Result<()> {
         match payload {
             Payload::InstanceSection(section) => {
@@ -196,6 +209,7 @@ impl<'a> Reading<'a> {
                 }
             }
             Payload::ComponentTypeSection(section) => {
+                self.check_nesting(section.range())?;
                 for ty in section {
                     let resource = matches!(ty?, ComponentType::Resource { .. });
                     self.step(at, if resource { Step::Resource } else { Step::Others(1) }, 1)?;

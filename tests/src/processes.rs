@@ -1,0 +1,51 @@
+//! What a process and those that it starts take up.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::memory;
+
+/// The processes that a process has started.
+pub fn children(parent: u32) -> Vec<u32> {
+    let pids =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    let is_child = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.split_whitespace().eq(["PPid:", &parent.to_string()]))
+    };
+    pids.filter(is_child).collect()
+}
+
+/// Looks at a process and those that it starts, until it is told to end.
+pub struct Watch {
+    end: Arc<AtomicBool>,
+    thread: thread::JoinHandle<BTreeMap<u32, usize>>,
+}
+
+impl Watch {
+    pub fn begin(parent: u32) -> Self {
+        let end = Arc::new(AtomicBool::new(false));
+        let ended = end.clone();
+        let thread = thread::spawn(move || {
+            let mut most = BTreeMap::new();
+            while !ended.load(Ordering::Relaxed) {
+                for pid in children(parent) {
+                    let bytes = memory::highest_of(pid).unwrap_or_default();
+                    most.entry(pid).and_modify(|most: &mut usize| *most = bytes.max(*most)).or_insert(bytes);
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+            most
+        });
+        Self { end, thread }
+    }
+
+    /// The most memory that each of them had.
+    pub fn end(self) -> BTreeMap<u32, usize> {
+        self.end.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
