@@ -22,6 +22,7 @@ pub mod crash;
 pub mod disk;
 pub mod memory;
 pub mod model;
+pub mod names;
 pub mod outboxes;
 pub mod panicking;
 pub mod processes;

@@ -102,6 +102,16 @@ fn a_process_compiles_what_this_one_would_have_compiled() {
     assert!(refusal.contains("the process that compiles cannot be started"), "{refusal}");
 }
 
+/// As from a component that is a trick played on the compiler: of what has no end no more is taken than there may be.
+#[test]
+fn code_that_is_far_larger_than_its_component_is_refused() {
+    let arguments = vec!["-c".into(), "printf p; cat /dev/zero".into()];
+    let endless = Compiler::Process { program: "/bin/sh".into(), arguments };
+    let refusal = refusal(&unfolding::publisher(""), settings(endless, Limits::default()));
+    assert!(matches!(refusal, LoadError::CodeTooLarge { bytes_max, .. } if bytes_max < 17 * MIB), "{refusal}");
+    assert!(refusal.to_string().contains("limit: compiled code"), "{refusal}");
+}
+
 const CONFIG: &str = r#"
 db = "app.db"
 [publisher.limits]

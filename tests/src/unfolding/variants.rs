@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 
 use wasm_encoder::{
     CodeSection, ComponentSection, ComponentSectionId, ConstExpr, CustomSection, DataSection, ExportKind,
-    ExportSection, Function, FunctionSection, MemorySection, MemoryType, Module, RawSection, TypeSection,
+    ExportSection, Function, FunctionSection, Instruction, MemorySection, MemoryType, Module, RawSection, TableSection,
+    TableType, TypeSection,
 };
 
-use super::{Hostile, instances, publisher, with_module, with_type};
+use super::{Hostile, publisher, with_module, with_type};
 
 /// So many bytes of a name are allowed.
 const NAME_BYTES_MAX: usize = 100_000;
@@ -26,7 +27,8 @@ pub fn variants() -> Vec<Hostile> {
         hostile("a million custom sections", customs(1_000_000, 1), ""),
         hostile("a custom section of 60 MiB", customs(1, 60 << 20), ""),
         hostile("names of 60 MiB", names(), ""),
-        hostile("memories of 16 MiB with two bytes in them", instances(&sparse_memory(), 20), ""),
+        hostile("memories of 16 MiB with two bytes in them", images(8), ""),
+        hostile("more tables than an instance may have", with_module(publisher(""), &tables(101)), "limit of 100"),
     ]
 }
 
@@ -69,7 +71,7 @@ fn types(count: u32) -> Vec<u8> {
 fn exports(modules: usize) -> Vec<u8> {
     let (mut functions, mut code, mut exports) = (FunctionSection::new(), CodeSection::new(), ExportSection::new());
     functions.function(0);
-    code.function(Function::new([]).instruction(&wasm_encoder::Instruction::End));
+    code.function(Function::new([]).instruction(&Instruction::End));
     (0..800_000).for_each(|number| {
         exports.export(&format!("{number:x}"), ExportKind::Func, 0);
     });
@@ -131,7 +133,20 @@ fn leb(section: &mut Vec<u8>, mut number: usize) {
     section.push(number as u8);
 }
 
-/// The compiler makes an image of all between the two bytes.
+fn tables(count: usize) -> Vec<u8> {
+    let mut tables = TableSection::new();
+    let element_type = wasm_encoder::RefType::FUNCREF;
+    (0..count).for_each(|_| {
+        tables.table(TableType { element_type, table64: false, minimum: 0, maximum: None, shared: false });
+    });
+    Module::new().section(&tables).as_slice().to_vec()
+}
+
+/// The compiler makes an image of all between the two bytes of each memory.
+fn images(modules: usize) -> Vec<u8> {
+    (0..modules).fold(publisher(""), |bytes, _| with_module(bytes, &sparse_memory()))
+}
+
 fn sparse_memory() -> Vec<u8> {
     let (mut memories, mut data) = (MemorySection::new(), DataSection::new());
     memories.memory(MemoryType { minimum: 256, maximum: None, memory64: false, shared: false, page_size_log2: None });

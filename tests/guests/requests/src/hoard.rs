@@ -92,9 +92,11 @@ fn under_way(script: &Script) -> Result<(), Error> {
     Ok(())
 }
 
-/// All of them at once; then waits for the last one's answer.
+/// All of them at once, with its number for each `#` in the address; then waits for the last one's answer.
 fn connections(script: &Script) -> Result<(), Error> {
-    let responses: Result<Vec<_>, _> = (0..script.count).map(|_| start(request(&script.url, Fields::new()))).collect();
+    let url = |number: usize| script.url.replace('#', &number.to_string());
+    let responses: Result<Vec<_>, _> =
+        (0..script.count).map(|number| start(request(&url(number), Fields::new()))).collect();
     match responses.map_err(failed)?.last() {
         Some(last) => wait(last).map(|_| ()).map_err(failed),
         None => Ok(()),
