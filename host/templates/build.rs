@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 /// What running an example leaves in its folder.
 const MADE: [&str; 4] = ["build", "target", "node_modules", "__pycache__"];
-/// What stands behind the names of files by which Cargo and git would take a project for a package or a folder of their own.
+/// A suffix for the names of files that would make Cargo or git treat a project's folder as a package or repository of
+/// its own.
 const SUFFIX: &str = ".template";
 
 fn main() -> Result<()> {

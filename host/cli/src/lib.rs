@@ -51,14 +51,14 @@ pub use outbox_engine::{
 pub use outbox_sqlite::SqliteOutbox;
 pub use outbox_wasm::{VersionedPublisher, WatchedPublisher};
 
-/// What an application appends, and what a publisher gets of it.
+/// The event that an application appends, and the `Recorded` that a publisher gets.
 pub mod recorded {
     pub use outbox_engine::{
         DEFAULT_TENANT, NewEvent, Payload, Recorded, STREAM_NAMESPACE, StreamId, WrappedEvent, parse_time,
     };
 }
 
-/// Where entries are kept: [`outbox_engine::outbox`], and [`outbox_sqlite`] as `sqlite`.
+/// Storages: [`outbox_engine::outbox`], and [`outbox_sqlite`] as `sqlite`.
 pub mod outbox {
     pub use outbox_engine::outbox::{
         Act, AttemptRecord, AuditRecord, BLOCKED_MAX, BlockedStream, CanaryShare, Counts, DeadLetter, DeadLetterFilter,
@@ -70,7 +70,7 @@ pub mod outbox {
     pub use outbox_sqlite::{self as sqlite, SqliteOutbox, append, append_if};
 }
 
-/// What publishes: [`outbox_engine::publisher`], and [`outbox_wasm`] as `component`.
+/// Publishers: [`outbox_engine::publisher`], and [`outbox_wasm`] as `component`.
 pub mod publisher {
     pub use outbox_engine::publisher::{Attempt, BoxFuture, Maintenance, Outcome, PublishError, Publisher, Withdrawn};
     pub use outbox_wasm::{self as component, VersionedPublisher, WatchedPublisher};

@@ -28,7 +28,7 @@ pub fn a_dead_letter_is_kept_whole<S: TestStorage>(kept: &S) {
     assert_eq!(strategy.status().unwrap().dead_letters, 1);
 }
 
-/// What cannot be decoded can be buried, shown, retried, and is then what it was before.
+/// A row that cannot be decoded can become a dead letter, be shown and retried, and is then the same row as before.
 pub fn any_row_survives_its_death<S: TestStorage>(kept: &S) {
     let odd = Row {
         name: Field::Null,
@@ -56,7 +56,7 @@ pub fn any_row_survives_its_death<S: TestStorage>(kept: &S) {
     assert_eq!(all(&strategy), before);
 }
 
-/// A language may bind its strings as bytes. Whatever they are kept as, each storage shows and finds them alike.
+/// A language may bind its strings as bytes. However they are kept, each storage shows and finds them in the same way.
 pub fn bytes_that_are_text_are_shown_as_text<S: TestStorage>(kept: &S) {
     let bytes = |text: &'static str| Field::Bytes(text.as_bytes().into());
     let uuid = uuid::Uuid::from_u128(7);

@@ -1,4 +1,4 @@
-//! What the checks of versions share.
+//! Helpers for the checks of versions.
 
 use outbox_engine::outbox::{CanaryShare, Deployments, Failed, Fate, PublisherVersion, Settled, VersionState};
 use outbox_engine::{Attempt, History, OutboxStorageStrategy, Outcome, StorageError};
@@ -19,7 +19,7 @@ pub fn activate(deployments: &dyn Deployments, bytes: &str, seconds: i64) -> u32
     version
 }
 
-/// Versions 1, active, and 2, the canary, of other bytes; returns the digest of the latter.
+/// Makes version 1, active, and version 2, the canary, with other bytes. Returns the digest of version 2.
 pub fn with_canary(deployments: &dyn Deployments) -> String {
     activate(deployments, "one", 1);
     let canary = deployments.deploy("hook", b"two", five_percent(), "", &by()).unwrap();

@@ -67,7 +67,7 @@ pub fn an_append_is_all_or_nothing<S: TestStorage>(kept: &S) {
     assert_eq!(positions(&kept.open()), [0_i64; 0]);
 }
 
-/// Who reads while several append sees each append whole, or nothing of it, and each in its own order.
+/// A reader beside several appenders sees each append whole, or nothing of it, and each in its own order.
 pub fn an_append_is_seen_whole_or_not_at_all_beside_others<S: TestStorage>(kept: &S) {
     const APPENDERS: u64 = 3;
     const APPENDS: u64 = 20;
@@ -96,7 +96,7 @@ pub fn an_append_is_seen_whole_or_not_at_all_beside_others<S: TestStorage>(kept:
                         let numbered = |number| NewEvent { version: Some(number), ..event(&stream, "{}") };
                         let mut events: Vec<NewEvent> = (0..EVENTS).map(numbered).collect();
                         outbox.append(&events).unwrap();
-                        // One whose last event is refused leaves nothing, however many are at work.
+                        // An append whose last event is refused leaves nothing, however many are at work.
                         events[EVENTS as usize - 1].name.clear();
                         outbox.append(&events).unwrap_err();
                     }
@@ -134,7 +134,7 @@ pub fn what_was_delivered_leaves_for_good<S: TestStorage>(kept: &S) {
     let once = |position| Settled::Delivered { entry: entry_at(&strategy, position), tried_before: false };
     strategy.settle(&[once(p[3]), once(p[0]), once(p[1])]).unwrap();
     assert_eq!(positions(&kept.open()), [p[2]]);
-    // Once more, and one that never was: both are no errors.
+    // The same again, and for an entry that never existed: neither is an error.
     strategy
         .settle(&[once(p[0]), once(i64::MAX), failed(&strategy, p[1], 1, Fate::DeadLetter { park: true })])
         .unwrap();

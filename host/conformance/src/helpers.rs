@@ -1,4 +1,4 @@
-//! What the checks share.
+//! Helpers for the checks.
 
 use jiff::{SignedDuration, Timestamp};
 use outbox_engine::outbox::{Act, Failed, Fate, PageBounds, Settled};
@@ -59,7 +59,7 @@ pub fn bury(strategy: &impl OutboxStorageStrategy, position: i64) {
     strategy.settle(&[failed(strategy, position, 1, Fate::DeadLetter { park: false })]).unwrap();
 }
 
-/// The entry at this position; one that never was, where there is none.
+/// The entry at this position, or an entry that never existed if there is none.
 pub fn entry_at(strategy: &impl OutboxStorageStrategy, position: i64) -> EntryId {
     let bounds = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_at_max: 1 };
     let page = strategy.entries(position..=position, bounds, &mut |_, _| true).unwrap();

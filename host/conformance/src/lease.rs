@@ -1,4 +1,4 @@
-//! The right to drain an outbox, and who watches it.
+//! The right to drain an outbox, and watches.
 
 use std::time::Duration;
 

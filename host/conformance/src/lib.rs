@@ -1,4 +1,4 @@
-//! What holds for every storage of an outbox, as checks that each storage runs.
+//! Checks that every storage of an outbox must pass.
 //!
 //! Implement [`TestStorage`] for a type that makes and opens outboxes of your storage. [`exercise`] runs every check, each on
 //! a new outbox; [`conformance_tests!`] makes a test of each.
@@ -56,7 +56,7 @@ pub mod transitions;
 #[doc(hidden)]
 pub mod versions;
 
-/// A storage under test. When it is dropped, what it made may go.
+/// A storage under test. Dropping it may delete what it made.
 pub trait TestStorage {
     /// Its strategy.
     type Strategy: OutboxStorageStrategy + 'static;
@@ -70,11 +70,12 @@ pub trait TestStorage {
     /// Inserts a row as a foreign program might, with anything in it, and returns its position.
     fn insert(&self, row: Row<'_>) -> i64;
 
-    /// Makes the outbox's table one without constraints and types, if it has any: an application may have made it itself.
+    /// Replaces the outbox's table, if it has constraints or types, by one without: an application may have made its
+    /// table itself.
     fn loosen(&self) {}
 }
 
-/// Lists every check, by the module that it is in.
+/// Lists every check, by its module.
 macro_rules! checks {
     (($dollar:tt) $($module:ident: $($check:ident)*;)*) => {
         /// Makes a test of each check. Call it in a module of its own.

@@ -1,4 +1,4 @@
-//! The versions of publishers: what a relay does with them, and what they did.
+//! The versions of publishers: their transitions, and their counts.
 
 use std::time::Duration;
 
@@ -100,7 +100,7 @@ pub fn a_withdrawn_canary_gives_its_attempts_back<S: TestStorage>(_: &S) {
     }
 }
 
-/// Also where the same bytes are a canary again; and what a version that is no canary used up stays used up.
+/// Also if the same bytes are a canary again. Attempts that another version used up stay used up.
 pub fn attempts_are_given_back_once<S: TestStorage>(kept: &S) {
     let strategy = kept.open();
     let deployments = strategy.deployments();

@@ -1,4 +1,4 @@
-//! The versions of publishers: which there are, and what is asked for.
+//! The versions of publishers: which exist, and which is requested.
 
 use outbox_engine::OutboxStorageStrategy;
 use outbox_engine::outbox::VersionState::{Active, Canary, Refused, Retired, Stored};
@@ -52,7 +52,7 @@ pub fn a_later_request_supersedes_an_earlier_one<S: TestStorage>(kept: &S) {
     );
     let requested: Vec<u64> = all(deployments).iter().map(|version| version.requested).collect();
     assert!(requested[0] < requested[1], "{requested:?}");
-    // Another publisher's are its own.
+    // Another publisher has versions of its own.
     deployments.deploy("other", b"two", None, "", &by()).unwrap();
     assert_eq!(states(deployments), [Retired, Stored]);
     let names = deployments.versions(None).unwrap().into_iter().map(|it| format!("{} {}", it.publisher, it.version));
@@ -67,7 +67,7 @@ pub fn the_same_bytes_as_the_active_ones_are_no_new_version<S: TestStorage>(kept
     let again = deployments.deploy("hook", b"one", None, "", &by()).unwrap();
     assert_eq!((again.version, again.new), (1, false));
     assert_eq!((all(deployments).len(), deployments.registry_generation().unwrap()), (1, generation));
-    // While something else is asked for, they are what is wanted instead.
+    // While another version is requested, they are requested instead.
     deploy(deployments, "two");
     let back = deployments.deploy("hook", b"one", None, "", &by()).unwrap();
     assert_eq!((back.version, back.new, back.superseded), (3, true, Some(2)));
@@ -101,7 +101,7 @@ pub fn an_activated_version_takes_the_place_of_the_active_one<S: TestStorage>(ke
     // A relay that starts activates the active one: it has been active all along.
     assert!(deployments.activated("hook", 2, at(9)).unwrap());
     assert_eq!(all(deployments)[1].activated_at, Some(at(2)));
-    // One that is refused leaves the active one alone.
+    // A refused version leaves the active one alone.
     deploy(deployments, "three");
     assert!(deployments.refused("hook", 3, "no such import").unwrap());
     assert_eq!(
@@ -230,7 +230,7 @@ pub fn what_is_wanted_is_not_removed_alone<S: TestStorage>(kept: &S) {
     assert!(declined(deployments.remove("hook", None, &by())).starts_with("there is no publisher hook"));
 }
 
-/// A relay that is late with a verdict must not give it on another version.
+/// A late decision of a relay must not affect another version.
 pub fn no_number_is_given_twice<S: TestStorage>(kept: &S) {
     let strategy = kept.open();
     let deployments = strategy.deployments();
@@ -263,7 +263,7 @@ pub fn what_cannot_be_deployed_is_refused_with_a_reason<S: TestStorage>(kept: &S
     deployments.deploy("0-_z", b"one", None, "", &by()).unwrap();
 }
 
-/// A canary that proves itself is activated as it is.
+/// A good canary becomes the active version.
 pub fn a_canary_may_become_active<S: TestStorage>(kept: &S) {
     let strategy = kept.open();
     let deployments = strategy.deployments();

@@ -1,4 +1,4 @@
-//! What an attempt to publish ends with.
+//! The outcome of an attempt to publish.
 
 use std::sync::Arc;
 use std::time::Duration;

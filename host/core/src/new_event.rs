@@ -1,4 +1,4 @@
-//! What an application appends.
+//! An event that an application appends.
 
 use uuid::Uuid;
 

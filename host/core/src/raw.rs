@@ -1,4 +1,4 @@
-//! An entry as it is kept until it is decoded, and which one it is.
+//! An entry as it is kept until it is decoded, and its identity.
 
 use std::fmt;
 
@@ -61,7 +61,7 @@ impl RawEntry {
         Self::known(EntryId::of(position, &row.uuid), stream, row)
     }
 
-    /// The same, where it is known already which entry the row is, and of which stream.
+    /// The same, if the entry's identity and stream are already known.
     #[inline]
     pub fn known(EntryId { position, uuid_hash }: EntryId, stream: StreamKey, row: &Row<'_>) -> Self {
         let columns = row.columns();

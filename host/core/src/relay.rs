@@ -237,7 +237,7 @@ impl<'a> Session<'a> {
         let acker = Acker { strategy, lease, clock, patience, committed };
         let session = &mut self;
         let ended = thread::scope(move |scope| {
-            // Whatever way this ends, the channels end with it, and with them the threads.
+            // However this ends, the channels are dropped with it, and the threads end.
             let channels = channels;
             for (first_slot, share) in caller::shares(session.context.options.concurrency) {
                 spawn(scope, results, "outbox-caller", move || caller::run(calls, first_slot, share))?;

@@ -1,4 +1,4 @@
-//! A row of the outbox, in which anything may stand.
+//! A row of the outbox, which may contain anything.
 
 use std::borrow::Cow;
 
@@ -271,7 +271,7 @@ impl<'a> Field<'a> {
         number.rotate_left(KIND_BITS) ^ kind
     }
 
-    /// What was packed to these bytes, and had this kind.
+    /// The value that was packed to these bytes, with this kind.
     pub(crate) fn unpacked(kind: u64, bytes: &'a [u8]) -> Self {
         match kind {
             INTEGER => Self::Integer(number(bytes).cast_signed()),

@@ -26,8 +26,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// How long to leave a publisher alone that answered `outcome`, and has been unavailable `pauses` times in a row
-    /// before. `jitter` is a random number from 0 to 1.
+    /// How long to pause a publisher that answered `outcome`, and has been unavailable `pauses` times in a row before.
+    /// `jitter` is a random number from 0 to 1.
     pub fn pause_after(&self, outcome: &Outcome, pauses: u32, jitter: f64) -> Duration {
         self.pause.delay(pauses.saturating_add(1), jitter).max(self.asked(outcome)).max(PAUSE_MIN)
     }
@@ -83,7 +83,7 @@ pub enum Settlement {
         /// Its history, this attempt included.
         history: History,
     },
-    /// It stays as it was, and its publisher is left alone for [`Policy::pause_after`].
+    /// It stays as it was, and its publisher is paused for [`Policy::pause_after`].
     PausePublisher,
 }
 
@@ -99,7 +99,7 @@ impl Settlement {
 
 /// Settles an attempt that ended with `outcome`.
 ///
-/// `history` is the entry's before this attempt. `jitter` is a random number from 0 to 1.
+/// `history` is the entry's history before this attempt. `jitter` is a random number from 0 to 1.
 ///
 /// ```
 /// use outbox_engine::{History, Outcome, Policy, Settlement, settle};

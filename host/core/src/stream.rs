@@ -1,4 +1,4 @@
-//! Which stream an entry belongs to, as a number.
+//! The stream of an entry, as a number.
 
 use crate::column;
 use crate::row::{Field, fnv};

@@ -11,15 +11,15 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use super::names;
 use super::value::{self, measured};
 
-/// The columns behind the position are in the order of [`Column::ALL`].
+/// The columns after the position are in the order of [`Column::ALL`].
 const ENTRIES: &str = "
     SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
            data
     FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT ?3";
 
-/// Those of the columns that tell which entry it is and of which stream: `tenant_id`, `stream_id` and `uuid`.
+/// The indices of the columns that identify the entry and its stream: `tenant_id`, `stream_id` and `uuid`.
 const KEY: [usize; 3] = [0, 1, 4];
-/// The others.
+/// The indices of the other columns.
 const REST: [usize; 8] = [2, 3, 5, 6, 7, 8, 9, 10];
 
 /// The next entry: reads only as much of it as is needed to decide whether it is wanted.

@@ -39,8 +39,8 @@ pub struct GuestLine<'a> {
     pub event: Option<Uuid>,
     /// The output to which the guest wrote it.
     pub stream: GuestStream,
-    /// The line without its end. What was no UTF-8, and what would steer the terminal that shows it
-    /// ([`text::steers`](outbox_engine::text::steers)), is replaced by U+FFFD.
+    /// The line without its end. U+FFFD replaces what is no UTF-8, and characters that would steer a terminal
+    /// ([`text::steers`](outbox_engine::text::steers)).
     pub line: &'a str,
 }
 

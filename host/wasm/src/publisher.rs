@@ -1,4 +1,4 @@
-//! A component as a publisher: its instances, and what their calls end with.
+//! A component as a publisher: its instances, and the outcomes of their calls.
 
 use std::fmt;
 use std::path::Path;

@@ -30,7 +30,7 @@ const COUNT_PAUSE: Duration = Duration::from_secs(1);
 const LOADING_PAUSE: Duration = Duration::from_millis(5);
 const TRIAL_PAUSE: Duration = Duration::from_millis(100);
 
-/// A publisher whose versions are those that the outbox's [`Deployments`] keeps under its name.
+/// A publisher with the versions that the outbox's [`Deployments`] keeps under its name.
 ///
 /// A relay keeps it up to date ([`Publisher::maintain`]): it loads the active version, activates a requested one, and
 /// judges a canary. Until there is an active version, every call is [`Outcome::Unavailable`].

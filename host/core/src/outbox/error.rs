@@ -1,4 +1,4 @@
-//! What a storage fails with.
+//! The errors of storages.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -191,7 +191,7 @@ pub struct End {
     pub died_at: Timestamp,
     /// Whether its stream is parked until it is retried or discarded.
     pub parks_stream: bool,
-    /// The publishers that have the event already.
+    /// The publishers that have already delivered the event.
     pub delivered_to: Vec<String>,
 }
 

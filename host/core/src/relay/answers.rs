@@ -1,4 +1,4 @@
-//! What came of calls: the answers of one entry's publishers, put together, and what the caller reports of it.
+//! The results of calls: combines the answers of one entry's publishers, for the caller's report.
 
 use jiff::Timestamp;
 

@@ -1,4 +1,4 @@
-//! What connects the session with the other stages: their threads, and the channels between them.
+//! Connects the session with the other stages: their threads, and the channels between them.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;

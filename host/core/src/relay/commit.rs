@@ -1,4 +1,4 @@
-//! Committing, seen from the session: which settled entries go to the acker together, and what follows when they are
+//! The session's part in committing: which settled entries go to the acker together, and what follows when they are
 //! durable.
 
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What is handed to a caller: entries of one lane, and how much that is.
+//! A job for a caller: entries of one lane, and their size.
 
 use std::hash::Hasher;
 
@@ -17,7 +17,7 @@ pub(super) struct Claim {
     pub(super) entry: RawEntry,
 }
 
-/// What is known of an entry beside its row.
+/// What the relay knows of an entry beside its row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Known {
     pub(super) id: EntryId,

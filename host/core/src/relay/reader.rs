@@ -1,4 +1,4 @@
-//! Reading: which entries come from the outbox into memory, and when.
+//! Reads entries from the outbox into memory.
 
 use std::ops::RangeInclusive;
 use std::time::Instant;

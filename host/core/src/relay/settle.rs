@@ -1,4 +1,4 @@
-//! Settling: what becomes of each entry after its calls, by the pure function [`settle`].
+//! Settles each entry after its calls, with the pure function [`settle`].
 
 use std::time::Instant;
 

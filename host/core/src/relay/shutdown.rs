@@ -22,7 +22,7 @@ impl Session<'_> {
         while let Ok(job) = channels.taken_back.try_recv() {
             self.lanes.finished(job.lane, Vec::new());
         }
-        // Nothing more is to be expected of a stage that has ended.
+        // A stage that has ended does nothing more.
         let is_over = |session: &mut Self| session.broken || session.lanes.running() == 0;
         self.wait(channels, stopping, until, StopLevel::Drain, is_over);
         if self.lanes.running() > 0 {

@@ -60,7 +60,7 @@ struct Beside<'a> {
     delivered: Receiver<Delivery>,
     /// How many events are appended, and not delivered yet.
     under_way: usize,
-    /// Whether there was ever nothing left to deliver.
+    /// Whether the outbox was ever empty.
     ran_dry: bool,
     last: Option<Delivery>,
     /// The times between two deliveries: by the same version, and by two versions.
@@ -81,7 +81,7 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
     let full = bed.filled(bed.entries, bed.bytes, STREAMS)?;
     let pauses = beside_a_relay(bed, &full, bed.entries, &component, |beside| {
         (0..=swaps).try_for_each(|number| beside.swap(number).map(|_| ()))?;
-        // A pause in which there was nothing to deliver says nothing of the swap.
+        // A pause in which there was nothing to deliver says nothing about the swap.
         Ok((!beside.ran_dry).then(|| (mem::take(&mut beside.swaps_ms), mem::take(&mut beside.ordinary_ms))))
     })?;
     let what = format!("swap of a publisher of {} KB, {swaps} times each", component.len() / 1_000);

@@ -1,6 +1,6 @@
-//! The versions of one publisher, and every transition between their states: pure, so that all storages agree. A storage
-//! reads [`Versions`], calls the method that its own method of [`Deployments`](super::Deployments) is named like, and writes what
-//! differs, in one transaction.
+//! The versions of one publisher, and every transition between their states: pure, so that all storages agree. A
+//! storage reads [`Versions`], calls the method with the same name as its own method of
+//! [`Deployments`](super::Deployments), and writes what differs, in one transaction.
 
 use jiff::Timestamp;
 
@@ -76,7 +76,7 @@ impl Versions {
         Ok(Deployed { version, digest, new: true, superseded })
     }
 
-    /// A request is taken back, or an earlier version asked for again, as the request number `requested`.
+    /// Takes a request back, or requests an earlier version again, with the request number `requested`.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl Versions {
         Ok(RolledBack { withdrawn, requested: again, active })
     }
 
-    /// Removes one version, or all; returns how many were removed.
+    /// Removes one version, or all. Returns how many were removed.
     ///
     /// # Errors
     ///
@@ -165,7 +165,7 @@ impl Versions {
         Some(found.tries)
     }
 
-    /// An activation was given up, by no fault of the version.
+    /// Notes that an activation was given up, through no fault of the version.
     pub fn activation_given_up(&mut self, version: u32) {
         if let Some(found) = self.find_version(version) {
             found.tries = found.tries.saturating_sub(1);

@@ -1,4 +1,4 @@
-//! One lane: what of it is queued, under way, passed over and held.
+//! One lane: which of its entries are queued, under way, passed over and held.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
