@@ -27,9 +27,9 @@ unit:
 
 ALL_TESTS := $(basename $(notdir $(wildcard tests/tests/*.rs)))
 # They take other languages, root's or the system's tools, or long: they play through crashes, hostile publishers, and figures.
-NOT_UNIT := applications cli_new languages need walkthrough \
+NOT_UNIT := any_value applications cli_new languages need walkthrough \
   crash damaged descriptors disk_full durable model_relay shutdown swap swap_crash tls users \
-  hostile hostile_compile hostile_http hostile_relay hostile_wasi \
+  hostile hostile_compile hostile_http hostile_relay hostile_together hostile_variants hostile_wasi \
   cli_bench idle instances_cost instructions limits_cost rows_memory
 
 # Tests start the program itself, and Cargo builds a program only for the tests of its own package.

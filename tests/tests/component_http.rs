@@ -233,7 +233,8 @@ async fn a_garbage_collector_holds_no_connections() {
     });
     // It is large: a busy machine may need minutes to compile it.
     let limits = Limits { resources: 10_000, compile_time: Duration::from_secs(600), ..Limits::default() };
-    let publisher = ComponentPublisher::load(&built, Settings { limits, ..settings(&url, &[&url]) }).unwrap();
+    let cache = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/cache/outbox"));
+    let publisher = ComponentPublisher::load(&built, Settings { limits, cache, ..settings(&url, &[&url]) }).unwrap();
     for event in 0..300 {
         assert_eq!(publish(&publisher).await.outcome, Outcome::Delivered, "event {event}");
     }

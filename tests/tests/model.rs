@@ -299,6 +299,11 @@ proptest! {
     fn memory_does_as_the_model(rules in rules(), steps in prop::collection::vec(step(), 1..40)) {
         go_through::<Memory>(rules, &steps);
     }
+}
+
+// Each step is several commits.
+proptest! {
+    #![proptest_config(outbox_tests::proptest_config!("model", 60))]
 
     #[test]
     fn sqlite_does_as_the_model(rules in rules(), steps in prop::collection::vec(step(), 1..20)) {
