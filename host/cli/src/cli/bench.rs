@@ -1,13 +1,14 @@
 //! `outbox bench`: figures of this machine, each beside its baseline in the same run. A scenario is a file.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 
 use self::bed::Bed;
 use self::figures::Measured;
+use self::options::Options;
 use self::other::Part;
 use super::{print, print_json, say};
 
@@ -18,6 +19,7 @@ mod drain;
 mod figures;
 mod http;
 mod memory;
+mod options;
 mod other;
 mod start;
 mod swap;
@@ -46,38 +48,6 @@ pub struct Bench {
     /// The database of the other process.
     #[arg(long, hide = true)]
     db: Option<PathBuf>,
-}
-
-/// What to measure with, how much and where.
-#[derive(Args)]
-pub struct Options {
-    /// The publisher: one that does nothing (tests/guests/noop) shows what the relay itself costs.
-    #[arg(long, value_name = "FILE")]
-    publisher: PathBuf,
-    /// A publisher that waits 10 ms for each event (tests/guests/waits), for `waiting` and `memory`.
-    #[arg(long, value_name = "FILE")]
-    waits: Option<PathBuf>,
-    /// A publisher that posts each event to WEBHOOK_URL (examples/rust-webhook), for `http`.
-    #[arg(long, value_name = "FILE")]
-    webhook: Option<PathBuf>,
-    /// How many entries to drain.
-    #[arg(long, default_value_t = 200_000)]
-    entries: usize,
-    /// How many entries a large outbox has, for `memory` and `backlog`.
-    #[arg(long, default_value_t = 1_000_000)]
-    backlog: usize,
-    /// How many bytes of data each entry has.
-    #[arg(long, default_value_t = 1_024)]
-    bytes: usize,
-    /// How often to measure; the output has medians.
-    #[arg(long, default_value_t = 3)]
-    repeat: usize,
-    /// How many commits of another process to wait for, for `wake`.
-    #[arg(long, default_value_t = 500)]
-    wakes: usize,
-    /// The folder for the databases, on the disk that you will use [default: a temporary folder].
-    #[arg(long, value_name = "FOLDER")]
-    folder: Option<PathBuf>,
 }
 
 /// What can be measured.
@@ -184,6 +154,20 @@ impl Scenario {
             Self::Swap => swap::measure(bed),
             Self::Memory => memory::measure(bed),
             Self::Backlog => backlog::measure(bed),
+        }
+    }
+}
+
+impl Part {
+    /// Plays this part, in the other process.
+    fn play(self, options: &Options, db: Option<&Path>) -> Result<()> {
+        let db = || db.context("--part needs --db");
+        match self {
+            Self::Wake => wake::commit(db()?, options.wakes),
+            Self::Write => writer::commit(db()?),
+            Self::Serve => http::server::serve(),
+            Self::Drain => memory::drain(options, db()?),
+            Self::Instances => memory::instances(options),
         }
     }
 }

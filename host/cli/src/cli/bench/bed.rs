@@ -9,7 +9,7 @@ use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
 use outbox_host::publisher::component::{ComponentPublisher, OutputSink, Settings};
 use outbox_host::{JsonSerde, Outbox, Publisher, RelayOptions, SqliteOutbox};
 
-use super::Options;
+use super::options::Options;
 use crate::cli::say;
 
 /// The number of streams over which the entries are spread, unless a scenario needs another number.

@@ -8,9 +8,9 @@ use futures_util::future::join_all;
 use outbox_host::publisher::component::{ComponentPublisher, Settings};
 use outbox_host::{Outcome, Payload, Publisher, Recorded, StreamId, WrappedEvent};
 
-use super::Options;
 use super::bed::{self, Bed, STREAMS};
 use super::figures::{Figure, Measured, in_turn};
+use super::options::Options;
 use super::other::{Other, Part};
 use crate::cli::print;
 

@@ -1,4 +1,4 @@
-//! The other process of a scenario: this program again, in another role.
+//! The other process of a scenario: this program again, in another role, which `bench.rs` has it play.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
@@ -9,7 +9,6 @@ use clap::ValueEnum;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::bed::Bed;
-use super::{Options, http, memory, wake, writer};
 
 /// What the other process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -24,20 +23,6 @@ pub enum Part {
     Drain,
     /// Starts instances, and reports how much memory each takes.
     Instances,
-}
-
-impl Part {
-    /// Plays this part, in the other process.
-    pub fn play(self, options: &Options, db: Option<&Path>) -> Result<()> {
-        let db = || db.context("--part needs --db");
-        match self {
-            Self::Wake => wake::commit(db()?, options.wakes),
-            Self::Write => writer::commit(db()?),
-            Self::Serve => http::server::serve(),
-            Self::Drain => memory::drain(options, db()?),
-            Self::Instances => memory::instances(options),
-        }
-    }
 }
 
 /// The other process, beside this one; killed when it is dropped.
