@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use wasmparser::{BlockType, CompositeInnerType, FunctionBody, Operator, Parser, Payload, TypeRef};
 
-use super::load::{LoadError, invalid};
+use super::load_error::{LoadError, invalid};
 
 /// The most functions of all modules together.
 const FUNCTIONS_MAX: usize = 500_000;

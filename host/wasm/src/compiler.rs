@@ -16,7 +16,7 @@ use outbox_engine::text::shown;
 
 use super::compile_time::{Unfinished, within};
 use super::engine::EngineKind;
-use super::load::{LoadError, invalid};
+use super::load_error::{LoadError, invalid};
 use super::settings::Limits;
 
 /// How often to look whether somebody still waits for the compilation.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use wasmparser::{ComponentExternalKind, ComponentOuterAliasKind};
 
-use super::load::{LoadError, invalid};
+use super::load_error::{LoadError, invalid};
 use super::settings::Limits;
 use super::sketch::{Sketch, Step, Unsketched, sketch};
 

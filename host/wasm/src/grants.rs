@@ -1,15 +1,17 @@
 //! What a publisher may reach outside the sandbox: nothing, unless it is named here.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
-
-use hyper::Uri;
 
 use super::address::{self, AddressClass};
-use super::destination::{self, Destination, Host, Scheme, split_port, write_origin};
+use super::destination::{Destination, Host};
 use super::secrets::{HeaderSecret, InvalidSecret};
+
+mod http;
+mod tcp;
+
+pub use self::http::{HttpGrant, InvalidHttpGrant};
+pub use self::tcp::{InvalidTcpGrant, TcpGrant};
 
 /// What a publisher may reach outside the sandbox. The default grants nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -97,154 +99,6 @@ impl AddressRule {
         };
         if allowed { Ok(()) } else { Err(class) }
     }
-}
-
-/// Destinations that HTTP requests may be sent to: a scheme, a host and a port.
-///
-/// The host is a name, an address, or `*.` and a name, which stands for all of its subdomains, but not for the name
-/// itself. Without a port it is the scheme's own, 80 or 443.
-///
-/// ```
-/// use outbox_wasm::HttpGrant;
-///
-/// let grant: HttpGrant = "https://*.example.com".parse()?;
-/// assert_eq!(grant.to_string(), "https://*.example.com");
-/// assert!("https://example.com/path".parse::<HttpGrant>().is_err());
-/// # Ok::<(), outbox_wasm::InvalidHttpGrant>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpGrant {
-    scheme: Scheme,
-    host: HostPattern,
-    port: u16,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum HostPattern {
-    Exactly(Host),
-    /// Ends with this, which starts with a dot.
-    SubdomainsOf(String),
-}
-
-impl HttpGrant {
-    /// Whether it grants HTTPS.
-    pub fn is_https(&self) -> bool {
-        self.scheme == Scheme::Https
-    }
-
-    /// Whether this grants everything that `other` grants.
-    fn covers(&self, other: &Self) -> bool {
-        self.scheme == other.scheme
-            && self.port == other.port
-            && match (&self.host, &other.host) {
-                (granted, HostPattern::Exactly(host)) => granted.includes(host),
-                (HostPattern::Exactly(_), HostPattern::SubdomainsOf(_)) => false,
-                (HostPattern::SubdomainsOf(granted), HostPattern::SubdomainsOf(suffix)) => suffix.ends_with(granted),
-            }
-    }
-
-    pub(super) fn allows(&self, destination: &Destination) -> bool {
-        self.scheme == destination.scheme && self.port == destination.port && self.host.includes(&destination.host)
-    }
-}
-
-impl HostPattern {
-    fn includes(&self, host: &Host) -> bool {
-        match (self, host) {
-            (Self::Exactly(granted), host) => granted == host,
-            (Self::SubdomainsOf(suffix), Host::Name(name)) => {
-                name.len() > suffix.len() && name.ends_with(suffix.as_str())
-            }
-            (Self::SubdomainsOf(_), Host::Ip(_)) => false,
-        }
-    }
-}
-
-impl FromStr for HttpGrant {
-    type Err = InvalidHttpGrant;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = |reason| InvalidHttpGrant { text: text.to_owned(), reason };
-        let uri: Uri = text.parse().map_err(|_| invalid("it is not a URL"))?;
-        let plain = uri.path() == "/" && uri.query().is_none() && !text.contains(['#', '\\']);
-        if uri.scheme().is_some() && !plain {
-            return Err(invalid("it has more than a scheme, a host and a port"));
-        }
-        let (scheme, host, port) = destination::parts(&uri).map_err(invalid)?;
-        let host = if host.contains('*') {
-            subdomains(host).map_err(invalid)?
-        } else {
-            HostPattern::Exactly(Host::of(host).map_err(invalid)?)
-        };
-        Ok(Self { scheme, host, port })
-    }
-}
-
-fn subdomains(pattern: &str) -> Result<HostPattern, &'static str> {
-    match pattern.strip_prefix("*.").map(|name| (name.contains('*'), Host::of(name))) {
-        Some((false, Ok(Host::Name(name)))) => Ok(HostPattern::SubdomainsOf(format!(".{name}"))),
-        Some((false, Err(reason))) if pattern != "*." => Err(reason),
-        _ => Err("a `*` may only stand for the first part of a name, as in `https://*.example.com`"),
-    }
-}
-
-impl fmt::Display for HttpGrant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.host {
-            HostPattern::Exactly(host) => write_origin(f, self.scheme, host, self.port),
-            HostPattern::SubdomainsOf(suffix) => write_origin(f, self.scheme, &format_args!("*{suffix}"), self.port),
-        }
-    }
-}
-
-/// A text that grants nothing, because it names no destination.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` cannot be granted: {reason}; write it as `https://api.example.com` or `http://127.0.0.1:8080`")]
-pub struct InvalidHttpGrant {
-    text: String,
-    reason: &'static str,
-}
-
-/// Where TCP connections may be opened to: a host, which is a name or an address, and a port.
-///
-/// ```
-/// use outbox_wasm::TcpGrant;
-///
-/// let grant: TcpGrant = "db.example.com:5432".parse()?;
-/// assert_eq!(grant.to_string(), "db.example.com:5432");
-/// assert!("db.example.com".parse::<TcpGrant>().is_err());
-/// # Ok::<(), outbox_wasm::InvalidTcpGrant>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TcpGrant {
-    host: Host,
-    port: u16,
-}
-
-impl FromStr for TcpGrant {
-    type Err = InvalidTcpGrant;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = |reason| InvalidTcpGrant { text: text.to_owned(), reason };
-        let (host, port) = split_port(text).ok_or_else(|| invalid("its port is not a number from 1 to 65535"))?;
-        let port = port.ok_or_else(|| invalid("it has no port"))?;
-        let host = Host::of(host).map_err(invalid)?;
-        Ok(Self { host, port })
-    }
-}
-
-impl fmt::Display for TcpGrant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
-
-/// A text that grants no TCP connection, because it does not name a host and a port.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` cannot be granted: {reason}; write it as `db.example.com:5432`, `127.0.0.1:9000` or `[::1]:9000`")]
-pub struct InvalidTcpGrant {
-    text: String,
-    reason: &'static str,
 }
 
 #[cfg(test)]

@@ -17,16 +17,16 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 use wasmtime_wasi_http::{Error, RequestOptions};
 
-use super::address::AddressClass;
 use super::descriptors::{Descriptor, Descriptors, Share};
 use super::destination::{Destination, Host};
 use super::grants::AddressRule;
-use super::http::GuestBody;
+use super::guest_body::GuestBody;
 use super::http_body::ResponseBody;
 use super::http_connect::Connector;
-use super::http_pool::{AbortOnDrop, Connection, Home, OPEN_MAX, OPEN_TO_ONE_MAX, Pool, Times, Turn};
+use super::http_pool::{AbortOnDrop, Connection, Home, OPEN_MAX, Pool, Times, Turn};
 use super::http_resend::{KeptBytes, SentBody, Source};
 use super::resolver::{LOOKUPS_MAX, Lookups};
+use super::send_error::SendError;
 use super::settings::Net;
 
 /// The HTTP client of one publisher. Its thread is started by the first request and ends with the client.
@@ -43,42 +43,6 @@ pub(super) struct Exchange {
     pub(super) destination: Destination,
     pub(super) rule: AddressRule,
     pub(super) timeouts: Timeouts,
-}
-
-/// Why there is no response.
-pub(super) enum SendError {
-    /// The destination's name resolves only to addresses of this class, which were not granted.
-    Denied(AddressClass),
-    /// An error for the guest, and a note for the operator.
-    Noted(Error, String),
-    /// An error for the guest.
-    Http(Error),
-}
-
-impl SendError {
-    fn no_turn() -> Self {
-        let why = format!(
-            "{OPEN_TO_ONE_MAX} requests to it are under way, and there may be no more connections to one destination"
-        );
-        Self::Noted(Error::ConnectionLimitReached, why)
-    }
-
-    pub(super) fn no_descriptor() -> Self {
-        let why = format!(
-            "there may be no more connections: a publisher may have {OPEN_MAX} open at once, and no more than the process \
-             has file descriptors left (ulimit -n)"
-        );
-        Self::Noted(Error::ConnectionLimitReached, why)
-    }
-}
-
-impl From<Error> for SendError {
-    fn from(error: Error) -> Self {
-        Self::Http(match error {
-            Error::Hyper(error) if error.is_parse_too_large() => Error::HttpResponseHeaderSectionSize(None),
-            error => error,
-        })
-    }
 }
 
 /// The time limits of one request.

@@ -20,11 +20,11 @@ use super::authorities::Authorities;
 use super::descriptors::Descriptor;
 use super::destination::{Destination, Host, Scheme};
 use super::grants::AddressRule;
-use super::http_client::SendError;
 use super::http_pool::{AbortOnDrop, Connection, Pool};
 use super::http_wire::{BytesRead, Wire};
 use super::proxy::HttpsProxy;
 use super::resolver::Lookups;
+use super::send_error::SendError;
 
 /// The most bytes of a response's head, and of what is read ahead.
 pub(super) const HEAD_BYTES_MAX: usize = 128 * 1024;

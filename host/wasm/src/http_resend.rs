@@ -11,7 +11,7 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 use parking_lot::{Mutex, MutexGuard};
 use wasmtime_wasi_http::Error;
 
-use super::http::GuestBody;
+use super::guest_body::GuestBody;
 
 /// The most bytes of one body that are kept to be sent again ...
 const KEPT_BYTES_MAX: usize = 1024 * 1024;

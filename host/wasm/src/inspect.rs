@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload, ProducersSectionReader};
 
 use super::bindings::{BATCH_PUBLISHER, LIFECYCLE};
-use super::load::{CONTRACT, CONTRACT_VERSION, LoadError, check_kind, invalid};
+use super::load::{CONTRACT, check_kind};
+use super::load_error::{CONTRACT_VERSION, LoadError, invalid};
 use super::text::bounded;
 
 /// The most characters of one name that are shown, and the most names of one kind.

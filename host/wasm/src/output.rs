@@ -1,14 +1,11 @@
 //! Captures what a guest writes to its standard output and standard error, line by line.
 
-use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 use hyper::body::Bytes;
-use outbox_engine::text::{harmless, shown};
+use outbox_engine::text::harmless;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::io::AsyncWrite;
 use uuid::Uuid;
@@ -19,174 +16,16 @@ use super::secrets::Redactor;
 use super::settings::Limits;
 use super::text::tail;
 
+mod log;
+mod sink;
+
+pub(super) use self::log::Log;
+pub use self::sink::{GuestLine, GuestStream, OutputSink};
+
 /// The most bytes of one write: it is copied out of the guest before it is checked.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
-/// How much of the digest is logged with each line: enough to tell versions apart.
-const DIGEST_CHARS: usize = 12;
-/// What the log adds to each line; it counts towards the bytes of a second.
-const LOG_BYTES_OF_A_LINE: u64 = 128;
 /// How much of the standard error of a failed call is kept with the attempt.
 const TAIL_BYTES_MAX: usize = 4 * 1024;
-
-/// A line that a guest wrote.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GuestLine<'a> {
-    /// The publisher's name.
-    pub publisher: &'a str,
-    /// The sha256 digest of the component's bytes, in hex.
-    pub digest: &'a str,
-    /// The uuid of the event of the call. None while an instance starts, and for several events at once.
-    pub event: Option<Uuid>,
-    /// The output to which the guest wrote it.
-    pub stream: GuestStream,
-    /// The line without its end. U+FFFD replaces what is no UTF-8, and characters that would steer a terminal
-    /// ([`text::steers`](outbox_engine::text::steers)).
-    pub line: &'a str,
-}
-
-/// The two outputs of a guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GuestStream {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-impl GuestStream {
-    /// `stdout` or `stderr`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
-    }
-}
-
-/// Receives the lines. It is called on the thread that runs the guest, so it should be quick.
-#[derive(Clone)]
-pub struct OutputSink(Arc<dyn Fn(GuestLine<'_>) + Send + Sync>);
-
-impl OutputSink {
-    /// A sink that calls `receive` with each line.
-    pub fn new(receive: impl Fn(GuestLine<'_>) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(receive))
-    }
-}
-
-/// Sends each line to `tracing`, target `outbox::guest`, with the fields `publisher`, `digest` (its beginning), `event`
-/// and `stream`.
-impl Default for OutputSink {
-    fn default() -> Self {
-        Self::new(|line| {
-            let (publisher, stream, event) =
-                (line.publisher, line.stream.name(), line.event.map(tracing::field::display));
-            let digest = line.digest.get(..DIGEST_CHARS).unwrap_or(line.digest);
-            tracing::info!(target: "outbox::guest", publisher, digest, event, stream, "{}", shown(line.line));
-        })
-    }
-}
-
-impl fmt::Debug for OutputSink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OutputSink")
-    }
-}
-
-/// The log of one publisher, to which all of its instances write: how much they may write, and how much was left out.
-pub(super) struct Log {
-    publisher: Arc<str>,
-    digest: Arc<str>,
-    sink: OutputSink,
-    redactor: Redactor,
-    lines_left_out: AtomicU64,
-    budget: Mutex<Budget>,
-}
-
-/// How many bytes may still be logged. It grows with time, up to the bytes of one second.
-struct Budget {
-    per_second: u64,
-    bytes: u64,
-    since: Instant,
-    /// When the log last reported how much was left out.
-    told: Instant,
-}
-
-impl Log {
-    pub(super) fn new(
-        publisher: Arc<str>,
-        digest: Arc<str>,
-        sink: OutputSink,
-        redactor: Redactor,
-        limits: &Limits,
-    ) -> Self {
-        let (now, per_second) = (Instant::now(), limits.log_bytes_per_second);
-        let budget = Budget { per_second, bytes: per_second, since: now, told: now };
-        Self { publisher, digest, sink, redactor, lines_left_out: AtomicU64::new(0), budget: Mutex::new(budget) }
-    }
-
-    /// Passes a line on, or counts it if there are too many.
-    fn line(&self, event: Option<Uuid>, stream: GuestStream, line: &str) {
-        if !self.may_write(line) {
-            self.lines_left_out.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        self.tell_left_out_when_due();
-        self.emit(event, stream, line);
-    }
-
-    fn may_write(&self, line: &str) -> bool {
-        let bytes = LOG_BYTES_OF_A_LINE + line.len() as u64;
-        self.budget.lock().take(bytes, Instant::now())
-    }
-
-    /// Reports how many lines were left out, at most once a second.
-    fn tell_left_out_when_due(&self) {
-        if self.lines_left_out.load(Ordering::Relaxed) == 0 {
-            return;
-        }
-        let mut budget = self.budget.lock();
-        if budget.told.elapsed() >= Duration::from_secs(1) {
-            budget.told = Instant::now();
-            drop(budget);
-            self.tell_left_out();
-        }
-    }
-
-    fn tell_left_out(&self) {
-        let lines = self.lines_left_out.swap(0, Ordering::Relaxed);
-        if lines > 0 {
-            let note = format!("[{lines} more lines are left out: too many in a second]");
-            self.emit(None, GuestStream::Stderr, &note);
-        }
-    }
-
-    fn emit(&self, event: Option<Uuid>, stream: GuestStream, line: &str) {
-        let (publisher, digest) = (&self.publisher, &self.digest);
-        (self.sink.0)(GuestLine { publisher, digest, event, stream, line });
-    }
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        self.tell_left_out();
-    }
-}
-
-impl Budget {
-    fn take(&mut self, bytes: u64, now: Instant) -> bool {
-        let micros = now.saturating_duration_since(self.since).as_micros();
-        let grown = micros.saturating_mul(u128::from(self.per_second)) / 1_000_000;
-        if grown > 0 {
-            let all = u128::from(self.bytes) + grown;
-            self.bytes = u64::try_from(all).unwrap_or(u64::MAX).min(self.per_second);
-            self.since = now;
-        }
-        let left = self.bytes.checked_sub(bytes);
-        self.bytes = left.unwrap_or(self.bytes);
-        left.is_some()
-    }
-}
 
 /// Both outputs of one instance.
 #[derive(Clone)]
@@ -413,6 +252,8 @@ impl AsyncWrite for GuestOutput {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::super::HeaderSecret;
     use super::*;
 
@@ -518,17 +359,6 @@ mod tests {
         assert!(passed.len() as u64 <= seconds * per_second / 1_000, "{} lines", passed.len());
         let left_out = |note: &String| note.split(['[', ' ']).find_map(|word| word.parse::<u64>().ok()).unwrap();
         assert_eq!(passed.len() as u64 + notes.into_iter().map(left_out).sum::<u64>(), written);
-    }
-
-    #[test]
-    fn the_budget_grows_with_time_up_to_that_of_a_second() {
-        let start = Instant::now();
-        let mut budget = Budget { per_second: 1_000, bytes: 100, since: start, told: start };
-        assert!(budget.take(100, start) && !budget.take(1, start));
-        assert!(!budget.take(501, start + Duration::from_millis(500)));
-        assert!(budget.take(500, start + Duration::from_millis(500)));
-        let later = start + Duration::from_secs(3_600);
-        assert!(budget.take(1_000, later) && !budget.take(1, later));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use wasmtime_wasi_http::Error;
 
 use super::address::{self, AddressClass};
 use super::destination::{Destination, Host, Scheme, split_port};
-use super::http_client::SendError;
+use super::send_error::SendError;
 
 /// The most bytes of a proxy's answer.
 const ANSWER_BYTES_MAX: usize = 16 * 1024;

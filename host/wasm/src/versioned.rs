@@ -17,7 +17,7 @@ use outbox_engine::{
 };
 use parking_lot::{Mutex, RwLock};
 
-use super::load::LoadError;
+use super::load_error::LoadError;
 use super::loading::Loading;
 use super::publisher::ComponentPublisher;
 use super::settings::Settings;

@@ -13,7 +13,7 @@ use outbox_engine::text::shown;
 use outbox_engine::{Attempt, BoxFuture, Maintenance, Publisher, Recorded};
 use parking_lot::{Mutex, RwLock};
 
-use super::load::LoadError;
+use super::load_error::LoadError;
 use super::loading::Loading;
 use super::publisher::ComponentPublisher;
 use super::settings::Settings;
