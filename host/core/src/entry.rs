@@ -152,7 +152,7 @@ mod tests {
             ("uuid: a UUID is expected, not NULL", |entry| entry.uuid = Field::Null),
             ("uuid: ", |entry| entry.uuid = "seven".into()),
             ("uuid: ", |entry| entry.uuid = Field::Bytes(vec![1].into())),
-            ("version: -1 is less", |entry| entry.version = Field::Integer(-1)),
+            ("version: -1 must not be negative", |entry| entry.version = Field::Integer(-1)),
             ("version: a whole number", |entry| entry.version = "v1".into()),
             ("data: JSON text is expected, not NULL", |entry| entry.data = Field::Null),
             ("data: data is not JSON", |entry| entry.data = "{".into()),

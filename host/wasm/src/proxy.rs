@@ -259,8 +259,8 @@ mod tests {
     #[test]
     fn a_proxy_that_cannot_be_used_is_refused_without_its_password() {
         for (text, reason) in [
-            ("socks5://user:secret@proxy:1080", "only proxies that are spoken to by http://"),
-            ("https://proxy:443", "only proxies"),
+            ("socks5://user:secret@proxy:1080", "only http:// proxies are supported"),
+            ("https://proxy:443", "only http:// proxies"),
             ("http://proxy:0", "port"),
             ("http://user:secret@bad host", "no URL"),
         ] {
