@@ -1,10 +1,10 @@
-# `make demo` shows it, `make test` checks it. What they need is looked for first, all of it, and installed where Debian has
-# it: see examples/need.sh.
+# `make demo` shows it, `make test` checks it. Each target first looks for all tools that it needs, and installs those that
+# Debian has: see examples/need.sh.
 SHELL := /bin/bash
 CARGO ?= cargo
 NEED := examples/need.sh cargo cc crates=. crates=examples crates=examples/rust-webhook
 
-# What can be published.
+# The crates that can be published.
 CRATES := outbox-engine outbox-conformance outbox-sqlite outbox-wasm outbox-templates outbox-host outbox-guest
 
 .PHONY: demo unit test guests languages bench compare instructions soak check package deny
@@ -14,8 +14,8 @@ demo:
 	$(NEED) wasm python3 room=3
 	examples/demo.sh
 
-# What needs Rust alone, in about two minutes once all is built: library tests, doc tests, and those in tests/tests that take no
-# component in another language, and no minutes. The components in Rust are built, for which there has to be wasm32-wasip2.
+# Tests that need only Rust, in about two minutes once everything is built: library tests, doc tests, and the quick tests of
+# tests/tests that need no component in another language. They build the components in Rust, which needs wasm32-wasip2.
 unit:
 	$(NEED) wasm room=3
 	examples/build.sh rust-stdout rust-webhook $(notdir $(wildcard tests/guests/*))
@@ -26,13 +26,13 @@ unit:
 	@examples/skipped.sh tests
 
 ALL_TESTS := $(basename $(notdir $(wildcard tests/tests/*.rs)))
-# They take other languages, root's or the system's tools, or long: they play through crashes, hostile publishers, and figures.
+# These need other languages, root or the system's tools, or take long: crashes, hostile publishers, figures.
 NOT_UNIT := any_value applications cli_new languages need walkthrough \
   crash damaged descriptors disk_full durable model_relay shutdown swap swap_crash tls users \
   hostile hostile_compile hostile_http hostile_relay hostile_together hostile_variants hostile_wasi \
   cli_bench idle instances_cost instructions limits_cost rows_memory
 
-# Tests start the program itself, and Cargo builds a program only for the tests of its own package.
+# Tests start the program itself, and Cargo builds a program only for tests of its own package: hence the build.
 test: guests
 	rm -f target/skipped/tests
 	$(CARGO) build --release --workspace --locked
@@ -60,14 +60,14 @@ bench:
 	target/release/outbox bench $(SCENARIOS) --publisher target/guests/noop.wasm --waits target/guests/waits.wasm \
 	  --webhook target/guests/rust-webhook.wasm $(BENCH)
 
-# The relay's drain beside what others reach in Python with SQLite: COMPARE="--repeat 5 --json".
+# The relay's drain beside other outboxes in Python with SQLite: COMPARE="--repeat 5 --json".
 compare:
 	$(NEED) wasm python3 venv room=3
 	examples/build.sh noop
 	$(CARGO) build --release --workspace --locked
 	tests/compare/compare.sh --outbox target/release/outbox --publisher target/guests/noop.wasm $(COMPARE)
 
-# The processor's instructions for an entry, which `make test` holds below a ceiling where valgrind is there.
+# The processor's instructions for an entry. If there is valgrind, `make test` checks that they are below a ceiling.
 instructions:
 	$(NEED) wasm room=3
 	examples/build.sh noop
@@ -88,7 +88,7 @@ check:
 	$(CARGO) clippy --release --workspace --all-targets --features outbox-guest/http --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --locked --features outbox-guest/http
 
-# Each crate as it would be published, built from its package alone: it takes as long as a first build.
+# Packages each crate as it would be published, and builds it from its package alone, which takes as long as a first build.
 # PACKAGE=--no-verify builds none of them.
 package:
 	$(NEED) room=6

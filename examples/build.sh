@@ -3,15 +3,15 @@
 #
 #   examples/build.sh [NAME...]     target/guests/NAME.wasm, for all of them or for those named
 #
-# Rust's toolchain is chosen, and where there is none installed, by toolchain.sh. What cargo makes for wasm32-wasip2
-# is a component already: no other tool is needed. The webhooks each have a build.sh of their own. Nothing is built
-# twice; an unchanged file is left alone. When all are built, a language whose toolchain cannot be had is skipped: loudly,
-# here, in the tests, and at the end of `make test`.
+# toolchain.sh chooses Rust's toolchain, or installs one. cargo makes components for wasm32-wasip2: no other tool is
+# needed. Each webhook has a build.sh of its own. Nothing is built twice; an unchanged file is left alone. When all are
+# built, a language whose toolchain cannot be had is skipped: here, in the tests, and at the end of `make test`, which
+# report it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 target=wasm32-wasip2
-# Of their own: sharing a target directory with the relay's compiler would rebuild both, each time.
+# A target directory of their own: sharing one with the relay's compiler would rebuild both, each time.
 build=target/guests-build
 components=target/guests
 
@@ -42,12 +42,12 @@ build_rust() {
   for name in "$@"; do
     place "$build/$target/release/${name//-/_}.wasm" "$components/$name.wasm"
   done
-  # No component, for the tests of what a relay refuses: the smallest core module, a header without sections.
+  # For tests of what a relay refuses: the smallest core module, a header without sections, which is no component.
   printf '\0asm\1\0\0\0' > "$build/core-module.wasm"
   place "$build/core-module.wasm" "$components/core-module.wasm"
 }
 
-# With the example's own build.sh. It ends with 69 where there is no toolchain.
+# Uses the example's own build.sh, which ends with 69 if there is no toolchain.
 build_other() { # NAME WHETHER_ASKED_FOR
   local name=$1 made=$components/$1.wasm draft=$build/$1/made.wasm code=0
   is_fresh "$name" && return
@@ -67,7 +67,7 @@ build_other() { # NAME WHETHER_ASKED_FOR
   fi
 }
 
-# Whether nothing that a component is made of is newer than it.
+# Whether no source of a component is newer than the component.
 is_fresh() { # NAME
   local made=$components/$1.wasm
   [ -f "$made" ] && [ -z "$(find -L "examples/$1" -newer "$made" -type f \
@@ -81,7 +81,7 @@ compile() {
     "${@/#/--package=}"
 }
 
-# Replaced in one step, for relays and tests that may be reading it; and only when it changed, for those that watch it.
+# Replaces a file in one step, since relays and tests may be reading it; and only if it changed, since some watch it.
 place() { # FROM TO
   cmp -s "$1" "$2" && return
   cp "$1" "$2.new"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Says at the end what was skipped and why: skipped.sh tests. Each skip is a line of a file in target/skipped/.
+# Reports at the end what was skipped and why: skipped.sh tests. Each skip is a line of a file in target/skipped/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -3,7 +3,7 @@
 #
 #   examples/test.sh [NAME...]
 #
-# A language that examples/build.sh skipped, since its toolchain cannot be had, is skipped here too.
+# If examples/build.sh skipped a language, because its toolchain cannot be had, it is skipped here too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
