@@ -1,5 +1,4 @@
-//! A server for tests that answers in ways that no client should have to cope with: slowly, endlessly, with too much, or
-//! not at all.
+//! A hostile server for tests: it answers slowly, endlessly, with too much, or not at all.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::mem::forget;
@@ -11,7 +10,7 @@ use std::time::Duration;
 
 use crate::waiting::until;
 
-/// A server that does to each request what its path says.
+/// A server that treats each request as its path says.
 pub struct Server {
     pub url: String,
     /// How many connections there are, and how many there were.
@@ -82,7 +81,7 @@ fn serve(stream: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// The path of the next request; the other lines of its head are left behind.
+/// The path of the next request; skips the other lines of its head.
 fn request(reader: &mut impl BufRead) -> io::Result<Option<String>> {
     let mut first = String::new();
     reader.read_line(&mut first)?;

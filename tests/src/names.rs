@@ -1,4 +1,4 @@
-//! A name server for tests, and programs that ask it in place of the machine's own.
+//! A name server for tests, and programs that use it instead of the machine's own.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
@@ -11,16 +11,16 @@ use std::thread;
 /// Where name servers listen.
 const PORT: u16 = 53;
 
-/// A server that never answers for names that start with `slow`, and says of all others that they are at 127.0.0.1. It
-/// lives as long as the test's process.
+/// A server that never answers for names that start with `slow`, and gives 127.0.0.1 for all others. It lives as long
+/// as the test's process.
 pub struct NameServer {
     ip: IpAddr,
     asked: Arc<AtomicUsize>,
 }
 
 impl NameServer {
-    /// Starts it at an address of its own; none where this user may not listen where name servers do, or may not give a
-    /// program another `/etc/resolv.conf`.
+    /// Starts it at an address of its own. None if this user may not listen on the port of name servers, or may not
+    /// give a program another `/etc/resolv.conf`.
     pub fn start() -> Option<Self> {
         let may_mount = Command::new("unshare").args(["-m", "true"]).status().is_ok_and(|status| status.success());
         let ip = Ipv4Addr::from((127 << 24) + (std::process::id() & 0xFF_FFFF) + 256);
@@ -37,7 +37,7 @@ impl NameServer {
         Some(Self { ip: ip.into(), asked })
     }
 
-    /// How many questions it has heard.
+    /// How many questions it has received.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }

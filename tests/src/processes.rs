@@ -1,4 +1,4 @@
-//! What a process and those that it starts take up.
+//! The memory of a process and of those that it starts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub fn children(parent: u32) -> Vec<u32> {
     pids.filter(is_child).collect()
 }
 
-/// Looks at a process and those that it starts, until it is told to end.
+/// Watches a process and those that it starts, until it is stopped.
 pub struct Watch {
     end: Arc<AtomicBool>,
     thread: thread::JoinHandle<BTreeMap<u32, usize>>,

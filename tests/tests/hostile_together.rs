@@ -20,12 +20,12 @@ use serde_json::{Value, json};
 
 /// How many streams each attack has, and so how many of its calls there are at once.
 const STREAMS: usize = 2;
-/// How many events of the publisher that behaves are delivered beside the attacks.
+/// How many events of the good publisher are delivered beside the attacks.
 const GOOD_EVENTS: usize = 40;
 /// How long a hostile call may take.
 const CALL_TIME: &str = "2s";
-/// How long each of them may take on a machine that does much else. Half of them take less than a hostile call: they do not
-/// wait for one.
+/// How long each of them may take on a busy machine. Half of them take less than a hostile call, since they do not wait
+/// for one.
 const DELIVERY_MAX: Duration = Duration::from_secs(10);
 const DELIVERY_MEDIAN_MAX: Duration = Duration::from_millis(1_500);
 /// How long the relay may take to end.
@@ -45,7 +45,7 @@ const INSTANCE_MIB: usize = 16;
 /// HTTP messages that one instance holds.
 const HTTP_MIB: usize = 16;
 
-/// What a line of the log would start with that is not the relay's own.
+/// The beginning of a forged line of the log.
 const FORGED: &str = "2026-01-31T00:00:00Z ERROR outbox: forged";
 
 /// An attack: a publisher, its settings, what its events say, and what each of its calls comes to beside [`CALL_MIB`], by
@@ -158,7 +158,7 @@ fn write_rows(place: &Workplace) {
     sql.execute_batch("COMMIT").unwrap();
 }
 
-/// A version that `deploy` would not have taken.
+/// A version that `deploy` would refuse.
 fn store(place: &Workplace, bytes: &[u8]) {
     let outbox = SqliteOutbox::open(&place.path("app.db")).unwrap();
     outbox.deploy("unfolds", bytes, None, "", &act()).unwrap();
@@ -182,7 +182,7 @@ fn tail(log: &str) -> String {
     lines.into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
-/// What all of them may make the relay hold beside what it had before.
+/// How much more memory all of them may make the relay take.
 fn growth_max(attacks: &[Attack]) -> usize {
     let calls: usize = attacks.iter().map(|attack| STREAMS * (CALL_MIB + attack.mib)).sum();
     (calls + ROWS_MIB) * MIB

@@ -1,5 +1,5 @@
-//! Components that are hard on whoever reads them, from `src/unfolding/variants.rs`: each is refused, or is a publisher, and
-//! neither takes the program's memory nor ends it.
+//! Components that are hard to read, from `src/unfolding/variants.rs`: each is refused, or is a publisher, and none
+//! takes the program's memory or ends the program.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ const PROGRAM_BYTES_MAX: usize = 5 * 64 * MIB;
 /// How long a refusal may take that compiles nothing, on a machine that does much else.
 const REFUSAL_TIME_MAX: Duration = Duration::from_secs(20);
 
-/// Runs a command; how much memory it had at most, beside what came of it.
+/// Runs a command. Returns its peak of memory, and its result.
 fn run(place: &Workplace, arguments: &str) -> (Ran, usize) {
     let mut child = place.start(arguments, Stdio::null());
     let (pid, mut most) = (child.id(), 0);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The section that says which test holds what.
+/// The section that lists the tests.
 const SECTION: &str = "## Which test holds what";
 
 fn root() -> PathBuf {

@@ -20,7 +20,7 @@ pub(super) const INSTANCE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const CANONICALS_MAX: u64 = 20_000;
 /// The most steps of the instantiation. Copying an instance counts as one step for each thing in it.
 const STEPS_MAX: u64 = 1_000_000;
-/// So many bytes of a name take as long as any other step.
+/// This many bytes of a name take as long as any other step.
 const NAME_BYTES_OF_A_STEP: u64 = 128;
 /// How deep instances may lie within each other.
 const DEPTH_MAX: usize = 100;
@@ -221,7 +221,7 @@ impl<'s, 'a> Unfolding<'s, 'a> {
         Ok(())
     }
 
-    /// What is found by its name, or is given one: long names are as many steps as they take longer.
+    /// Something that is found by its name, or gets a name: a long name counts as several steps.
     fn look_at(&mut self, name: &str) -> Counted<()> {
         self.work(name.len() as u64 / NAME_BYTES_OF_A_STEP)
     }

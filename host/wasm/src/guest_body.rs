@@ -1,4 +1,5 @@
-//! The bodies that a guest writes and reads: what an abandoned guest wrote is not whole, and what it reads is counted.
+//! The bodies that a guest writes and reads. A body of an abandoned guest is never complete, and what a guest reads is
+//! counted.
 
 use std::pin::Pin;
 use std::sync::Arc;

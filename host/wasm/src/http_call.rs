@@ -1,4 +1,4 @@
-//! What the requests of one call have used, and what was denied to them.
+//! The use and the denials of the requests of one call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize};

@@ -1,19 +1,19 @@
-//! How deep types of components and instances lie within each other. Whoever reads such a type goes into those within it,
-//! and a stack that ends there ends the process: so this is looked at first, without going into anything.
+//! Checks how deep types of components and instances lie within each other. Readers of such a type recurse into its
+//! inner types, and a stack overflow ends the process. So this is checked first, without recursion.
 
 use wasmparser::{
     BinaryReader, ComponentAlias, ComponentExternName, ComponentImport, ComponentType, ComponentTypeRef, CoreType,
     Result,
 };
 
-/// Whether types lie deeper within each other than `depth_max` in a section of types.
+/// Whether a section of types nests types deeper than `depth_max`.
 ///
 /// # Errors
 ///
-/// Where the section is damaged.
+/// If the section is damaged.
 pub(super) fn is_deeper(section: BinaryReader<'_>, depth_max: usize) -> Result<bool> {
     let mut reader = section;
-    // How many are still to be read of each type that has begun; the first is the section.
+    // How many parts are still to be read of each type that has begun; the first is the section itself.
     let mut left = vec![reader.read_var_u32()?];
     while let Some(count) = left.last_mut() {
         if *count == 0 {
@@ -31,7 +31,7 @@ pub(super) fn is_deeper(section: BinaryReader<'_>, depth_max: usize) -> Result<b
     Ok(false)
 }
 
-/// Reads what is declared within a type; a type only up to its beginning.
+/// Reads a declaration within a type. Of an inner type, it reads only the beginning.
 fn declares_type(reader: &mut BinaryReader<'_>) -> Result<bool> {
     match reader.read_u8()? {
         0x00 => reader.read::<CoreType<'_>>().map(drop)?,
@@ -41,13 +41,13 @@ fn declares_type(reader: &mut BinaryReader<'_>) -> Result<bool> {
             reader.read::<ComponentExternName<'_>>()?;
             reader.read::<ComponentTypeRef>()?;
         }
-        // What is none of these is told by whoever reads it in full.
+        // The full reader reports anything else.
         _ => return Ok(true),
     }
     Ok(false)
 }
 
-/// Reads a type; of one that holds others only how many they are.
+/// Reads a type. If it contains others, reads only their number.
 fn begun(reader: &mut BinaryReader<'_>) -> Result<Option<u32>> {
     let kind = reader.clone().read_u8()?;
     if !matches!(kind, 0x41 | 0x42) {

@@ -1,5 +1,5 @@
-//! More components that are made to be hard on whoever reads them: in sections that no compiler has to look at, by nesting,
-//! by numbers, and by names. Each is refused, or is a publisher.
+//! More components that are hard to read: by sections that no compiler looks at, by nesting, by numbers, and by names.
+//! Each is refused, or is a publisher.
 
 use std::fmt::Write as _;
 

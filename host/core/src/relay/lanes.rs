@@ -471,7 +471,8 @@ impl Lanes {
         self.lanes.is_empty()
     }
 
-    /// The lane of a stream. The lane of a stream. With no order, each entry is a lane of its own.
+    /// The lane of a stream. The lane of a stream. The lane of a stream. With no order, each entry is a lane of its
+    /// own.
     fn id(&self, stream: StreamKey, position: i64) -> LaneId {
         match self.ordering {
             Ordering::Stream => LaneId(stream.0),

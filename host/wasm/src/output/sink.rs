@@ -1,4 +1,4 @@
-//! What receives the lines that a guest writes.
+//! Receives the lines that a guest writes.
 
 use std::fmt;
 use std::sync::Arc;

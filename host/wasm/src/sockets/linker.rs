@@ -1,4 +1,4 @@
-//! The functions of wasi:sockets that ask the gate.
+//! The functions of wasi:sockets, which ask the gate.
 
 use std::net::IpAddr;
 use std::vec;
