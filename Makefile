@@ -88,11 +88,13 @@ check:
 	$(CARGO) clippy --release --workspace --all-targets --features outbox-guest/http --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --workspace --no-deps --locked --features outbox-guest/http
 
-# Packages each crate as it would be published, and builds it from its package alone, which takes as long as a first build.
-# PACKAGE=--no-verify builds none of them.
+# Each crate as it would be published, built from its package alone: it takes as long as a first build. The folder is a new one each
+# time, since Cargo takes the crates of an earlier run for the same ones. PACKAGE=--no-verify builds none of them.
 package:
 	$(NEED) room=6
-	$(CARGO) package --locked --allow-dirty $(CRATES:%=-p %) $(PACKAGE)
+	rm -rf target/packages-*
+	$(CARGO) package --locked --allow-dirty --target-dir target/packages-$$$$ $(CRATES:%=-p %) $(PACKAGE)
+	rm -rf target/packages-*
 
 # Licences, banned crates, sources and known vulnerabilities of all dependencies.
 deny:
