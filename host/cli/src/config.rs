@@ -385,12 +385,12 @@ mod tests {
         let error = parse("[relay]\nmax_attemps = 3\n").unwrap_err();
         assert!(error.contains("line 2, column 1") && error.contains("max_attemps") && error.contains('^'), "{error}");
         let error = parse("[publisher.limits]\ncall_time = \"soon\"\n").unwrap_err();
-        assert!(error.contains("line 2") && error.contains("`soon` is no length of time"), "{error}");
+        assert!(error.contains("line 2") && error.contains("`soon` is no duration"), "{error}");
         let error = parse("[publisher]\nallow_http = [\"example.com\"]\n").unwrap_err();
         assert!(error.contains("line 2") && error.contains("cannot be granted"), "{error}");
         let error = parse("[publisher]\nallow_tcp = [\"db.example.com\"]\n").unwrap_err();
         assert!(error.contains("line 2") && error.contains("it has no port"), "{error}");
-        assert!(parse("[relay]\nshutdown_grace = \"-1s\"\n").unwrap_err().contains("no length of time"));
+        assert!(parse("[relay]\nshutdown_grace = \"-1s\"\n").unwrap_err().contains("is no duration"));
         assert!(parse("[relay]\nordering = \"backwards\"\n").is_err());
     }
     /// Lines that somebody may write: known keys with values of any kind, and noise.
