@@ -1,8 +1,8 @@
 //! Components that are a few kilobytes as they are written, and gigabytes as they are compiled or instantiated: each is
 //! refused, or done within its bounds, and neither the library nor the program takes up memory for it. They are made in
-//! `src/unfolding.rs`.
+//! `src/unfolding.rs`. Those that are refused by counting are in `hostile_refused.rs`.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outbox_host::outbox::Deployments;
 use outbox_host::publisher::component::{Compiler, ComponentPublisher, Limits, LoadError, OutputSink, Settings};
@@ -16,8 +16,6 @@ use outbox_tests::unfolding::{self, Hostile};
 use outbox_tests::waiting::until;
 use outbox_tests::workplace::Workplace;
 
-/// How much memory a refused component may add to the process that looks at it.
-const REFUSAL_BYTES_MAX: usize = 192 * MIB;
 /// What the process that compiles may have beside the limit of its memory: the program's own pages.
 const PROGRAM_BYTES: usize = 64 * MIB;
 
@@ -32,27 +30,6 @@ fn settings(compiler: Compiler, limits: Limits) -> Settings {
 
 fn refusal(bytes: &[u8], settings: Settings) -> LoadError {
     ComponentPublisher::from_bytes("hostile", bytes, settings).unwrap_err()
-}
-
-/// By the library, which has nothing but what it counts. One test, since the memory is the whole process's.
-#[test]
-fn what_unfolds_to_too_much_is_refused_before_it_is_compiled() {
-    let hostile = unfolding::refused();
-    let before = memory::resident();
-    for Hostile { name, bytes, says } in &hostile {
-        let began = Instant::now();
-        let refusal = refusal(bytes, settings(Compiler::InThisProcess, Limits::default()));
-        assert!(matches!(refusal, LoadError::Expands { .. }), "{name}: {refusal}");
-        assert!(refusal.to_string().contains(says), "{name}: {refusal}");
-        let growth = memory::highest().saturating_sub(before);
-        println!(
-            "{name}: {} KB, {:?}, {} MiB at the highest so far",
-            bytes.len() / 1_000,
-            began.elapsed(),
-            growth / MIB
-        );
-        assert!(growth < REFUSAL_BYTES_MAX, "{name}: {growth}");
-    }
 }
 
 /// What each real publisher has is far from what is too much: see also `languages.rs`, which loads those of each language.
