@@ -37,6 +37,8 @@ pub enum Verdict {
 /// as bad as it may be. The test is repeated with each call, so this is much lower than the level that is usual for a
 /// single test.
 const IMPROBABLE: f64 = 0.001;
+/// The most calls that the probability is worked out of, a call at a time. More calls say the same.
+const CALLS_MAX: u64 = 1_000_000;
 /// While nothing is known of the active version, it is supposed to have made this many calls ...
 const PRIOR_CALLS: f64 = 10.0;
 /// ... with this many failures.
@@ -65,13 +67,12 @@ pub fn judge(canary: Counts, active: Counts, rules: &CanaryRules) -> Verdict {
     if rules.withdraw_on_trap && canary.trapped > 0 {
         return Verdict::Withdraw { reason: "the canary trapped, timed out or ran into a limit".into() };
     }
-    let failures = canary.failed + canary.trapped;
-    let calls = canary.delivered + failures;
-    let active_failures = active.failed + active.trapped;
-    let active_calls = active.delivered + active_failures;
+    let (failures, calls) = failures_and_calls(canary);
+    let (active_failures, active_calls) = failures_and_calls(active);
     let active_rate = (active_failures as f64 + PRIOR_FAILURES) / (active_calls as f64 + PRIOR_CALLS);
     let allowed = (active_rate + rules.margin).clamp(0.0, 1.0);
-    if at_least(failures, calls, allowed) < IMPROBABLE {
+    let (judged, of) = bounded(failures, calls);
+    if at_least(judged, of, allowed) < IMPROBABLE {
         return Verdict::Withdraw {
             reason: format!(
                 "{failures} of the canary's {calls} calls failed, and {active_failures} of the active version's {active_calls}"
@@ -79,6 +80,21 @@ pub fn judge(canary: Counts, active: Counts, rules: &CanaryRules) -> Verdict {
         };
     }
     if canary.delivered >= rules.events { Verdict::Promote } else { Verdict::Continue }
+}
+
+/// The counts may come from a database in which anything may stand.
+fn failures_and_calls(counts: Counts) -> (u64, u64) {
+    let failures = counts.failed.saturating_add(counts.trapped);
+    (failures, counts.delivered.saturating_add(failures))
+}
+
+/// The same share of failures, of so many calls that it is worked out in a moment.
+fn bounded(failures: u64, calls: u64) -> (u64, u64) {
+    if calls <= CALLS_MAX {
+        return (failures, calls);
+    }
+    let share = failures as f64 / calls as f64;
+    ((share * CALLS_MAX as f64) as u64, CALLS_MAX)
 }
 
 /// The probability of at least `successes` in `trials` of probability `p` each.
@@ -132,6 +148,17 @@ mod tests {
             assert!((found - expected).abs() <= expected * 0.02, "{successes} of {trials} at {p}: {found}");
         }
         assert!(at_least(50_000, 1_000_000, 0.05) > 0.4);
+    }
+
+    #[test]
+    fn any_counts_are_judged_in_a_moment() {
+        let all = Counts { delivered: u64::MAX, failed: u64::MAX, trapped: u64::MAX };
+        for (canary, active) in [(all, all), (counts(u64::MAX, 0), all), (all, counts(0, 0))] {
+            let _ = judge(canary, active, &CanaryRules { withdraw_on_trap: false, ..CanaryRules::default() });
+        }
+        assert!(is_withdrawn(counts(0, u64::MAX), counts(1_000, 0)));
+        assert!(!is_withdrawn(counts(50_000_000, 50_000), counts(1_000_000, 1_000)));
+        assert!(is_withdrawn(counts(50_000_000, 20_000_000), counts(1_000_000, 1_000)));
     }
 
     #[test]

@@ -186,7 +186,8 @@ impl SqliteOutbox {
         let mut writer = self.writer();
         let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
         let before = of_publisher(&transaction, publisher).map_err(&failed)?;
-        let generation = schema::generation(&transaction, schema::REGISTRY_GENERATION).map_err(&failed)? + 1;
+        let generation = schema::generation(&transaction, schema::REGISTRY_GENERATION).map_err(&failed)?;
+        let generation = generation.wrapping_add(1);
         let versions = before.clone();
         let mut changing = Change { transaction: &transaction, failed: &failed, publisher, versions, generation };
         let done = change(&mut changing)?;

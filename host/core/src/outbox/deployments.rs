@@ -213,9 +213,9 @@ pub struct Counts {
 
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, more: Self) {
-        self.delivered += more.delivered;
-        self.failed += more.failed;
-        self.trapped += more.trapped;
+        self.delivered = self.delivered.saturating_add(more.delivered);
+        self.failed = self.failed.saturating_add(more.failed);
+        self.trapped = self.trapped.saturating_add(more.trapped);
     }
 }
 
