@@ -19,7 +19,7 @@ pub fn variants() -> Vec<Hostile> {
     let hostile = |name, bytes, says| Hostile { name, bytes, says };
     vec![
         hostile("types within types", with_section(&nested_types(1_000_000)), "nested"),
-        hostile("an alias of what is four billion components further out", outer_alias(), "not in it"),
+        hostile("an alias of what is four billion components further out", outer_alias(), "does not contain"),
         hostile("a list of a list of a list", publisher(&lists(200_000)), ""),
         hostile("20 million types in a module", with_module(publisher(""), &types(20_000_000)), "types"),
         hostile("3 million exports", exports(4), ""),

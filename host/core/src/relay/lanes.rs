@@ -438,7 +438,13 @@ impl Lanes {
     /// forgets the lane, unless some entry of it waits.
     fn retire(&mut self, id: LaneId) {
         let Some(lane) = self.lanes.get_mut(&id).filter(|lane| !lane.is_active()) else { return };
-        if lane.parked || lane.not_admitted || lane.held_by.is_some() {
+        if lane.parked || lane.not_admitted {
+            return;
+        }
+        if let Some(holder) = lane.held_by {
+            // Its time may have come while the lane was busy, and it may have been given back untried: its timer is gone.
+            let due = lane.waiting.get(&holder).map(|waiting| waiting.due);
+            self.timers.extend(due.map(|due| Reverse((due, holder, id))));
             return;
         }
         if let Some(from) = lane.missed_from.take() {

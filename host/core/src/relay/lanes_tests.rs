@@ -103,6 +103,39 @@ impl World {
     }
 }
 
+/// A caller gives back what it has taken beside a call that takes long.
+#[test]
+fn a_retry_that_is_given_back_untried_is_due_again() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
+    let job = world.jobs().pop().unwrap();
+    world.fail(job, SECOND);
+    world.now += SECOND;
+    for _ in 0..3 {
+        let retry = world.jobs().pop().unwrap();
+        assert_eq!(World::positions(std::slice::from_ref(&retry)), [[1]]);
+        world.lanes.finished(retry.lane, retry.claims);
+    }
+    let retry = world.jobs().pop().unwrap();
+    world.deliver(retry);
+    assert_eq!(World::positions(&world.jobs()), [[2]]);
+}
+
+/// Whatever keeps an entry from being tried when its time has come.
+#[test]
+fn a_retry_whose_time_comes_while_its_stream_is_parked_is_due_when_the_stream_goes_on() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a")]);
+    let job = world.jobs().pop().unwrap();
+    world.fail(job, SECOND);
+    let parked = HeldEntry { stream: key("a"), entry: id(0), hold: HeldBy::Parked };
+    let (due, history, delivered) = (world.now + SECOND, failures(1), PublisherSet::NONE);
+    let waiting = HeldEntry { stream: key("a"), entry: id(1), hold: HeldBy::Waiting { due, history, delivered } };
+    world.lanes.reconcile(&[parked, waiting], false);
+    world.now += 2 * SECOND;
+    assert!(world.jobs().is_empty());
+    world.lanes.reconcile(&[waiting], false);
+    assert_eq!(World::positions(&world.jobs()), [[1]]);
+}
+
 #[test]
 fn a_lane_has_one_job_at_a_time_and_lanes_run_side_by_side() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b"), (3, "a")]);
