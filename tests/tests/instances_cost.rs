@@ -5,7 +5,7 @@ use outbox_host::publisher::component::{ComponentPublisher, OutputSink, Settings
 use outbox_tests::memory::{MIB, resident};
 use outbox_tests::unfolding;
 
-/// What the core instances of one instance may take: `INSTANCE_BYTES_MAX` in `expand.rs`.
+/// What the core instances of one instance may take: `INSTANCE_BYTES_MAX` in `expand/spent.rs`.
 const COUNTED_BYTES_MAX: usize = 16 * MIB;
 /// What else there is for an instance: its memory's one page, its stack, the host's own.
 const OTHER_BYTES_MAX: usize = 4 * MIB;

@@ -89,8 +89,7 @@ fn append_field(mut store: Store<'_>, (fields, name, value): (Fields, String, Ve
     appended.map_or_else(|error| Ok((Err(error.downcast()?),)), |()| Ok((Ok(()),)))
 }
 
-/// Copies fields. Copies fields. Copies fields. A copy shares its memory with the original until one of them is
-/// changed.
+/// Copies fields. A copy shares its memory with the original until one of them is changed.
 fn clone_fields(mut store: Store<'_>, (fields,): (Fields,)) -> wasmtime::Result<(Fields,)> {
     let bytes = host_memory::headers(store.data_mut().table().get(&fields)?);
     store.data_mut().hold(bytes)?;

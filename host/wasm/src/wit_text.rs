@@ -107,36 +107,31 @@ impl Text {
             },
             Type::Future(future) => self.optional("future", future.ty()),
             Type::Stream(stream) => self.optional("stream", stream.ty()),
-            Type::Record(record) => {
-                self.push("record { ");
-                self.list(record.fields(), |text, Field { name, ty }| {
-                    text.push(&format!("{name}: "));
-                    text.ty(&ty);
-                });
-                self.push(" }");
-            }
-            Type::Variant(variant) => {
-                self.push("variant { ");
-                self.list(variant.cases(), |text, Case { name, ty }| {
-                    text.push(name);
-                    if let Some(ty) = ty {
-                        text.push("(");
-                        text.ty(&ty);
-                        text.push(")");
-                    }
-                });
-                self.push(" }");
-            }
-            Type::Enum(names) => {
-                self.push("enum { ");
-                self.list(names.names(), |text, name| text.push(name));
-                self.push(" }");
-            }
-            Type::Flags(names) => {
-                self.push("flags { ");
-                self.list(names.names(), |text, name| text.push(name));
-                self.push(" }");
-            }
+            Type::Record(record) => self.block("record", record.fields(), Self::field),
+            Type::Variant(variant) => self.block("variant", variant.cases(), Self::case),
+            Type::Enum(names) => self.block("enum", names.names(), Self::push),
+            Type::Flags(names) => self.block("flags", names.names(), Self::push),
+        }
+    }
+
+    fn block<T>(&mut self, name: &str, items: impl Iterator<Item = T>, item: impl FnMut(&mut Self, T)) {
+        self.push(name);
+        self.push(" { ");
+        self.list(items, item);
+        self.push(" }");
+    }
+
+    fn field(&mut self, Field { name, ty }: Field<'_>) {
+        self.push(&format!("{name}: "));
+        self.ty(&ty);
+    }
+
+    fn case(&mut self, Case { name, ty }: Case<'_>) {
+        self.push(name);
+        if let Some(ty) = ty {
+            self.push("(");
+            self.ty(&ty);
+            self.push(")");
         }
     }
 }
