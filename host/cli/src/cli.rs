@@ -2,32 +2,31 @@
 //! to standard error, and any error ends with exit code 1.
 
 use std::backtrace::BacktraceStatus;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
-use outbox_host::SqliteOutbox;
+use clap::{Parser, Subcommand};
 use outbox_host::publisher::component::compile_for_another;
 use outbox_host::text::shown;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{COMPILE, Config};
+use self::terminal::{LogWriter, error_text, say, say_lines};
+use crate::config::COMPILE;
 
 mod append;
 #[cfg(feature = "bench")]
 mod bench;
+mod database;
 mod dead;
 mod init;
 mod prune;
 mod publish;
 mod publisher;
+mod running;
 mod status;
 mod table;
 mod terminal;
-
-use self::terminal::{LogWriter, print, print_json, say, say_lines};
 
 /// An outbox relay whose publishers are sandboxed WebAssembly components.
 #[derive(Parser)]
@@ -68,41 +67,6 @@ enum Command {
     Compile { memory_bytes: usize, seconds: u64 },
 }
 
-/// Which outbox.
-#[derive(Args, Clone)]
-pub struct Database {
-    /// The database that the outbox is in.
-    #[arg(long, env = "OUTBOX_DB", value_name = "FILE")]
-    db: Option<PathBuf>,
-    /// Settings: outbox.toml.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-impl Database {
-    fn settings(&self) -> Result<Config> {
-        Ok(self.config.as_deref().map(Config::read).transpose()?.unwrap_or_default())
-    }
-
-    /// The settings, and the database's file.
-    fn config(&self) -> Result<(Config, PathBuf)> {
-        let config = self.settings()?;
-        let db = self.db.clone().or_else(|| config.db.clone());
-        let db =
-            db.context("no database: name it with --db FILE, OUTBOX_DB, or `db` in the file given with --config")?;
-        Ok((config, db))
-    }
-
-    fn open(&self) -> Result<SqliteOutbox> {
-        Ok(SqliteOutbox::open(&self.config()?.1)?)
-    }
-
-    /// Opens the outbox for reading only: users who may only read can do this too.
-    fn look<T>(&self, read: impl FnMut(&SqliteOutbox) -> Result<T>) -> Result<T> {
-        SqliteOutbox::look(&self.config()?.1, read)
-    }
-}
-
 /// The most open files that the program asks for. The hard limit may be a thousand times higher, but nothing here needs
 /// so many.
 const OPEN_FILES_MAX: u64 = 65_536;
@@ -138,7 +102,7 @@ pub fn main() -> ExitCode {
     match log(cli.log_json, matches!(cli.command, Command::Relay(_))).and_then(|()| run(cli.command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say_lines(&format!("error: {}", text(&error)));
+            say_lines(&format!("error: {}", error_text(&error)));
             ExitCode::FAILURE
         }
     }
@@ -161,22 +125,6 @@ fn run(command: Command) -> Result<()> {
     }
 }
 
-/// The error with its causes, each once.
-fn text(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain() {
-        // An error in settings shows their line with a caret below it; the program itself made these lines, so they
-        // stay as they are.
-        let lines_are_ours = cause.is::<toml::de::Error>();
-        let cause = if lines_are_ours { cause.to_string() } else { shown(cause).to_string() };
-        if !text.contains(&cause) {
-            let separator = if text.is_empty() { "" } else { ": " };
-            text = format!("{text}{separator}{cause}");
-        }
-    }
-    text
-}
-
 /// `OUTBOX_LOG` says how much is logged, for example `warn` or `info,outbox::guest=off`.
 fn log(json: bool, with_time: bool) -> Result<()> {
     let directives = std::env::var("OUTBOX_LOG").unwrap_or_else(|_| "info".into());
@@ -194,16 +142,4 @@ fn log(json: bool, with_time: bool) -> Result<()> {
         tracing::error!("{}", shown(format_args!("{panic}{trace}")));
     }));
     Ok(())
-}
-
-/// A time rounded to seconds: nobody reads more digits.
-fn second(at: jiff::Timestamp) -> jiff::Timestamp {
-    // The last possible time cannot be rounded.
-    at.round(jiff::Unit::Second).unwrap_or(at)
-}
-
-/// The user who acts, and the time, for the audit table.
-fn act() -> outbox_host::outbox::Act {
-    let who = ["OUTBOX_USER", "USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok());
-    outbox_host::outbox::Act { who: who.unwrap_or_else(|| "unknown".into()), at: jiff::Timestamp::now() }
 }

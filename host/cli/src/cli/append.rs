@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{Database, print};
+use super::database::Database;
+use super::terminal::{error_text, print};
 
 /// The most bytes of a line: twice what an event may have. An event that is larger is refused with its own error.
 const LINE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -102,9 +103,11 @@ impl Append {
             // Some editors begin a file with a byte-order mark.
             let line = if number == 1 { line.trim_start_matches('\u{feff}') } else { &line };
             if !line.trim().is_empty() {
-                events.push(event(line).map_err(|error| {
-                    anyhow::anyhow!("line {number}: {}; nothing was appended", super::text(&error))
-                })?);
+                events.push(
+                    event(line).map_err(|error| {
+                        anyhow::anyhow!("line {number}: {}; nothing was appended", error_text(&error))
+                    })?,
+                );
                 numbers.push(number);
             }
         }
@@ -319,7 +322,7 @@ mod tests {
                         prop_assert!(line.contains(&data) && serde_json::from_str::<&RawValue>(&data).is_ok());
                     }
                 }
-                Err(error) => prop_assert!(!super::super::text(&error).is_empty()),
+                Err(error) => prop_assert!(!error_text(&error).is_empty()),
             }
         }
     }

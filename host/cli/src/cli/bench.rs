@@ -10,7 +10,7 @@ use self::bed::Bed;
 use self::figures::Measured;
 use self::options::Options;
 use self::other::Part;
-use super::{print, print_json, say};
+use super::terminal::{print, print_json, say};
 
 mod append;
 mod backlog;

@@ -2,7 +2,8 @@ use anyhow::Result;
 use clap::Args;
 use outbox_host::SqliteOutbox;
 
-use super::{Database, print, say};
+use super::database::Database;
+use super::terminal::{print, say};
 
 #[derive(Args)]
 pub struct Init {

@@ -2,7 +2,8 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use outbox_host::outbox::{Operator, Pruned, Retention};
 
-use super::{Database, act, print};
+use super::database::{Database, act};
+use super::terminal::print;
 use crate::config::Time;
 
 /// How many records are deleted in one transaction.

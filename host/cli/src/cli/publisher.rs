@@ -6,8 +6,9 @@ use outbox_host::OutboxStorageStrategy;
 use outbox_host::outbox::{Deployments, PublisherVersion, RolledBack, VersionState};
 use serde::Serialize;
 
-use super::table::{first_line, lines};
-use super::{Database, act, print, print_json, second};
+use super::database::{Database, act};
+use super::table::{first_line, lines, second, short};
+use super::terminal::{print, print_json};
 
 mod deploy;
 mod inspect;
@@ -56,13 +57,6 @@ pub struct Versions {
     /// Print them as JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// How many characters of a digest are shown where there is little room.
-const DIGEST_CHARS: usize = 12;
-
-pub fn short(digest: &str) -> String {
-    digest.chars().take(DIGEST_CHARS).collect()
 }
 
 impl Versions {

@@ -5,9 +5,9 @@ use outbox_host::outbox::{Deployments, PublisherVersion, Status, StreamState, Ve
 use outbox_host::{OutboxStorageStrategy, SqliteOutbox};
 use serde::Serialize;
 
-use super::publisher::short;
-use super::table::cell;
-use super::{Database, print, print_json, second};
+use super::database::Database;
+use super::table::{cell, second, short};
+use super::terminal::{print, print_json};
 
 #[derive(Args)]
 pub struct ShowStatus {

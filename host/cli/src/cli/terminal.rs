@@ -30,6 +30,22 @@ pub fn say_lines(text: &str) {
     eprintln!("{}", harmless(text));
 }
 
+/// The error with its causes, each once.
+pub fn error_text(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        // An error in settings shows their line with a caret below it; the program itself made these lines, so they
+        // stay as they are.
+        let lines_are_ours = cause.is::<toml::de::Error>();
+        let cause = if lines_are_ours { cause.to_string() } else { shown(cause).to_string() };
+        if !text.contains(&cause) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{separator}{cause}");
+        }
+    }
+    text
+}
+
 /// Escapes control characters in JSON. They can only stand within its texts, so a reader of the JSON gets the same
 /// texts.
 fn escaped(json: &str) -> String {

@@ -10,7 +10,7 @@ use outbox_host::publisher::component::{ComponentPublisher, OutputSink, Settings
 use outbox_host::{JsonSerde, Outbox, Publisher, RelayOptions, SqliteOutbox};
 
 use super::options::Options;
-use crate::cli::say;
+use crate::cli::terminal::say;
 
 /// The number of streams over which the entries are spread, unless a scenario needs another number.
 pub const STREAMS: usize = 1_000;

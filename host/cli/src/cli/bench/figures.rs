@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::cli::say;
+use crate::cli::terminal::say;
 use anyhow::Result;
 use serde::{Serialize, Serializer};
 

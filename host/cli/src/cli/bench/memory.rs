@@ -12,7 +12,7 @@ use super::bed::{self, Bed, STREAMS};
 use super::figures::{Figure, Measured, in_turn};
 use super::options::Options;
 use super::other::{Other, Part};
-use crate::cli::print;
+use crate::cli::terminal::print;
 
 const LARGE_ENTRIES: usize = 200;
 const MB: usize = 1_000_000;

@@ -17,7 +17,7 @@ use outbox_host::{
 
 use super::bed::{self, Bed, Db, STREAMS};
 use super::figures::{Figure, Measured, percentile};
-use crate::cli::say;
+use crate::cli::terminal::say;
 
 const NO_LOAD: &str = "no figure of the pause under load: the load ended before the last swap (give more --entries)";
 /// Swaps for each repetition.

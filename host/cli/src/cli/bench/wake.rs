@@ -15,7 +15,7 @@ use rustix::time::ClockId;
 use super::bed::Bed;
 use super::figures::{Figure, Measured, median, percentile};
 use super::other::{Other, Part, monotonic_ns, nanoseconds};
-use crate::cli::say;
+use crate::cli::terminal::say;
 
 /// The time between two commits: long enough for the relay to become idle again.
 const PAUSE: Duration = Duration::from_millis(5);

@@ -14,7 +14,7 @@ use outbox_host::outbox::sqlite::rusqlite::Connection;
 use super::bed::{self, Bed, STREAMS};
 use super::figures::{Figure, Measured, median, percentile};
 use super::other::{Other, Part, monotonic_ns};
-use crate::cli::say;
+use crate::cli::terminal::say;
 
 const PERIOD: Duration = Duration::from_millis(1);
 

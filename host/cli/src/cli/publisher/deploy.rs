@@ -8,8 +8,10 @@ use outbox_host::publisher::component::ComponentPublisher;
 use outbox_host::{OutboxStorageStrategy, SqliteOutbox};
 use serde::Serialize;
 
-use super::super::{Database, act, print, print_json, publish};
-use super::short;
+use crate::cli::database::{Database, act};
+use crate::cli::running;
+use crate::cli::table::short;
+use crate::cli::terminal::{print, print_json};
 use crate::config::Time;
 
 /// How often to look whether a relay that may decide is still there.
@@ -55,7 +57,7 @@ impl Deploy {
     pub fn run(self) -> Result<()> {
         let (config, db) = self.database.config()?;
         let outbox = SqliteOutbox::open(&db)?;
-        let settings = publish::settings(config.of_publisher(&self.name));
+        let settings = running::settings(config.of_publisher(&self.name));
         let bytes = ComponentPublisher::read(&self.file, &settings.limits)?;
         // Only a version that can be loaded is stored. The relay finds in the cache what is compiled here.
         ComponentPublisher::from_bytes(&self.file.to_string_lossy(), &bytes, settings)?;

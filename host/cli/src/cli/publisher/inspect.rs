@@ -7,7 +7,9 @@ use outbox_host::outbox::{Deployments, PublisherVersion, VersionState};
 use outbox_host::publisher::component::{ComponentPublisher, Inspection, Limits, LoadError, inspect};
 use serde::Serialize;
 
-use super::super::{Database, print, print_json, publish};
+use crate::cli::database::Database;
+use crate::cli::running;
+use crate::cli::terminal::{print, print_json};
 
 #[derive(Args)]
 pub struct Inspect {
@@ -36,7 +38,7 @@ struct Shown {
 
 impl Inspect {
     pub fn run(self) -> Result<()> {
-        let settings = publish::settings(&self.database.settings()?.publisher);
+        let settings = running::settings(&self.database.settings()?.publisher);
         let (version, bytes) = find(&self.what, &self.database, &settings.limits)?;
         let inspection = inspect(&self.what, &bytes)?;
         let refusal = ComponentPublisher::from_bytes(&self.what, &bytes, settings).err().map(|error| error.to_string());

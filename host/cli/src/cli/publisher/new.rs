@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use outbox_templates::{File, Template, template};
 
-use super::super::print;
+use crate::cli::terminal::print;
 
 #[derive(Args)]
 pub struct New {

@@ -18,9 +18,11 @@ use outbox_host::{
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::super::publish::Running;
-use super::super::{Database, append, print, print_json};
 use super::inspect::find;
+use crate::cli::append;
+use crate::cli::database::Database;
+use crate::cli::running::Running;
+use crate::cli::terminal::{print, print_json};
 
 /// The most bytes of a file with events, or with answers to HTTP requests.
 const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use wasmtime_wasi_http::io::TokioIo;
 
 use super::super::bed;
-use crate::cli::print;
+use crate::cli::terminal::print;
 
 /// Requests to this path are answered after a while.
 pub const WAITS: &str = "/waits";
