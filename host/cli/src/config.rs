@@ -1,29 +1,29 @@
 //! `outbox.toml`: what may be set, and how it is read. Unknown keys are refused.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
-use jiff::{SignedDuration, Span, SpanRelativeTo};
-use outbox_host::outbox::Retention;
-use outbox_host::publisher::component::{
-    Authorities, Compiler, Grants, HeaderSecret, HttpGrant, Isolation, Settings, TcpGrant,
-};
-use outbox_host::{Backoff, CanaryRules, OnDeadLetter, Ordering, Policy, RelayOptions, files};
-use serde::{Deserialize, Deserializer, de};
+use outbox_host::{RelayOptions, files};
+use serde::Deserialize;
 
+use self::relay::{RelayConfig, RetentionConfig};
+use self::routes::RouteConfig;
+
+mod compiler;
 mod limits;
+mod publisher;
+mod relay;
 mod routes;
 mod secrets;
 mod tls;
+mod values;
 
-pub use self::limits::LimitsConfig;
-use self::routes::RouteConfig;
-use self::secrets::SecretConfig;
-use self::tls::TlsConfig;
+pub use outbox_host::publisher::component::{LimitsConfig, Mib, Time};
+
+pub use self::compiler::{COMPILE, compiler};
+pub use self::limits::limit;
+pub use self::publisher::{IsolationConfig, PublisherConfig};
 
 /// The most bytes of the file: far more than any settings need.
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -47,140 +47,6 @@ pub struct Config {
     pub retention: RetentionConfig,
 }
 
-/// `[publisher]`
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct PublisherConfig {
-    /// The component; relative to the file's folder.
-    pub file: Option<PathBuf>,
-    /// The deployed publisher with this name.
-    pub name: Option<String>,
-    pub canary: CanaryConfig,
-    #[serde(deserialize_with = "parsed")]
-    pub allow_http: Vec<HttpGrant>,
-    #[serde(deserialize_with = "parsed")]
-    pub allow_tcp: Vec<TcpGrant>,
-    pub allow_private: bool,
-    pub env: BTreeMap<String, String>,
-    pub config: BTreeMap<String, String>,
-    pub secrets: BTreeMap<String, SecretConfig>,
-    pub tls: TlsConfig,
-    /// The folder of compiled code; relative to the file's folder.
-    pub cache: Option<PathBuf>,
-    pub limits: LimitsConfig,
-    pub isolation: IsolationConfig,
-    pub recycle_after: Option<u32>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum IsolationConfig {
-    /// An instance serves many events.
-    #[default]
-    Reuse,
-    /// Each call gets an instance of its own.
-    PerEvent,
-}
-
-/// `[publisher.canary]`
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CanaryConfig {
-    pub events: Option<u64>,
-    pub margin: Option<Percentage>,
-    pub withdraw_on_trap: Option<bool>,
-}
-
-impl CanaryConfig {
-    pub fn rules(&self) -> CanaryRules {
-        let defaults = CanaryRules::default();
-        CanaryRules {
-            events: self.events.unwrap_or(defaults.events),
-            margin: self.margin.map_or(defaults.margin, |margin| margin.0),
-            withdraw_on_trap: self.withdraw_on_trap.unwrap_or(defaults.withdraw_on_trap),
-        }
-    }
-}
-
-/// A fraction from 0 to 1, written as `"5%"`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Percentage(pub f64);
-
-impl FromStr for Percentage {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let percent = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
-        let share = percent.filter(|percent| (0.0..=100.0).contains(percent)).map(|percent| percent / 100.0);
-        share.map(Self).ok_or_else(|| format!("`{text}` is no percentage: write for example \"5%\""))
-    }
-}
-
-impl<'de> Deserialize<'de> for Percentage {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
-/// `[relay]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RelayConfig {
-    pub ordering: Ordering,
-    pub on_dead_letter: OnDeadLetter,
-    pub concurrency: Option<usize>,
-    pub shutdown_grace: Option<Time>,
-    pub max_attempts: Option<u32>,
-    pub max_host_deaths: Option<u32>,
-    pub backoff_initial: Option<Time>,
-    pub backoff_max: Option<Time>,
-    pub pause_initial: Option<Time>,
-    pub pause_max: Option<Time>,
-    pub retry_after_max: Option<Time>,
-}
-
-/// `[retention]`
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RetentionConfig {
-    pub dead_letters: Option<Time>,
-    pub attempts: Option<Time>,
-    pub audit: Option<Time>,
-}
-
-/// A length of time: `"500ms"`, `"1m 30s"`, `"30d"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Time(pub Duration);
-
-impl FromStr for Time {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let invalid = || format!("`{text}` is no duration: write for example \"500ms\", \"1m 30s\" or \"30d\"");
-        let signed = text.parse::<SignedDuration>().or_else(|_| {
-            let span: Span = text.parse()?;
-            span.to_duration(SpanRelativeTo::days_are_24_hours())
-        });
-        Duration::try_from(signed.map_err(|_| invalid())?).map(Self).map_err(|_| invalid())
-    }
-}
-
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
-/// A list of texts, each of which is parsed.
-fn parsed<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    T: FromStr<Err: Display>,
-    D: Deserializer<'de>,
-{
-    let texts = Vec::<String>::deserialize(deserializer)?;
-    texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect()
-}
-
 impl Config {
     /// Reads a file; paths in it are made relative to its folder.
     ///
@@ -196,72 +62,7 @@ impl Config {
         files.for_each(|file| *file = folder.join(&*file));
         Ok(config)
     }
-}
 
-impl PublisherConfig {
-    /// Every path in it.
-    fn files(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let secrets = self.secrets.values_mut().flat_map(|secret| &mut secret.file);
-        self.file.iter_mut().chain(&mut self.cache).chain(&mut self.tls.ca_file).chain(secrets)
-    }
-
-    /// Reads the secrets: they are not read before this.
-    ///
-    /// # Errors
-    ///
-    /// Names the secret that is missing or cannot be used, but never its value.
-    pub fn secrets(&self) -> Result<Vec<HeaderSecret>> {
-        self.secrets.iter().map(|(name, secret)| secret.read(name)).collect()
-    }
-
-    /// Reads the certificate authorities that the publisher trusts.
-    ///
-    /// # Errors
-    ///
-    /// Names the file that cannot be read, or contains no certificate.
-    pub fn authorities(&self) -> Result<Authorities> {
-        self.tls.authorities()
-    }
-
-    /// The settings for the component, without its secrets and certificate authorities, which are read from files.
-    pub fn settings(&self) -> Settings {
-        let recycle_after = self.recycle_after.map(|recycle_after| Isolation::Reuse { recycle_after });
-        Settings {
-            limits: self.limits.limits(),
-            grants: Grants {
-                allow_http: self.allow_http.clone(),
-                allow_tcp: self.allow_tcp.clone(),
-                allow_private: self.allow_private,
-                env: self.env.clone(),
-                config: self.config.clone(),
-                secrets: Vec::new(),
-            },
-            isolation: match self.isolation {
-                IsolationConfig::Reuse => recycle_after.unwrap_or_default(),
-                IsolationConfig::PerEvent => Isolation::PerEvent,
-            },
-            cache: self.cache.clone(),
-            compiler: compiler(),
-            ..Settings::default()
-        }
-    }
-}
-
-/// The hidden command with which this program starts itself to compile a component.
-pub const COMPILE: &str = "compile-component";
-
-/// Set to `in-process` to compile within this process, for measurements that cannot include another process.
-const COMPILE_VARIABLE: &str = "OUTBOX_COMPILE";
-
-/// This program compiles publishers, in a process of its own.
-pub fn compiler() -> Compiler {
-    if std::env::var_os(COMPILE_VARIABLE).is_some_and(|how| how == "in-process") {
-        return Compiler::InThisProcess;
-    }
-    Compiler::Process { program: "/proc/self/exe".into(), arguments: vec![COMPILE.into()] }
-}
-
-impl Config {
     /// The settings of the publisher with this name in the outbox.
     pub fn of_publisher(&self, name: &str) -> &PublisherConfig {
         self.publishers.get(name).unwrap_or(&self.publisher)
@@ -269,37 +70,16 @@ impl Config {
 
     /// How the relay works.
     pub fn options(&self) -> RelayOptions {
-        let (relay, retention) = (&self.relay, &self.retention);
-        let (defaults, policy) = (RelayOptions::default(), Policy::default());
-        let or = |time: Option<Time>, default: Duration| time.map_or(default, |time| time.0);
-        let backoff = |initial, max, default: Backoff| Backoff {
-            initial: or(initial, default.initial),
-            max: or(max, default.max),
-        };
-        RelayOptions {
-            policy: Policy {
-                max_attempts: relay.max_attempts.unwrap_or(policy.max_attempts),
-                max_host_deaths: relay.max_host_deaths.unwrap_or(policy.max_host_deaths),
-                backoff: backoff(relay.backoff_initial, relay.backoff_max, policy.backoff),
-                pause: backoff(relay.pause_initial, relay.pause_max, policy.pause),
-                retry_after_max: or(relay.retry_after_max, policy.retry_after_max),
-            },
-            ordering: relay.ordering,
-            on_dead_letter: relay.on_dead_letter,
-            concurrency: relay.concurrency.unwrap_or(defaults.concurrency),
-            shutdown_grace: or(relay.shutdown_grace, defaults.shutdown_grace),
-            retention: Retention {
-                dead_letters: retention.dead_letters.map(|time| time.0),
-                attempts: retention.attempts.map(|time| time.0),
-                audit: retention.audit.map(|time| time.0),
-            },
-        }
+        RelayOptions { retention: self.retention.retention(), ..self.relay.options() }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use outbox_host::publisher::component::Limits;
+    use std::time::Duration;
+
+    use outbox_host::publisher::component::{Isolation, Limits};
+    use outbox_host::{CanaryRules, OnDeadLetter, Ordering};
     use proptest::prelude::*;
 
     use super::*;
@@ -393,6 +173,7 @@ mod tests {
         assert!(parse("[relay]\nshutdown_grace = \"-1s\"\n").unwrap_err().contains("is no duration"));
         assert!(parse("[relay]\nordering = \"backwards\"\n").is_err());
     }
+
     /// Lines that somebody may write: known keys with values of any kind, and noise.
     fn line() -> impl Strategy<Value = String> {
         const KEYS: &[&str] = &[

@@ -85,6 +85,6 @@ pub use self::proxy::{HttpsProxy, InvalidProxy};
 pub use self::publisher::ComponentPublisher;
 pub use self::resolver::Resolver;
 pub use self::secrets::{HeaderSecret, InvalidSecret};
-pub use self::settings::{Isolation, Limits, Net, Settings};
+pub use self::settings::{Isolation, Limits, LimitsConfig, Mib, Net, Settings, Time};
 pub use self::versioned::VersionedPublisher;
 pub use self::watched::WatchedPublisher;

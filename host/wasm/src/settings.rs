@@ -12,8 +12,10 @@ use super::proxy::HttpsProxy;
 use super::resolver::Resolver;
 
 mod limits;
+mod units;
 
-pub use self::limits::Limits;
+pub use self::limits::{Limits, LimitsConfig};
+pub use self::units::{Mib, Time};
 
 /// How to run a component. The default grants nothing, limits everything, and sends the guest's output to `tracing`.
 #[derive(Clone, Default)]

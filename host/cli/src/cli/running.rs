@@ -1,13 +1,14 @@
 //! How a publisher is run: what it is granted, its limits, where its compiled code is kept.
 
 use std::env;
+use std::fmt::Display;
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 use outbox_host::publisher::component::{HttpGrant, HttpsProxy, Settings, TcpGrant};
 
-use crate::config::{IsolationConfig, LimitsConfig, PublisherConfig, Time};
+use crate::config::{IsolationConfig, LimitsConfig, Mib, PublisherConfig, Time, limit};
 
 /// What a publisher is granted, and how it is run.
 #[derive(Args)]
@@ -63,26 +64,20 @@ impl Running {
 #[derive(Args)]
 #[command(next_help_heading = "Limits of the publisher")]
 struct Sandbox {
-    /// The longest time of one call, waiting included [default: 30s].
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", help = help("The longest time of one call, waiting included", |it| it.call_time))]
     call_time: Option<Time>,
-    /// The longest time of compiling it [default: 1m].
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", help = help("The longest time of compiling it", |it| it.compile_time))]
     compile_time: Option<Time>,
-    /// The most memory of one instance [default: 128].
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", help = help("The most memory of one instance", |it| it.memory_mib))]
     memory_mib: Option<usize>,
-    /// The most bytes of the component itself [default: 64].
-    #[arg(long, value_name = "MIB")]
+    #[arg(long, value_name = "MIB", help = help("The most bytes of the component itself", |it| it.module_mib))]
     module_mib: Option<usize>,
-    /// The most HTTP requests of one call [default: 1000].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help("The most HTTP requests of one call", |it| it.http_requests))]
     http_requests: Option<u32>,
-    /// The most lines of output of one call that are logged [default: 1000].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help("The most lines of output of one call that are logged", |it| it.lines))]
     log_lines: Option<usize>,
     /// Any limit of [publisher.limits], for example `tcp_sockets=4`; may be given again.
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = limit)]
     limits: Vec<LimitsConfig>,
     /// Whether an instance serves many events [default: reuse].
     #[arg(long, value_enum)]
@@ -92,6 +87,12 @@ struct Sandbox {
     recycle_after: Option<u32>,
 }
 
+/// What a flag sets, with its default.
+fn help<T: Display>(what: &str, limit: impl Fn(LimitsConfig) -> Option<T>) -> String {
+    let default = limit(LimitsConfig::defaults()).map(|default| format!(" [default: {default}]"));
+    format!("{what}{}", default.unwrap_or_default())
+}
+
 impl Sandbox {
     /// A flag overrides what the file says.
     fn apply(&self, publisher: &mut PublisherConfig) {
@@ -99,8 +100,8 @@ impl Sandbox {
         self.limits.iter().for_each(|limit| *limits = limit.clone().or(limits));
         limits.call_time = self.call_time.or(limits.call_time);
         limits.compile_time = self.compile_time.or(limits.compile_time);
-        limits.memory_mib = self.memory_mib.or(limits.memory_mib);
-        limits.module_mib = self.module_mib.or(limits.module_mib);
+        limits.memory_mib = self.memory_mib.map(Mib).or(limits.memory_mib);
+        limits.module_mib = self.module_mib.map(Mib).or(limits.module_mib);
         limits.http_requests = self.http_requests.or(limits.http_requests);
         limits.lines = self.log_lines.or(limits.lines);
         publisher.isolation = self.isolation.unwrap_or(publisher.isolation);
