@@ -25,6 +25,7 @@ pub mod model;
 pub mod names;
 pub mod outboxes;
 pub mod panicking;
+pub mod passing_on;
 pub mod processes;
 pub mod publishers;
 pub mod relaying;

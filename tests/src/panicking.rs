@@ -1,15 +1,15 @@
 //! A storage of which one part panics.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use outbox_host::outbox::{
-    Deployments, Held, Lease, Operator, OutboxStorageStrategy, Page, PageBounds, Settled, Status, StorageError, Wanted,
-    Watch,
+    Deployments, Drain, Operator, OutboxStorageStrategy, Page, PageBounds, Settled, Status, StorageError, Wanted, Watch,
 };
 use outbox_host::{JsonSerde, NewEvent, Payload, Serde, SerdeError, StoredData};
+
+use crate::passing_on::{Passing, PassingOn};
 
 /// Which part of it panics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,32 @@ pub struct Panicking<S> {
     pub has_panicked: AtomicBool,
 }
 
+struct PanickingDrain<'a, S> {
+    inner: Box<dyn Drain + 'a>,
+    of: &'a Panicking<S>,
+}
+
+impl<S: Send + Sync> PassingOn for PanickingDrain<'_, S> {
+    fn inner(&self) -> &dyn Drain {
+        self.inner.as_ref()
+    }
+
+    fn next_page(&self, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError> {
+        self.of.pass(Part::Read);
+        self.inner.next_page(bounds, wanted)
+    }
+
+    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
+        self.of.pass(Part::Settle);
+        self.inner.settle(settled)
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.of.pass(Part::Sync);
+        self.inner.sync()
+    }
+}
+
 impl<S> Panicking<S> {
     fn pass(&self, part: Part) {
         if self.part == part && !self.has_panicked.swap(true, Ordering::SeqCst) {
@@ -49,44 +75,12 @@ impl<S: OutboxStorageStrategy> OutboxStorageStrategy for Panicking<S> {
         self.inner.append(events)
     }
 
-    fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
-        self.inner.lease()
-    }
-
-    fn entries(
-        &self,
-        range: RangeInclusive<i64>,
-        bounds: PageBounds,
-        wanted: Wanted<'_>,
-    ) -> Result<Page, StorageError> {
-        self.pass(Part::Read);
-        self.inner.entries(range, bounds, wanted)
-    }
-
-    fn held(&self) -> Result<Vec<Held>, StorageError> {
-        self.inner.held()
-    }
-
-    fn settle_max(&self) -> usize {
-        self.inner.settle_max()
-    }
-
-    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
-        self.pass(Part::Settle);
-        self.inner.settle(settled)
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        self.pass(Part::Sync);
-        self.inner.sync()
+    fn drain(&self) -> Result<Box<dyn Drain + '_>, StorageError> {
+        Ok(Box::new(Passing(PanickingDrain { inner: self.inner.drain()?, of: self })))
     }
 
     fn status(&self) -> Result<Status, StorageError> {
         self.inner.status()
-    }
-
-    fn generation(&self) -> Result<u64, StorageError> {
-        self.inner.generation()
     }
 
     fn watch(&self) -> Result<Box<dyn Watch>, StorageError> {

@@ -54,9 +54,10 @@ fn the_python_application_says_what_it_needs() {
 fn beside_an_application_that_writes_few_entries_are_settled_at_once() {
     let place = Workplace::new();
     let outbox = Outbox::new(SqliteOutbox::open(&place.path("app.db")).unwrap(), JsonSerde);
+    let drain = outbox.strategy().drain().unwrap();
     let settles_at_once = || {
-        outbox.strategy().settle(&[]).unwrap();
-        outbox.strategy().settle_max()
+        drain.settle(&[]).unwrap();
+        drain.settle_max()
     };
     settles_at_once();
     outbox.append(&[event("order-1", "{}")]).unwrap();

@@ -206,13 +206,13 @@ fn a_signature_of_any_size_is_refused_in_few_words() {
     assert!(message.len() < 3_000 && message.contains("tuple<tuple<"), "{} {message}", message.len());
 }
 
-/// The relay's part is played by the test: it has the lease, and decides.
+/// The relay's part is played by the test: it drains the outbox, and decides.
 #[test]
 fn with_a_relay_at_work_it_waits_for_the_verdict() {
     let place = Workplace::new();
     let relay = outbox(&place);
-    let lease = relay.lease().unwrap();
-    lease.show(&running());
+    let drain = relay.drain().unwrap();
+    drain.show(&running());
     type Decide = fn(&SqliteOutbox, u32);
     let verdicts: [(&str, Decide, Option<i32>, &str); 4] = [
         (
@@ -267,7 +267,7 @@ fn with_a_relay_at_work_it_waits_for_the_verdict() {
     assert!(said.starts_with("stored version 6 of hook"), "{said}");
     let deploying = place.start("publisher deploy hook guests/tcp.wasm --db app.db --json", Stdio::null());
     until("it is stored", || relay.versions(Some("hook")).unwrap().len() == 7);
-    drop(lease);
+    drop(drain);
     let shown = Ran::new("deploy", deploying.wait_with_output().unwrap()).json();
     assert_eq!((&shown["version"], &shown["state"], &shown["new"]), (&json!(7), &json!("stored"), &json!(true)));
 }

@@ -1,7 +1,7 @@
 //! The versions of publishers, beside what the conformance suite has of them: that storages agree, and what is SQLite's own.
 
 use outbox_conformance::deployment_helpers::{activate, all, declined, deploy, failed, five_percent};
-use outbox_conformance::helpers::{append, at, by};
+use outbox_conformance::helpers::{all_held, append, at, by, settle};
 use outbox_host::outbox::Fate;
 use outbox_host::outbox::VersionState::{Active, Canary, Stored};
 use outbox_host::{NoOutbox, OutboxStorageStrategy, SqliteOutbox};
@@ -64,7 +64,7 @@ fn an_outbox_of_version_1_is_upgraded_with_its_data() {
     let strategy = kept.open();
     let p = append(&kept, &["a", "b"]);
     let bury = failed(&strategy, p[1], 2, "x", Fate::DeadLetter { park: true });
-    strategy.settle(&[failed(&strategy, p[0], 1, "x", Fate::Retry { at: at(9) }), bury]).unwrap();
+    settle(&strategy, &[failed(&strategy, p[0], 1, "x", Fate::Retry { at: at(9) }), bury]);
     let back_to_1 = "
         DROP TABLE outbox_modules; DROP TABLE outbox_versions; DROP TABLE outbox_publishers;
         ALTER TABLE outbox_attempts DROP COLUMN publisher; ALTER TABLE outbox_attempts DROP COLUMN given_back;
@@ -82,7 +82,7 @@ fn an_outbox_of_version_1_is_upgraded_with_its_data() {
         CREATE VIEW broken AS SELECT * FROM nowhere;
         DELETE FROM outbox_meta WHERE key = 'registry_generation';
         UPDATE outbox_meta SET value = 1 WHERE key = 'schema_version';";
-    let before = (strategy.held().unwrap(), strategy.status().unwrap(), strategy.operator().attempts(p[1]).unwrap());
+    let before = (all_held(&strategy), strategy.status().unwrap(), strategy.operator().attempts(p[1]).unwrap());
     drop(strategy);
     kept.connection().execute_batch(back_to_1).unwrap();
     let error = SqliteOutbox::open(&kept.file()).err().unwrap().to_string();
@@ -90,7 +90,7 @@ fn an_outbox_of_version_1_is_upgraded_with_its_data() {
     let done = SqliteOutbox::init(&kept.file()).unwrap();
     assert_eq!((done.before, done.now, done.warnings.len()), (1, 3, 0));
     let strategy = kept.open();
-    let after = (strategy.held().unwrap(), strategy.status().unwrap(), strategy.operator().attempts(p[1]).unwrap());
+    let after = (all_held(&strategy), strategy.status().unwrap(), strategy.operator().attempts(p[1]).unwrap());
     assert_eq!(after, before);
     assert_eq!(deploy(strategy.deployments(), "one"), 1);
 }

@@ -4,15 +4,16 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use outbox_host::outbox::RelayCondition;
+use outbox_host::outbox::{Drain, RelayCondition, StorageError};
 use outbox_host::{
-    Backoff, JsonSerde, NewEvent, Outbox, OutboxStorageStrategy, Policy, PublishError, Recorded, RelayOptions, Report,
-    SqliteOutbox,
+    Backoff, JsonSerde, NewEvent, Outbox, OutboxStorageStrategy, Policy, PublishError, RawEntry, Recorded,
+    RelayOptions, Report, SqliteOutbox,
 };
 use outbox_tests::outboxes::{Kept, Sqlite, event};
+use outbox_tests::passing_on::{DrainedThrough, Passing, PassingOn};
 use outbox_tests::relaying::relaying;
 use outbox_tests::waiting::{PATIENCE, until};
 
@@ -44,6 +45,55 @@ fn append(kept: &Sqlite, streams: &[&str]) -> Vec<u64> {
 
 fn condition(kept: &Sqlite) -> Option<(RelayCondition, String)> {
     kept.open().status().unwrap().relay.map(|relay| (relay.state, relay.reason))
+}
+
+/// A share whose entries cannot be read by their positions, so many times.
+struct Unreadable<'a, 'b> {
+    inner: Box<dyn Drain + 'a>,
+    times: &'b AtomicI64,
+}
+
+impl PassingOn for Unreadable<'_, '_> {
+    fn inner(&self) -> &dyn Drain {
+        self.inner.as_ref()
+    }
+
+    fn entries_at(&self, positions: &[i64], bytes_max: usize) -> Result<Vec<Option<RawEntry>>, StorageError> {
+        match self.times.fetch_sub(1, Ordering::SeqCst) {
+            1.. => Err(StorageError::Busy(Duration::ZERO)),
+            _ => self.inner.entries_at(positions, bytes_max),
+        }
+    }
+}
+
+fn unreadable(times: &'static AtomicI64) -> impl for<'a> Fn(Box<dyn Drain + 'a>) -> Box<dyn Drain + 'a> + Send + Sync {
+    move |inner| Box::new(Passing(Unreadable { inner, times }))
+}
+
+/// Its time has come, and it is held in hand while the storage fails.
+#[test]
+fn a_retry_that_cannot_be_read_at_its_time_is_read_later() {
+    static TIMES: AtomicI64 = AtomicI64::new(0);
+    let kept = Sqlite::new();
+    let p = append(&kept, &["a", "a"]);
+    let (published, positions) = channel();
+    let published = Mutex::new(published);
+    let publisher = |event: &Recorded| {
+        // Not while the relay begins.
+        TIMES.store(2, Ordering::SeqCst);
+        published.lock().unwrap().send((event.position, event.attempt)).unwrap();
+        if event.attempt == 1 && event.position == p[0] { Err(PublishError::retryable("later")) } else { Ok(()) }
+    };
+    let storage = DrainedThrough { inner: kept.open(), wrap: unreadable(&TIMES) };
+    let outbox = Outbox::new(storage, JsonSerde).with_options(options());
+    relaying(&outbox, &publisher, |_| {
+        let next = || positions.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(next(), (p[0], 1));
+        let failed = Instant::now();
+        assert_eq!([next(), next()], [(p[0], 2), (p[1], 1)]);
+        // The watchdog would find it too, 5 s later for each time.
+        assert!(failed.elapsed() < Duration::from_secs(5), "{:?}", failed.elapsed());
+    });
 }
 
 #[test]

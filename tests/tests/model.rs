@@ -170,8 +170,8 @@ impl<K: Kept> World<K> {
             streams.iter().filter_map(|stream| self.model.positions_of(*stream).first().copied()).collect();
         {
             let strategy = self.kept.open();
-            let lease = strategy.lease().unwrap();
-            heads.iter().enumerate().for_each(|(slot, position)| lease.mark(slot, &[*position]));
+            let drain = strategy.drain().unwrap();
+            heads.iter().enumerate().for_each(|(slot, position)| drain.mark(slot, &[*position]));
         }
         // A pass that may try nothing: it only finds out.
         let (_, calls) = self.run(0, [[Answer::Deliver; STREAMS.len()]; PUBLISHERS.len()]);
@@ -243,8 +243,9 @@ impl<K: Kept> World<K> {
         }
         self.check();
         let strategy = self.kept.open();
-        assert_eq!(strategy.held().unwrap(), [], "nothing is held back for ever");
-        assert_eq!(strategy.lease().unwrap().interrupted(), [0_i64; 0]);
+        let drain = strategy.drain().unwrap();
+        assert_eq!(drain.held().unwrap(), [], "nothing is held back for ever");
+        assert_eq!(drain.interrupted(), [0_i64; 0]);
     }
 }
 
@@ -257,7 +258,7 @@ fn is_something((attempts, _, delivered_to): &(u32, u32, Vec<String>)) -> bool {
 }
 
 fn held(strategy: &impl OutboxStorageStrategy) -> Known {
-    let held = strategy.held().unwrap().into_iter().filter_map(|held| match held.hold {
+    let held = strategy.drain().unwrap().held().unwrap().into_iter().filter_map(|held| match held.hold {
         Hold::Waiting { history, .. } => {
             Some((held.entry.position, (history.attempts, history.host_deaths, held.delivered_to)))
         }

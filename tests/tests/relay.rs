@@ -432,9 +432,9 @@ fn an_operators_act_reaches_a_relay_at_work<K: Kept>(kept: &K) {
 /// The state after a host has died with these calls under way.
 fn died_with<K: Kept>(kept: &K, positions: &[u64]) {
     let strategy = kept.open();
-    let lease = strategy.lease().unwrap();
+    let drain = strategy.drain().unwrap();
     for (slot, position) in positions.iter().enumerate() {
-        lease.mark(slot, &[position.cast_signed()]);
+        drain.mark(slot, &[position.cast_signed()]);
     }
 }
 
@@ -507,7 +507,7 @@ fn suspects_are_tried_alone_and_keep_their_attempts<K: Kept>(kept: &K) {
         assert!((suspect && *company == 1) || (!suspect && *company <= 4), "{seen:?}");
         assert_eq!(*attempt, 1);
     }
-    assert_eq!(kept.open().lease().unwrap().interrupted(), [0_i64; 0], "nothing is left to suspect");
+    assert_eq!(kept.open().drain().unwrap().interrupted(), [0_i64; 0], "nothing is left to suspect");
 }
 
 // --- stopping --------------------------------------------------------------------------------------------------------------
@@ -538,7 +538,7 @@ fn stopping_cuts_off_what_does_not_end_and_counts_it_for_nothing<K: Kept>(kept: 
     });
     let status = kept.open().status().unwrap();
     assert_eq!((status.pending, status.waiting, status.dead_letters), (2, 0, 0));
-    assert_eq!(kept.open().lease().unwrap().interrupted(), [0_i64; 0], "it was no death");
+    assert_eq!(kept.open().drain().unwrap().interrupted(), [0_i64; 0], "it was no death");
 }
 
 fn what_ends_within_the_grace_is_settled<K: Kept>(kept: &K) {

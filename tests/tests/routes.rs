@@ -77,7 +77,7 @@ fn what_was_delivered_to_some_is_known_to_the_next_relay<K: Kept>(kept: &K) {
     let (webhook, audit) = (Scripted::default(), Scripted::answering("a", |_| retry()));
     let position = outbox(kept).append(&[named("order.placed", "a")]).unwrap()[0];
     outbox(kept).run(routed(&webhook, &audit), None).unwrap();
-    let held = kept.open().held().unwrap();
+    let held = kept.open().drain().unwrap().held().unwrap();
     assert_eq!((held[0].entry.position, held[0].delivered_to.as_slice()), (position, &["webhook".to_owned()][..]));
     outbox(kept).run(routed(&webhook, &audit), None).unwrap();
     assert_eq!((webhook.take_positions().len(), audit.take_positions().len()), (1, 2));
@@ -207,6 +207,6 @@ fn a_parked_stream_keeps_who_has_its_entry() {
         history,
         fate,
     };
-    outbox.strategy().settle(&[Settled::Failed(Box::new(failed))]).unwrap();
+    outbox.strategy().drain().unwrap().settle(&[Settled::Failed(Box::new(failed))]).unwrap();
     assert_eq!(outbox.strategy().operator().dead_letters(&Selection::all(), 10).unwrap()[0], *dead);
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use outbox_host::outbox::{DeadLetterFilter, Hold, PageBounds, Selection};
+use outbox_host::outbox::{DeadLetterFilter, Hold, Page, PageBounds, Selection};
 use outbox_host::{
-    Field, JsonSerde, NewEvent, OnDeadLetter, Outbox, OutboxStorageStrategy, Payload, PublishError, RawEntry, Recorded,
-    RelayOptions, Row, StreamId, StreamKey,
+    EntryId, Field, JsonSerde, NewEvent, OnDeadLetter, Outbox, OutboxStorageStrategy, Payload, PublishError, RawEntry,
+    Recorded, RelayOptions, Row, StreamId, StreamKey,
 };
 use outbox_tests::act;
 use outbox_tests::memory::MIB;
@@ -28,7 +28,7 @@ outbox_tests::for_each_storage! {
 const ALL: PageBounds = PageBounds { read_max: 1_000, bytes_max: usize::MAX, looked_at_max: 1_000 };
 
 fn all(strategy: &impl OutboxStorageStrategy) -> Vec<RawEntry> {
-    strategy.entries(i64::MIN..=i64::MAX, ALL, &mut |_, _| true).unwrap().entries
+    strategy.drain().unwrap().next_page(ALL, &mut |_, _| true).unwrap().entries
 }
 
 fn bytes(bytes: impl Into<Vec<u8>>) -> Field<'static> {
@@ -205,9 +205,8 @@ fn streams_are_told_apart_by_what_they_are_decoded_to<K: Kept>(kept: &K) {
     let strategy = kept.open();
     let keys = expected.iter().map(|(position, (.., key))| (*position, *key)).collect::<BTreeMap<_, _>>();
     let mut seen = BTreeMap::new();
-    let entries = strategy
-        .entries(i64::MIN..=i64::MAX, ALL, &mut |entry, key| seen.insert(entry.position, key).is_none())
-        .unwrap();
+    let mut wanted = |entry: EntryId, key| seen.insert(entry.position, key).is_none();
+    let entries = strategy.drain().unwrap().next_page(ALL, &mut wanted).unwrap();
     assert_eq!(seen, keys, "while a page is read");
     let of_entries = entries.entries.iter().map(|entry| (entry.position, entry.stream_key()));
     assert_eq!(of_entries.collect::<BTreeMap<_, _>>(), keys, "of an entry that was read");
@@ -226,7 +225,7 @@ fn streams_are_told_apart_by_what_they_are_decoded_to<K: Kept>(kept: &K) {
         )
         .unwrap();
     assert_eq!(report.to_be_retried, expected.len() as u64);
-    let held = strategy.held().unwrap().into_iter().map(|held| (held.entry.position, held.stream));
+    let held = strategy.drain().unwrap().held().unwrap().into_iter().map(|held| (held.entry.position, held.stream));
     assert_eq!(held.collect::<BTreeMap<_, _>>(), keys, "of what waits");
     let names: BTreeSet<(&str, &str)> = expected.values().map(|(tenant, stream, _)| (*tenant, *stream)).collect();
     let status = strategy.status().unwrap();
@@ -254,7 +253,7 @@ fn one_stream_that_fails_holds_up_no_other<K: Kept>(kept: &K) {
     let of_the_first = forms.iter().filter(|(name, _)| *name == forms[0].0).count() as u64;
     assert_eq!((report.dead_lettered, report.published), (1, forms.len() as u64 - of_the_first));
     let strategy = kept.open();
-    let held = strategy.held().unwrap();
+    let held = strategy.drain().unwrap().held().unwrap();
     assert_eq!((held.len(), held[0].hold, held[0].stream), (1, Hold::Parked, StreamKey::of(b"default", b"42")));
     let status = strategy.status().unwrap();
     assert_eq!((status.blocked_streams_total, status.blocked_streams[0].stream_id.as_str()), (1, "42"));
@@ -329,7 +328,7 @@ fn what_is_read_is_counted_whole<K: Kept>(kept: &K) {
         kept.insert(Row { stream_name: field(), category: field(), name: field(), content_type: field(), ..row("s") });
     }
     let bounds = PageBounds { bytes_max: 3 * MIB, ..ALL };
-    let page = kept.open().entries(i64::MIN..=i64::MAX, bounds, &mut |_, _| true).unwrap();
+    let page = kept.open().drain().unwrap().next_page(bounds, &mut |_, _| true).unwrap();
     assert_eq!((page.entries.len(), page.end), (3, false));
 }
 
@@ -367,10 +366,15 @@ fn what_is_too_long_is_not_read<K: Kept>(kept: &K) {
 fn the_first_and_the_last_position_are_positions<K: Kept>(kept: &K) {
     let strategy = kept.open();
     kept.insert(row("s"));
-    let page = |after| strategy.entries(after..=i64::MAX, ALL, &mut |_, _| true).unwrap();
-    assert_eq!((page(i64::MIN).entries.len(), page(0).entries.len()), (1, 1));
-    assert_eq!((page(1).entries.len(), page(2).entries.len(), page(2).end), (1, 0, true));
-    assert_eq!((page(i64::MAX).entries.len(), page(i64::MAX).end), (0, true));
+    let drain = strategy.drain().unwrap();
+    let page = |from| {
+        drain.rewind(from);
+        drain.next_page(ALL, &mut |_, _| true).unwrap()
+    };
+    let read = |page: Page| (page.entries.len(), page.end);
+    assert_eq!(read(page(i64::MAX)), (1, false));
+    assert_eq!(read(page(i64::MAX)), (0, true));
+    assert_eq!([2, 1, 0, i64::MIN].map(|from| read(page(from)).0), [0, 1, 1, 1]);
 }
 
 fn a_list_tells_only_the_length_of_what_is_long<K: Kept>(kept: &K) {

@@ -41,7 +41,7 @@ fn what_is_long_is_never_in_memory_and_all_that_is_read_is_counted() {
         connection.execute(&update, []).unwrap();
     }
     let all = PageBounds { read_max: 1_000, bytes_max: usize::MAX, looked_at_max: 1_000 };
-    let (grown, page) = growth(|| strategy.entries(i64::MIN..=i64::MAX, all, &mut |_, _| true).unwrap());
+    let (grown, page) = growth(|| strategy.drain().unwrap().next_page(all, &mut |_, _| true).unwrap());
     assert_eq!(page.entries.len(), LONG_COLUMNS.len());
     assert!(grown < LOOKING_MAX, "reading them took {} MiB", grown / MIB);
     drop(page);
@@ -56,7 +56,7 @@ fn what_is_long_is_never_in_memory_and_all_that_is_read_is_counted() {
             assert!(operator.dead_letter(&Selection::Positions(vec![dead.position])).unwrap().is_some())
         });
         strategy.status().unwrap();
-        strategy.held().unwrap();
+        strategy.drain().unwrap().held().unwrap();
     });
     assert!(grown < LOOKING_MAX, "listing and showing them took {} MiB", grown / MIB);
 

@@ -62,12 +62,12 @@ pub mod recorded {
 pub mod outbox {
     pub use outbox_engine::outbox::{
         Act, AttemptRecord, AuditRecord, BLOCKED_MAX, BlockedStream, CanaryShare, Counts, DeadLetter, DeadLetterFilter,
-        Deployed, Deployments, Failed, Fate, Held, Hold, LISTED_BYTES_MAX, Lease, MODULE_BYTES_MAX, MemoryOutbox,
+        Deployed, Deployments, Drain, Failed, Fate, Held, Hold, LISTED_BYTES_MAX, MODULE_BYTES_MAX, MemoryOutbox,
         NoOutbox, Operator, OutboxStorageStrategy, Page, PageBounds, Pruned, PublisherVersion, RelayCondition,
         RelayState, Retention, RolledBack, Selection, Settled, Status, StorageError, StreamState, VersionState, Wanted,
         Watch,
     };
-    pub use outbox_sqlite::{self as sqlite, SqliteOutbox, append, append_if};
+    pub use outbox_sqlite::{self as sqlite, SqliteError, SqliteOutbox, append, append_if};
 }
 
 /// Publishers: [`outbox_engine::publisher`], and [`outbox_wasm`] as `component`.

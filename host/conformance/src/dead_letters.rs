@@ -6,16 +6,16 @@ use outbox_engine::outbox::{Act, DeadLetterFilter, Fate, Hold, Pruned, Retention
 use outbox_engine::{Field, History, NewEvent, OutboxStorageStrategy, Recorded, Row, StreamId};
 
 use crate::TestStorage;
-use crate::helpers::{all, append, at, bury, by, event, failed, outbox, positions, row};
+use crate::helpers::{all, all_held, append, at, bury, by, event, failed, outbox, positions, row, settle};
 
 pub fn a_dead_letter_is_kept_whole<S: TestStorage>(kept: &S) {
     let new = NewEvent { context: "{\"a\":1}".into(), version: Some(3), ..event("a", "{\"x\": 1.0}") };
     let new = NewEvent { stream_id: StreamId::from_name("n").with_category("c"), ..new };
     let position = outbox(kept).append(&[NewEvent { uuid: Some(uuid::Uuid::from_u128(9)), ..new }]).unwrap()[0];
     let strategy = kept.open();
-    strategy.settle(&[failed(&strategy, position, 1, Fate::Retry { at: at(1) })]).unwrap();
-    strategy.settle(&[failed(&strategy, position, 2, Fate::DeadLetter { park: false })]).unwrap();
-    assert_eq!((positions(&strategy), strategy.held().unwrap()), (vec![], vec![]));
+    settle(&strategy, &[failed(&strategy, position, 1, Fate::Retry { at: at(1) })]);
+    settle(&strategy, &[failed(&strategy, position, 2, Fate::DeadLetter { park: false })]);
+    assert_eq!((positions(&strategy), all_held(&strategy)), (vec![], vec![]));
     let dead = strategy.operator().dead_letters(&Selection::all(), 10).unwrap();
     let [dead] = dead.as_slice() else { panic!("{dead:?}") };
     assert_eq!((dead.position, dead.name.as_str(), dead.version), (position, "order.placed", Some(3)));
@@ -113,9 +113,9 @@ pub fn dead_letters_are_found_by_what_they_are<S: TestStorage>(kept: &S) {
         ])
         .unwrap();
     let strategy = kept.open();
-    strategy.settle(&[failed(&strategy, p[0], 1, Fate::DeadLetter { park: false })]).unwrap();
-    strategy.settle(&[failed(&strategy, p[1], 2, Fate::DeadLetter { park: false })]).unwrap();
-    strategy.settle(&[failed(&strategy, p[2], 3, Fate::DeadLetter { park: false })]).unwrap();
+    settle(&strategy, &[failed(&strategy, p[0], 1, Fate::DeadLetter { park: false })]);
+    settle(&strategy, &[failed(&strategy, p[1], 2, Fate::DeadLetter { park: false })]);
+    settle(&strategy, &[failed(&strategy, p[2], 3, Fate::DeadLetter { park: false })]);
     let find = |filter| -> Vec<i64> {
         let found = strategy.operator().dead_letters(&Selection::Matching(filter), 10).unwrap();
         found.iter().map(|dead| dead.position).collect()
@@ -143,14 +143,16 @@ pub fn a_retried_dead_letter_is_back_in_its_place<S: TestStorage>(kept: &S) {
     let p = append(kept, &["a", "a"]);
     let strategy = kept.open();
     let before = all(&strategy);
-    let generation = strategy.generation().unwrap();
-    bury(&strategy, p[0]);
-    assert_eq!(strategy.generation().unwrap(), generation, "the relay's own doings are no operator's acts");
+    let drain = strategy.drain().unwrap();
+    drain.settle(&[failed(&strategy, p[0], 1, Fate::DeadLetter { park: false })]).unwrap();
+    assert!(!drain.must_reload().unwrap(), "the relay's own doings are no operator's acts");
     let retried = strategy.operator().retry_dead_letters(&Selection::Positions(vec![p[0], 999]), &by()).unwrap();
     assert_eq!(retried, [p[0]]);
+    assert!(drain.must_reload().unwrap());
+    assert!(!drain.must_reload().unwrap(), "it says so once");
+    drop(drain);
     assert_eq!(all(&strategy), before, "with its uuid, before what is behind it");
-    assert_ne!(strategy.generation().unwrap(), generation);
-    let held = strategy.held().unwrap();
+    let held = all_held(&strategy);
     assert!(matches!(held[0].hold, Hold::Waiting { history: History { attempts: 0, host_deaths: 0 }, .. }), "{held:?}");
     assert_eq!(strategy.operator().attempts(p[0]).unwrap().len(), 1, "what is on record stays");
     let audit = strategy.operator().audit(10).unwrap();
@@ -161,7 +163,7 @@ pub fn a_retried_dead_letter_is_back_in_its_place<S: TestStorage>(kept: &S) {
     let report = outbox(kept).run(&|_: &Recorded| Ok(()), None).unwrap();
     assert_eq!(report.published, 2);
     assert_eq!(strategy.operator().attempts(p[0]).unwrap(), []);
-    assert_eq!(strategy.held().unwrap(), []);
+    assert_eq!(all_held(&strategy), []);
 }
 
 pub fn a_discarded_dead_letter_is_gone_and_on_record<S: TestStorage>(kept: &S) {
@@ -193,10 +195,10 @@ pub fn an_edited_dead_letter_has_the_new_data_and_the_old_is_on_record<S: TestSt
 pub fn a_parked_stream_is_held_until_its_dead_letter_is_settled<S: TestStorage>(kept: &S) {
     let p = append(kept, &["a", "a", "b", "b"]);
     let strategy = kept.open();
-    strategy.settle(&[failed(&strategy, p[0], 1, Fate::DeadLetter { park: true })]).unwrap();
-    strategy.settle(&[failed(&strategy, p[2], 1, Fate::DeadLetter { park: true })]).unwrap();
+    settle(&strategy, &[failed(&strategy, p[0], 1, Fate::DeadLetter { park: true })]);
+    settle(&strategy, &[failed(&strategy, p[2], 1, Fate::DeadLetter { park: true })]);
     let parked = |strategy: &S::Strategy| -> Vec<i64> {
-        let held = strategy.held().unwrap();
+        let held = all_held(strategy);
         held.iter().filter(|held| held.hold == Hold::Parked).map(|held| held.entry.position).collect()
     };
     assert_eq!(parked(&strategy), [p[0], p[2]]);
@@ -215,15 +217,13 @@ pub fn old_records_are_pruned_in_batches<S: TestStorage>(kept: &S) {
     let strategy = kept.open();
     let operator = strategy.operator();
     for (position, second) in p.iter().zip(1..4) {
-        strategy.settle(&[failed(&strategy, *position, second, Fate::DeadLetter { park: false })]).unwrap();
+        settle(&strategy, &[failed(&strategy, *position, second, Fate::DeadLetter { park: false })]);
     }
-    strategy.settle(&[failed(&strategy, p[3], 9, Fate::DeadLetter { park: true })]).unwrap();
-    strategy
-        .settle(&[
-            failed(&strategy, p[4], 2, Fate::Retry { at: at(9) }),
-            failed(&strategy, p[4], 7, Fate::Retry { at: at(9) }),
-        ])
-        .unwrap();
+    settle(&strategy, &[failed(&strategy, p[3], 9, Fate::DeadLetter { park: true })]);
+    settle(
+        &strategy,
+        &[failed(&strategy, p[4], 2, Fate::Retry { at: at(9) }), failed(&strategy, p[4], 7, Fate::Retry { at: at(9) })],
+    );
     operator.edit_dead_letter(p[2], "1", &Act { at: at(1), ..by() }).unwrap();
     let keep = |seconds| Some(Duration::from_secs(seconds));
     let retention = Retention { dead_letters: keep(98), attempts: keep(95), audit: keep(50) };

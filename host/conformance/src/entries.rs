@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use outbox_engine::outbox::{Fate, Hold, PageBounds, Settled, Status, StreamState};
+use outbox_engine::outbox::{Fate, Hold, Page, PageBounds, Settled, Status, StreamState};
 use outbox_engine::{
     History, JsonSerde, NewEvent, OutboxStorageStrategy, Payload, Recorded, StorageError, StreamId, StreamKey,
 };
 
 use crate::TestStorage;
-use crate::helpers::{PAGE, all, append, at, delivered, entry_at, event, failed, outbox, positions};
+use crate::helpers::{PAGE, all, all_held, append, at, delivered, entry_at, event, failed, outbox, positions, settle};
+
+fn stream_of(strategy: &impl OutboxStorageStrategy, position: i64) -> StreamKey {
+    strategy.operator().entry(position).unwrap().unwrap().stream_key()
+}
 
 pub fn what_was_appended_comes_out_whole_and_in_order<S: TestStorage>(kept: &S) {
     let full = NewEvent {
@@ -44,7 +48,7 @@ pub fn what_was_appended_comes_out_whole_and_in_order<S: TestStorage>(kept: &S) 
 pub fn positions_are_never_given_twice<S: TestStorage>(kept: &S) {
     let first = append(kept, &["a", "b"]);
     let strategy = kept.open();
-    strategy.settle(&first.iter().map(|position| delivered(&strategy, *position)).collect::<Vec<_>>()).unwrap();
+    settle(&strategy, &first.iter().map(|position| delivered(&strategy, *position)).collect::<Vec<_>>());
     assert_eq!(strategy.status().unwrap(), Status { last_position: first[1], ..Status::default() });
     assert!(append(kept, &["a"])[0] > first[1]);
 }
@@ -72,10 +76,12 @@ pub fn an_append_is_seen_whole_or_not_at_all_beside_others<S: TestStorage>(kept:
     const APPENDERS: u64 = 3;
     const APPENDS: u64 = 20;
     const EVENTS: u64 = 100;
-    let reader = kept.open();
+    let strategy = kept.open();
+    let reader = strategy.drain().unwrap();
     let look = || {
         let page = PageBounds { read_max: usize::MAX, looked_at_max: usize::MAX, ..PAGE };
-        let entries = reader.entries(i64::MIN..=i64::MAX, page, &mut |_, _| true).unwrap().entries;
+        reader.rewind(i64::MIN);
+        let entries = reader.next_page(page, &mut |_, _| true).unwrap().entries;
         let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for entry in entries {
             let event = entry.decode(1, &JsonSerde).unwrap();
@@ -113,31 +119,78 @@ pub fn an_append_is_seen_whole_or_not_at_all_beside_others<S: TestStorage>(kept:
 pub fn only_what_is_wanted_is_read_and_within_bounds<S: TestStorage>(kept: &S) {
     let p = append(kept, &["a", "b", "a", "b", "a"]);
     let strategy = kept.open();
-    let read = |from, bounds, stream: Option<&str>| {
-        let wanted_key = stream.map(|stream| StreamKey::of(b"default", stream.as_bytes()));
-        let mut wanted = |_, key| wanted_key.is_none_or(|wanted| wanted == key);
-        let page = strategy.entries(from..=i64::MAX, bounds, &mut wanted).unwrap();
-        (page.entries.iter().map(|entry| entry.position).collect::<Vec<_>>(), page.last, page.end)
+    let drain = strategy.drain().unwrap();
+    let next = |bounds, streams: &[StreamKey]| {
+        let page = drain.next_page(bounds, &mut |_, stream| streams.contains(&stream)).unwrap();
+        (page.entries.iter().map(|entry| entry.position).collect::<Vec<_>>(), page.end)
     };
-    assert_eq!(read(i64::MIN, PAGE, None), (p.clone(), Some(p[4]), true));
-    assert_eq!(read(p[1] + 1, PAGE, Some("a")), (vec![p[2], p[4]], Some(p[4]), true));
-    assert_eq!(read(i64::MIN, PageBounds { read_max: 2, ..PAGE }, None), (p[..2].to_vec(), Some(p[1]), false));
-    assert_eq!(read(i64::MIN, PageBounds { looked_at_max: 3, ..PAGE }, Some("b")), (vec![p[1]], Some(p[2]), false));
-    assert_eq!(read(i64::MIN, PageBounds { bytes_max: 3, ..PAGE }, None).0, p[..1], "more than its data counts");
-    assert_eq!(read(i64::MAX, PAGE, None), (vec![], None, true));
-    assert_eq!(read(p[4] + 1, PAGE, None), (vec![], None, true));
+    let keys: Vec<StreamKey> = p[..2].iter().map(|p| stream_of(&strategy, *p)).collect();
+    let (a, b) = (&keys[..1], &keys[1..]);
+    assert_eq!(next(PAGE, &keys), (p.clone(), false));
+    assert_eq!(next(PAGE, &keys), (vec![], true), "they were read");
+    drain.rewind(p[1] + 1);
+    assert_eq!(next(PAGE, a), (vec![p[2], p[4]], false));
+    assert_eq!(next(PAGE, a), (vec![], true));
+    drain.rewind(i64::MIN);
+    let (two, three) = (PageBounds { read_max: 2, ..PAGE }, PageBounds { looked_at_max: 3, ..PAGE });
+    assert_eq!(next(two, &keys), (p[..2].to_vec(), false));
+    assert_eq!(next(two, &keys), (p[2..4].to_vec(), false), "it goes on where it was");
+    drain.rewind(i64::MIN);
+    assert_eq!(next(three, b), (vec![p[1]], false));
+    assert_eq!(next(three, b).0, [p[3]]);
+    drain.rewind(i64::MIN);
+    assert_eq!(next(PageBounds { bytes_max: 3, ..PAGE }, &keys).0, p[..1], "more than its data counts");
+    drain.rewind(i64::MAX);
+    drain.rewind(p[4]);
+    assert_eq!(next(PAGE, &keys).0, p[1..], "it never goes forward");
+}
+
+/// Entries that appear behind the reader: with lower positions, or after they were passed over.
+pub fn what_appears_behind_the_reader_is_found<S: TestStorage>(kept: &S) {
+    let p = append(kept, &["a", "b", "c"]);
+    let strategy = kept.open();
+    let drain = strategy.drain().unwrap();
+    let positions = |page: Page| page.entries.iter().map(|entry| entry.position).collect::<Vec<_>>();
+    assert_eq!(positions(drain.next_page(PAGE, &mut |entry, _| entry.position != p[1]).unwrap()), [p[0], p[2]]);
+    assert_eq!(positions(drain.next_page(PAGE, &mut |_, _| true).unwrap()), [0_i64; 0]);
+    // Nothing has changed; from time to time it looks all the same.
+    let Some(at) = drain.look_back_at() else { return };
+    let page = drain.look_back(PAGE, at, &mut |entry, _| entry.position == p[1]).unwrap();
+    assert!(page.unnoticed);
+    assert_eq!(positions(page), [p[1]]);
+    // After a change it looks soon, but need not do so at once.
+    drain.changed(false);
+    let soon = drain.look_back_at().unwrap();
+    let page = drain.look_back(PAGE, soon, &mut |entry, _| entry.position == p[0]).unwrap();
+    assert!(!page.unnoticed);
+    assert_eq!(positions(page), [p[0]]);
+    // Who has nothing in hand reads everything again.
+    drain.changed(true);
+    assert_eq!(positions(drain.next_page(PAGE, &mut |_, _| true).unwrap()), p);
+}
+
+pub fn entries_are_read_by_their_positions<S: TestStorage>(kept: &S) {
+    let p = append(kept, &["a", "b", "c"]);
+    let strategy = kept.open();
+    let drain = strategy.drain().unwrap();
+    let at = |positions: &[i64], bytes_max| -> Vec<Option<i64>> {
+        let entries = drain.entries_at(positions, bytes_max).unwrap();
+        entries.into_iter().map(|entry| entry.map(|entry| entry.position)).collect()
+    };
+    assert_eq!(at(&[p[2], i64::MAX, p[0]], usize::MAX), [Some(p[2]), None, Some(p[0])]);
+    assert_eq!(at(&[p[2], p[0]], 1), [Some(p[2])], "more than its data counts, and one is read");
+    assert_eq!(at(&[p[2], p[0]], 0), [Some(p[2])]);
+    assert_eq!(at(&[], usize::MAX), []);
 }
 
 pub fn what_was_delivered_leaves_for_good<S: TestStorage>(kept: &S) {
     let p = append(kept, &["a", "b", "c", "d"]);
     let strategy = kept.open();
     let once = |position| Settled::Delivered { entry: entry_at(&strategy, position), tried_before: false };
-    strategy.settle(&[once(p[3]), once(p[0]), once(p[1])]).unwrap();
+    settle(&strategy, &[once(p[3]), once(p[0]), once(p[1])]);
     assert_eq!(positions(&kept.open()), [p[2]]);
     // The same again, and for an entry that never existed: neither is an error.
-    strategy
-        .settle(&[once(p[0]), once(i64::MAX), failed(&strategy, p[1], 1, Fate::DeadLetter { park: true })])
-        .unwrap();
+    settle(&strategy, &[once(p[0]), once(i64::MAX), failed(&strategy, p[1], 1, Fate::DeadLetter { park: true })]);
     assert_eq!(positions(&kept.open()), [p[2]]);
     assert_eq!(strategy.status().unwrap().dead_letters, 0);
 }
@@ -145,12 +198,12 @@ pub fn what_was_delivered_leaves_for_good<S: TestStorage>(kept: &S) {
 pub fn what_failed_stays_and_is_held_with_its_attempts<S: TestStorage>(kept: &S) {
     let p = append(kept, &["a", "b"]);
     let strategy = kept.open();
-    strategy.settle(&[failed(&strategy, p[0], 1, Fate::Retry { at: at(100) })]).unwrap();
-    strategy.settle(&[failed(&strategy, p[0], 2, Fate::Retry { at: at(200) })]).unwrap();
+    settle(&strategy, &[failed(&strategy, p[0], 1, Fate::Retry { at: at(100) })]);
+    settle(&strategy, &[failed(&strategy, p[0], 2, Fate::Retry { at: at(200) })]);
     assert_eq!(positions(&strategy), p);
-    let held = strategy.held().unwrap();
+    let held = all_held(&strategy);
     assert_eq!(held.len(), 1);
-    assert_eq!((held[0].entry.position, held[0].stream), (p[0], StreamKey::of(b"default", b"a")));
+    assert_eq!((held[0].entry.position, held[0].stream), (p[0], stream_of(&strategy, p[0])));
     assert_eq!(
         held[0].hold,
         Hold::Waiting { failed_at: at(2), retry_at: at(200), history: History { attempts: 2, host_deaths: 0 } }
@@ -165,6 +218,6 @@ pub fn what_failed_stays_and_is_held_with_its_attempts<S: TestStorage>(kept: &S)
     assert_eq!((blocked.tenant_id.as_str(), blocked.stream_id.as_str(), blocked.position), ("default", "a", p[0]));
     assert_eq!((blocked.state, blocked.attempts, blocked.retry_at), (StreamState::Waiting, 2, Some(at(200))));
 
-    strategy.settle(&[delivered(&strategy, p[0])]).unwrap();
-    assert_eq!((strategy.held().unwrap(), strategy.operator().attempts(p[0]).unwrap()), (vec![], vec![]));
+    settle(&strategy, &[delivered(&strategy, p[0])]);
+    assert_eq!((all_held(&strategy), strategy.operator().attempts(p[0]).unwrap()), (vec![], vec![]));
 }

@@ -1,7 +1,7 @@
 //! Helpers for the checks.
 
 use jiff::{SignedDuration, Timestamp};
-use outbox_engine::outbox::{Act, Failed, Fate, PageBounds, Settled};
+use outbox_engine::outbox::{Act, Failed, Fate, Held, PageBounds, Settled};
 use outbox_engine::{
     Attempt, EntryId, Field, History, JsonSerde, NewEvent, Outbox, OutboxStorageStrategy, Outcome, RawEntry, Row,
     StreamId,
@@ -29,7 +29,20 @@ pub fn append<S: TestStorage>(kept: &S, streams: &[&str]) -> Vec<i64> {
 }
 
 pub fn all(strategy: &impl OutboxStorageStrategy) -> Vec<RawEntry> {
-    strategy.entries(i64::MIN..=i64::MAX, PAGE, &mut |_, _| true).unwrap().entries
+    strategy.drain().unwrap().next_page(PAGE, &mut |_, _| true).unwrap().entries
+}
+
+/// What is held back.
+pub fn all_held(strategy: &impl OutboxStorageStrategy) -> Vec<Held> {
+    strategy.drain().unwrap().held().unwrap()
+}
+
+/// Settles as a relay does, and returns how many entries were there.
+pub fn settle(strategy: &impl OutboxStorageStrategy, settled: &[Settled]) -> usize {
+    let drain = strategy.drain().unwrap();
+    let found = drain.settle(settled).unwrap();
+    drain.sync().unwrap();
+    found
 }
 
 pub fn positions(strategy: &impl OutboxStorageStrategy) -> Vec<i64> {
@@ -56,14 +69,13 @@ pub fn failed(strategy: &impl OutboxStorageStrategy, position: i64, attempts: u3
 }
 
 pub fn bury(strategy: &impl OutboxStorageStrategy, position: i64) {
-    strategy.settle(&[failed(strategy, position, 1, Fate::DeadLetter { park: false })]).unwrap();
+    settle(strategy, &[failed(strategy, position, 1, Fate::DeadLetter { park: false })]);
 }
 
 /// The entry at this position, or an entry that never existed if there is none.
 pub fn entry_at(strategy: &impl OutboxStorageStrategy, position: i64) -> EntryId {
-    let bounds = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_at_max: 1 };
-    let page = strategy.entries(position..=position, bounds, &mut |_, _| true).unwrap();
-    page.entries.first().map_or_else(|| EntryId::of(position, &Field::Null), RawEntry::id)
+    let entry = strategy.operator().entry(position).unwrap();
+    entry.map_or_else(|| EntryId::of(position, &Field::Null), |entry| entry.id())
 }
 
 /// An event of a stream, with this data.

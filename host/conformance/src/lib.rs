@@ -46,11 +46,11 @@ pub mod dead_letters;
 #[doc(hidden)]
 pub mod deployment_helpers;
 #[doc(hidden)]
+pub mod drain;
+#[doc(hidden)]
 pub mod entries;
 #[doc(hidden)]
 pub mod helpers;
-#[doc(hidden)]
-pub mod lease;
 #[doc(hidden)]
 pub mod transitions;
 #[doc(hidden)]
@@ -110,6 +110,8 @@ checks! { ($)
         an_append_is_all_or_nothing
         an_append_is_seen_whole_or_not_at_all_beside_others
         only_what_is_wanted_is_read_and_within_bounds
+        what_appears_behind_the_reader_is_found
+        entries_are_read_by_their_positions
         what_was_delivered_leaves_for_good
         what_failed_stays_and_is_held_with_its_attempts;
     dead_letters:
@@ -122,11 +124,11 @@ checks! { ($)
         an_edited_dead_letter_has_the_new_data_and_the_old_is_on_record
         a_parked_stream_is_held_until_its_dead_letter_is_settled
         old_records_are_pruned_in_batches;
-    lease:
-        there_is_one_lease_and_it_ends
-        calls_under_way_outlive_their_lease
+    drain:
+        one_relay_drains_a_share_and_that_ends
+        calls_under_way_outlive_their_relay
         a_watch_notices_what_another_does
-        the_relays_state_is_shown_while_it_has_the_lease;
+        the_relays_state_is_shown_while_it_drains;
     versions:
         a_new_version_is_kept_whole_and_asked_for
         a_later_request_supersedes_an_earlier_one

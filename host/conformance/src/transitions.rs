@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use outbox_engine::OutboxStorageStrategy;
 use outbox_engine::outbox::VersionState::Stored;
-use outbox_engine::outbox::{Counts, Deployments, Fate, Hold};
+use outbox_engine::outbox::{Counts, Deployments, Drain, Fate, Hold, Settled};
 
 use crate::TestStorage;
 use crate::deployment_helpers::{activate, all, deploy, failed, five_percent, with_canary};
 use crate::helpers::{append, at, by};
 
 /// The attempts and the time in seconds of each entry that waits.
-fn waiting(strategy: &impl OutboxStorageStrategy) -> Vec<(i64, u32, i64)> {
-    let held = strategy.held().unwrap().into_iter();
+fn waiting(drain: &dyn Drain) -> Vec<(i64, u32, i64)> {
+    let held = drain.held().unwrap().into_iter();
     let mut waiting: Vec<_> = held
         .filter_map(|held| match held.hold {
             Hold::Waiting { retry_at, history, .. } => {
@@ -81,19 +81,20 @@ pub fn a_withdrawn_canary_gives_its_attempts_back<S: TestStorage>(_: &S) {
             failed(&strategy, p[2], 1, "other", retry),
             failed(&strategy, p[3], 1, &canary, Fate::DeadLetter { park: false }),
         ];
-        strategy.settle(&settled).unwrap();
-        let generation = strategy.generation().unwrap();
+        let drain = strategy.drain().unwrap();
+        drain.settle(&settled).unwrap();
+        assert!(!drain.must_reload().unwrap());
         if refused {
             assert!(deployments.refused("hook", 2, "it fails too often").unwrap());
         } else {
             deployments.rollback("hook", None, &by()).unwrap();
         }
         assert_eq!(
-            waiting(&strategy),
+            waiting(drain.as_ref()),
             [(p[0], 0, 2), (p[1], 2, 3), (p[2], 1, 1_000)],
             "the times are those of failing"
         );
-        assert_ne!(strategy.generation().unwrap(), generation, "the relay reads anew what waits");
+        assert!(drain.must_reload().unwrap(), "the relay reads anew what waits");
         let attempts = strategy.operator().attempts(p[1]).unwrap();
         assert_eq!(attempts.iter().map(|it| it.given_back).collect::<Vec<_>>(), [false, true, false]);
         assert_eq!(strategy.status().unwrap().dead_letters, 1);
@@ -106,20 +107,22 @@ pub fn attempts_are_given_back_once<S: TestStorage>(kept: &S) {
     let deployments = strategy.deployments();
     let (canary, p) = (with_canary(deployments), append(kept, &["a"]));
     let retry = Fate::Retry { at: at(1_000) };
-    strategy.settle(&[failed(&strategy, p[0], 1, "other", retry), failed(&strategy, p[0], 2, &canary, retry)]).unwrap();
+    let drain = strategy.drain().unwrap();
+    let settle = |settled: &[Settled]| assert_eq!(drain.settle(settled).unwrap(), settled.len());
+    settle(&[failed(&strategy, p[0], 1, "other", retry), failed(&strategy, p[0], 2, &canary, retry)]);
     deployments.rollback("hook", None, &by()).unwrap();
-    assert_eq!(waiting(&strategy), [(p[0], 1, 2)]);
-    strategy.settle(&[failed(&strategy, p[0], 2, &canary, retry)]).unwrap();
+    assert_eq!(waiting(drain.as_ref()), [(p[0], 1, 2)]);
+    settle(&[failed(&strategy, p[0], 2, &canary, retry)]);
     deployments.deploy("hook", b"two", five_percent(), "", &by()).unwrap();
     deployments.canary_started("hook", 3, at(9)).unwrap();
     deployments.refused("hook", 3, "").unwrap();
-    assert_eq!(waiting(&strategy), [(p[0], 1, 2)]);
+    assert_eq!(waiting(drain.as_ref()), [(p[0], 1, 2)]);
 
-    let generation = strategy.generation().unwrap();
-    strategy.settle(&[failed(&strategy, p[0], 2, &canary, retry)]).unwrap();
+    assert!(drain.must_reload().unwrap());
+    settle(&[failed(&strategy, p[0], 2, &canary, retry)]);
     deploy(deployments, "two");
     deployments.refused("hook", 4, "").unwrap();
-    assert_eq!((waiting(&strategy), strategy.generation().unwrap()), (vec![(p[0], 2, 1_000)], generation));
+    assert_eq!((waiting(drain.as_ref()), drain.must_reload().unwrap()), (vec![(p[0], 2, 1_000)], false));
 }
 
 pub fn counts_add_up_and_tell_nobody<S: TestStorage>(kept: &S) {

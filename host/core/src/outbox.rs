@@ -1,6 +1,5 @@
 //! Where entries are kept: the seam that every storage implements, and what crosses it.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,21 +8,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::attempt::Attempt;
 use crate::new_event::NewEvent;
-use crate::raw::{EntryId, RawEntry};
+use crate::raw::EntryId;
 use crate::serde::StoredData;
 use crate::settlement::History;
 use crate::stream::StreamKey;
 
 pub mod blocked;
+mod cursor;
 pub mod deployments;
+mod drain;
 mod error;
 mod memory;
 mod none;
 pub mod operator;
 
+pub use cursor::{Cursor, ReadRanges, Slice};
 pub use deployments::{
     CanaryShare, Counts, Deployed, Deployments, MODULE_BYTES_MAX, PublisherVersion, RolledBack, VersionState,
 };
+pub use drain::{Drain, Page, PageBounds, Wanted, entries_one_by_one};
 pub use error::StorageError;
 pub use memory::MemoryOutbox;
 pub use none::NoOutbox;
@@ -34,8 +37,8 @@ pub use operator::{
 
 /// Keeps the entries of an outbox. Every implementation passes the same conformance suite.
 ///
-/// Two threads call reading and settling at the same time. No method waits for a publisher, and no transaction stays
-/// open between two calls.
+/// Each of its users sees a part of it: an application appends, a relay [drains](Drain), an operator reads the status and
+/// [acts](Operator), and [`Deployments`] keeps the versions of publishers.
 pub trait OutboxStorageStrategy: Send + Sync {
     /// Appends events in one transaction, all or none, and returns their positions.
     ///
@@ -44,54 +47,12 @@ pub trait OutboxStorageStrategy: Send + Sync {
     /// [`StorageError`]; nothing is appended then.
     fn append(&self, events: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError>;
 
-    /// Takes the right to drain this outbox, if nobody else has it. The right ends when the lease is dropped, and with
-    /// the process, however the process ends.
+    /// Takes the right to drain a share of this outbox, if there is one that nobody else has.
     ///
     /// # Errors
     ///
     /// [`StorageError::Leased`] if somebody else has it.
-    fn lease(&self) -> Result<Box<dyn Lease>, StorageError>;
-
-    /// Reads the entries whose positions are in `range`, in position order.
-    ///
-    /// `wanted` decides for each entry whether to read it. At most `read_max` entries are read, and at most
-    /// `looked_at_max` are looked at, so that no read transaction lasts long.
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError`].
-    fn entries(&self, range: RangeInclusive<i64>, bounds: PageBounds, wanted: Wanted<'_>)
-    -> Result<Page, StorageError>;
-
-    /// What is held back: entries that wait for a retry, and streams that are parked behind a dead letter.
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError`].
-    fn held(&self) -> Result<Vec<Held>, StorageError>;
-
-    /// Settles entries in one transaction, all or none. Others see the result when this returns; it is durable after
-    /// the next [`sync`](Self::sync). Entries that are no longer there are skipped, also if another entry has their
-    /// position now.
-    ///
-    /// Returns how many entries were there.
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError`]; nothing is changed then, and the entries may be settled again. If the error [does not pass by
-    /// itself](StorageError::is_passing), a single entry may be its cause: the others can be settled without it.
-    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError>;
-
-    /// How many entries to settle with one call. It is less while another program writes, so that this program does not
-    /// wait long for the write lock.
-    fn settle_max(&self) -> usize;
-
-    /// Makes durable whatever was settled so far.
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError`]; it is then unknown whether it is durable.
-    fn sync(&self) -> Result<(), StorageError>;
+    fn drain(&self) -> Result<Box<dyn Drain + '_>, StorageError>;
 
     /// What an operator wants to know.
     ///
@@ -99,14 +60,6 @@ pub trait OutboxStorageStrategy: Send + Sync {
     ///
     /// [`StorageError`].
     fn status(&self) -> Result<Status, StorageError>;
-
-    /// A number that differs after an operator's act (a retry, a discard, ...) from what it was before, and after the
-    /// outbox was restored or its table rebuilt.
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError`].
-    fn generation(&self) -> Result<u64, StorageError>;
 
     /// Makes a [`Watch`], which notices what anybody appends or does.
     ///
@@ -120,31 +73,6 @@ pub trait OutboxStorageStrategy: Send + Sync {
 
     /// The versions of publishers that this outbox keeps.
     fn deployments(&self) -> &dyn Deployments;
-}
-
-/// Decides whether to read an entry of a stream.
-pub type Wanted<'a> = &'a mut dyn FnMut(EntryId, StreamKey) -> bool;
-
-/// How much [`OutboxStorageStrategy::entries`] may do at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PageBounds {
-    /// The most entries that are read.
-    pub read_max: usize,
-    /// The most bytes that are read, in all columns; the last entry may exceed it.
-    pub bytes_max: usize,
-    /// The most entries that are looked at.
-    pub looked_at_max: usize,
-}
-
-/// Entries that were read.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Page {
-    /// The wanted ones, in position order.
-    pub entries: Vec<RawEntry>,
-    /// The position of the last entry that was looked at. None if there was none.
-    pub last: Option<i64>,
-    /// Whether the range had no further entries.
-    pub end: bool,
 }
 
 /// Something that holds a stream back.
@@ -249,31 +177,6 @@ pub enum Fate {
         /// Whether its stream is parked until an operator acts.
         park: bool,
     },
-}
-
-/// The right to drain an outbox.
-///
-/// It also records which calls are under way, so that the next holder learns in which calls the host died. This record
-/// has to outlive the process, but not the machine.
-pub trait Lease: Send + Sync {
-    /// Notes that the call of this slot is for these entries; no entries when the call has ended.
-    fn mark(&self, slot: usize, positions: &[i64]);
-
-    /// The entries whose calls were under way when the last holder died.
-    fn interrupted(&self) -> Vec<i64>;
-
-    /// Forgets what was under way.
-    fn clear(&self);
-
-    /// Publishes what the relay is doing, for the status.
-    fn show(&self, state: &RelayState);
-
-    /// Checks that the outbox that was leased is still in its place.
-    ///
-    /// # Errors
-    ///
-    /// [`StorageError::Replaced`] if it is not.
-    fn check(&self) -> Result<(), StorageError>;
 }
 
 /// Waits for changes of an outbox.

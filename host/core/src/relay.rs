@@ -13,7 +13,7 @@ use crossbeam_channel::{bounded, select, unbounded};
 use jiff::Timestamp;
 use tracing::Level;
 
-use crate::outbox::{Lease, OutboxStorageStrategy, RelayCondition, RelayState, StorageError};
+use crate::outbox::{Drain, OutboxStorageStrategy, RelayCondition, RelayState, StorageError};
 use crate::publisher::Withdrawn;
 use crate::publishers::Publishers;
 use crate::serde::Serde;
@@ -28,7 +28,6 @@ use self::lanes::Lanes;
 use self::log::{Line, Log};
 use self::reader::IN_MEMORY_MAX;
 use self::stop::StopLevel;
-use self::sweep::Sweep;
 use self::unsettled::Unsettled;
 
 mod acker;
@@ -53,7 +52,6 @@ mod second_look;
 mod settle;
 mod shutdown;
 mod stop;
-mod sweep;
 mod syncer;
 mod unsettled;
 
@@ -83,10 +81,10 @@ pub(crate) struct RelayContext<'a> {
 
 /// One pass: every entry that is due now is tried once, at most `limit` of them.
 pub(crate) fn pass(context: RelayContext<'_>, limit: usize) -> Result<Report, StorageError> {
-    let lease = context.strategy.lease()?;
+    let drain = context.strategy.drain()?;
     let (_stop, stopping) = stop();
     let mut log = Log::default();
-    let session = Session::new(context, lease.as_ref(), Some(limit), &mut log)?;
+    let session = Session::new(context, drain.as_ref(), Some(limit), &mut log)?;
     let (report, ended) = session.run(&stopping);
     ended.map(|()| report)
 }
@@ -98,15 +96,15 @@ pub(crate) fn relay(context: RelayContext<'_>, stopping: &Stopping) -> Result<Re
     let mut standing_by = false;
     let mut worked = false;
     while stopping.level() == StopLevel::Go {
-        let leased = context.strategy.lease().and_then(|lease| {
-            let session = Session::new(context, lease.as_ref(), None, &mut log)?;
+        let drained = context.strategy.drain().and_then(|drain| {
+            let session = Session::new(context, drain.as_ref(), None, &mut log)?;
             session.log.line(Line::new(Level::INFO, "publishing"), Instant::now());
             (standing_by, worked) = (false, true);
             let (report, ended) = session.run(stopping);
             total.add(report);
             ended
         });
-        match leased {
+        match drained {
             Ok(()) => {}
             Err(error) if error.is_leased() => {
                 if !std::mem::replace(&mut standing_by, true) {
@@ -126,16 +124,12 @@ pub(crate) fn relay(context: RelayContext<'_>, stopping: &Stopping) -> Result<Re
     Ok(total)
 }
 
-/// The time during which one lease is held.
+/// The time during which one share of an outbox is drained.
 struct Session<'a> {
     context: RelayContext<'a>,
-    lease: &'a dyn Lease,
+    drain: &'a dyn Drain,
     lanes: Lanes,
     breakers: Breakers,
-    /// Everything below this position was read or passed over.
-    cursor: i64,
-    /// Whether nothing is known to be behind the cursor.
-    at_end: bool,
     /// After a read that failed.
     read_again_at: Option<Instant>,
     /// How many more entries may be read. None if there is no limit.
@@ -145,11 +139,9 @@ struct Session<'a> {
     /// The settled entries that the acker does not have yet.
     group: Group,
     orders_out: usize,
-    sweep: Sweep,
-    /// When the watchdog found entries that no notice had reported, how many, and the position of the first.
+    /// When entries were found that no notice had reported, how many, and the position of the first.
     found: Option<(Instant, usize, i64)>,
     unsettled: Unsettled,
-    generation: u64,
     may_have_been_operated: bool,
     /// When to read again what is held back.
     reconcile_at: Option<Instant>,
@@ -171,7 +163,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(
         context: RelayContext<'a>,
-        lease: &'a dyn Lease,
+        drain: &'a dyn Drain,
         limit: Option<usize>,
         log: &'a mut Log,
     ) -> Result<Self, StorageError> {
@@ -182,23 +174,19 @@ impl<'a> Session<'a> {
             since: (context.clock)(),
             reason: String::new(),
         };
-        lease.show(&condition);
+        drain.show(&condition);
         let mut session = Self {
             context,
-            lease,
+            drain,
             lanes: Lanes::new(context.options.ordering),
             breakers: Breakers::new(context.publishers.len()),
-            cursor: i64::MIN,
-            at_end: false,
             read_again_at: None,
             limit,
             began: now,
             group: Group::default(),
             orders_out: 0,
-            sweep: Sweep::new(now),
             found: None,
             unsettled: Unsettled::default(),
-            generation: 0,
             may_have_been_operated: false,
             reconcile_at: None,
             compare_at: now + second_look::COMPARE_PAUSE,
@@ -226,15 +214,15 @@ impl<'a> Session<'a> {
         let channels =
             Channels { inbox, jobs, taken_back: taken.clone(), orders: order, give_up_calls, _give_up: give_up };
         let RelayContext { publishers, serde, strategy, clock, .. } = self.context;
-        let (lease, context) = (self.lease, self.context);
+        let (drain, context) = (self.drain, self.context);
         if let Err(error) = maintenance::begin(context, self.limit.is_some(), stopping) {
             return (self.report, Err(error));
         }
         let (results, given_up, left_alone) = (&message, &calls_given_up, &*self.breakers.left_alone());
-        let calls = Calls { publishers, serde, lease, jobs: &taken, given_up, left_alone, results, clock };
+        let calls = Calls { publishers, serde, drain, jobs: &taken, given_up, left_alone, results, clock };
         let (orders, given_up) = (&orders, &all_given_up);
         let patience = Patience { give_up: given_up, in_pass: self.limit.is_some(), results };
-        let acker = Acker { strategy, lease, clock, patience, committed };
+        let acker = Acker { operator: strategy.operator(), drain, clock, patience, committed };
         let session = &mut self;
         let ended = thread::scope(move |scope| {
             // However this ends, the channels are dropped with it, and the threads end.
@@ -243,7 +231,7 @@ impl<'a> Session<'a> {
                 spawn(scope, results, "outbox-caller", move || caller::run(calls, first_slot, share))?;
             }
             spawn(scope, results, "outbox-acker", move || acker.run(orders))?;
-            spawn(scope, results, "outbox-sync", move || syncer::run(strategy, &to_sync, patience))?;
+            spawn(scope, results, "outbox-sync", move || syncer::run(drain, &to_sync, patience))?;
             if session.limit.is_none() {
                 let mut watch = strategy.watch()?;
                 let (change, changes) = bounded(1);
@@ -263,7 +251,7 @@ impl<'a> Session<'a> {
         });
         let ended = ended.and_then(|()| self.unsettled.error().filter(|_| self.limit.is_some()).map_or(Ok(()), Err));
         // The relay itself has cut off the calls that are still marked; their events are not to blame.
-        self.lease.clear();
+        self.drain.clear();
         maintenance::end(context);
         (self.report, ended)
     }
@@ -291,7 +279,7 @@ impl<'a> Session<'a> {
             select! {
                 recv(channels.inbox) -> message => message.into_iter().for_each(|message| self.take_in(message)),
                 recv(stopping.woken()) -> _ => {}
-                default(self.patience(now)) => self.lease.check()?,
+                default(self.patience(now)) => self.drain.check()?,
             }
         }
         Ok(())
@@ -301,9 +289,9 @@ impl<'a> Session<'a> {
     fn patience(&self, now: Instant) -> Duration {
         let due = self.lanes.next_due().filter(|_| self.limit.is_none());
         let group = self.group.since.filter(|_| self.orders_out < ORDERS_MAX).map(|since| since + GROUP_AGE_MAX);
-        let sweep = Some(self.sweep.wake_at()).filter(|_| self.limit.is_none() && self.room() > 0);
+        let look_back = self.drain.look_back_at().filter(|_| self.limit.is_none() && self.room() > 0);
         let again = self.unsettled.wake_at().filter(|_| self.orders_out < ORDERS_MAX);
-        let own = [due, group, sweep, again, self.reconcile_at, self.log.next()];
+        let own = [due, group, look_back, again, self.reconcile_at, self.log.next()];
         let times = own.into_iter().chain([self.breakers.wake_at(), self.read_again_at, self.prune_at]);
         let next = times.flatten().min();
         next.map_or(LOOK_AGAIN, |next| {
@@ -374,14 +362,8 @@ impl<'a> Session<'a> {
 
     /// Takes in that somebody committed something, or removed what was settled.
     fn changed(&mut self) {
-        self.at_end = false;
         self.may_have_been_operated = true;
         self.found = None;
-        if self.lanes.is_empty() {
-            // The next entry may have any position: applications need not append in the order of positions.
-            self.cursor = i64::MIN;
-        } else {
-            self.sweep.ask();
-        }
+        self.drain.changed(self.lanes.is_empty());
     }
 }

@@ -5,6 +5,9 @@ use crate::row::{Field, fnv};
 
 /// A stream of a tenant, as a hash of 64 bits. If two streams share a key, they hold each other up, but no event is
 /// lost.
+///
+/// A storage may make its keys itself, for example in SQL: the relay only compares those of one storage. All spellings
+/// of a stream must have the same key, in entries, in what waits, and in dead letters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamKey(pub u64);
 

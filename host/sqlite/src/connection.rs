@@ -10,6 +10,7 @@ use outbox_engine::StorageError;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::access::Access;
+use super::error::SqliteError;
 use super::{beside, identity, permissions};
 
 /// A commit makes a checkpoint when the WAL has this many pages. This is more than SQLite's 1,000, since a relay's
@@ -21,7 +22,7 @@ pub(super) fn canonical(path: &Path) -> Result<PathBuf, StorageError> {
     fs::canonicalize(path).or_else(|error| match error.kind() {
         // The file may exist. Opening it reports which folder is closed.
         ErrorKind::PermissionDenied => Ok(path.to_owned()),
-        _ => Err(StorageError::Missing(path.to_owned())),
+        _ => Err(SqliteError::Missing(path.to_owned()).into()),
     })
 }
 
@@ -41,7 +42,7 @@ pub(super) fn open_as(path: &Path, busy_patience: Duration, access: Access) -> R
         Ok(metadata) if metadata.is_file() => {}
         // If it may not even be looked at, `open_permitted` reports that.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
-        _ => return Err(StorageError::Missing(path.to_owned())),
+        _ => return Err(SqliteError::Missing(path.to_owned()).into()),
     }
     for _ in 0..GIVEN_TRIES {
         match open_permitted(path, busy_patience, access) {
@@ -149,7 +150,7 @@ pub(super) fn error(
     busy_patience: Duration,
 ) -> impl Fn(rusqlite::Error) -> StorageError {
     move |error| match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => StorageError::NotADatabase(path.clone()),
+        Some(ErrorCode::NotADatabase) => SqliteError::NotADatabase(path.clone()).into(),
         _ if is_busy(&error) => StorageError::Busy(busy_patience),
         Some(ErrorCode::DiskFull) => StorageError::Full,
         // SQLite reports neither which of its files it could not open, nor the owner.
@@ -159,9 +160,9 @@ pub(super) fn error(
             StorageError::Other { doing, cause: format!("{}{denial}", without_statement(error)).into() }
         }
         Some(ErrorCode::DatabaseCorrupt) => {
-            StorageError::Damaged { doing, path: path.clone(), cause: Box::new(without_statement(error)) }
+            SqliteError::Damaged { doing, path: path.clone(), cause: without_statement(error) }.into()
         }
-        _ if is_refusal(&error) => StorageError::Refused { doing, cause: Box::new(without_statement(error)) },
+        _ if is_refusal(&error) => SqliteError::Refused { doing, cause: without_statement(error) }.into(),
         _ => StorageError::Other { doing, cause: Box::new(without_statement(error)) },
     }
 }

@@ -7,11 +7,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use outbox_engine::outbox::{Lease, RelayState, StorageError};
+use outbox_engine::outbox::{RelayState, StorageError};
 use outbox_engine::text::shown;
 use rustix::fs::OFlags;
 
 use super::beside;
+use super::error::SqliteError;
 
 /// The room for a relay's state in the lock file.
 const STATE_BYTES: usize = 4_096;
@@ -40,7 +41,7 @@ fn failed(doing: &'static str, error: io::Error) -> StorageError {
 
 impl FileLease {
     pub(super) fn take(database: &Path) -> Result<Self, StorageError> {
-        fs::metadata(database).map_err(|_| StorageError::Missing(database.to_owned()))?;
+        fs::metadata(database).map_err(|_| SqliteError::Missing(database.to_owned()))?;
         let lock_path = beside::path(database, beside::LOCK);
         let opened = |error| failed("open what lies beside the database", error);
         for _ in 0..TRIES {
@@ -63,10 +64,10 @@ impl FileLease {
     }
 
     /// Binds the lease to the database that is at its path now.
-    pub(super) fn opened(mut self, database: &Path) -> Result<Box<dyn Lease>, StorageError> {
-        let metadata = fs::metadata(database).map_err(|_| StorageError::Missing(database.to_owned()))?;
+    pub(super) fn opened(mut self, database: &Path) -> Result<Self, StorageError> {
+        let metadata = fs::metadata(database).map_err(|_| SqliteError::Missing(database.to_owned()))?;
         self.opened = Some(metadata);
-        Ok(Box::new(self))
+        Ok(self)
     }
 }
 
@@ -111,9 +112,9 @@ fn is_in_place(file: &File, path: &Path) -> bool {
     same_file(file.metadata().ok().as_ref(), fs::symlink_metadata(path))
 }
 
-impl Lease for FileLease {
+impl FileLease {
     /// One write into the page cache: the kernel keeps it when the process dies, and it does not wait for the disk.
-    fn mark(&self, slot: usize, positions: &[i64]) {
+    pub(super) fn mark(&self, slot: usize, positions: &[i64]) {
         let positions = positions.get(..SLOT_POSITIONS_MAX).unwrap_or(positions);
         let mut bytes = [0_u8; SLOT_BYTES];
         let words = std::iter::once(positions.len() as u64).chain(positions.iter().map(|it| it.cast_unsigned()));
@@ -126,7 +127,7 @@ impl Lease for FileLease {
         }
     }
 
-    fn interrupted(&self) -> Vec<i64> {
+    pub(super) fn interrupted(&self) -> Vec<i64> {
         let mut positions = Vec::new();
         let mut slot = [0_u8; SLOT_BYTES];
         for number in 0..SLOTS_MAX {
@@ -143,13 +144,13 @@ impl Lease for FileLease {
         positions
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         if let Err(error) = self.calls.set_len(0) {
             tracing::warn!("cannot forget which calls were under way: {}", shown(error));
         }
     }
 
-    fn show(&self, state: &RelayState) {
+    pub(super) fn show(&self, state: &RelayState) {
         let mut text = serde_json::to_string(state).unwrap_or_default();
         if text.len() > STATE_BYTES {
             let short = RelayState { reason: state.reason.chars().take(500).collect(), ..state.clone() };
@@ -162,7 +163,8 @@ impl Lease for FileLease {
         }
     }
 
-    fn check(&self) -> Result<(), StorageError> {
+    /// Checks that the database and the lock file are still those that were opened.
+    pub(super) fn check(&self) -> Result<(), StorageError> {
         if !same_file(self.opened.as_ref(), fs::metadata(&self.database)) {
             let what = if self.database.exists() { "was replaced by another file" } else { "was removed" };
             return Err(StorageError::Replaced(format!("the database {} {what}", self.database.display())));

@@ -27,19 +27,18 @@
 
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
-use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use outbox_engine::StoredData;
-use outbox_engine::outbox::{Deployments, Held, Lease, Operator, Page, PageBounds, Settled, Status, Wanted, Watch};
-use outbox_engine::text::shown;
+use outbox_engine::outbox::{Deployments, Drain, Operator, Status, Watch};
 use parking_lot::{Mutex, MutexGuard};
 use rusqlite::{Connection, TransactionBehavior};
 
 use self::access::Access;
 use self::doubt::Doubt;
+use self::drain::SqliteDrain;
 
 mod access;
 mod append;
@@ -49,6 +48,8 @@ mod connection;
 mod dead_columns;
 mod deployments;
 mod doubt;
+mod drain;
+mod error;
 mod identity;
 mod lease;
 mod look;
@@ -68,6 +69,7 @@ mod watch;
 mod write_lock;
 
 pub use append::{append, append_if};
+pub use error::SqliteError;
 pub use outbox_engine::{NewEvent, OutboxStorageStrategy, Payload, StorageError, StreamId};
 pub use rusqlite;
 pub use schema::{Initialised, SCHEMA_VERSION};
@@ -217,38 +219,8 @@ impl OutboxStorageStrategy for SqliteOutbox {
         append::append_all(&mut self.writer(), events).map_err(self.error("append events"))
     }
 
-    fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
-        let lease = lease::FileLease::take(&self.path)?;
-        self.reopen()?;
-        for warning in table::warnings(&self.reader()).map_err(self.error("look at the table outbox"))? {
-            tracing::warn!("{}", shown(warning));
-        }
-        lease.opened(&self.path)
-    }
-
-    fn entries(
-        &self,
-        range: RangeInclusive<i64>,
-        bounds: PageBounds,
-        wanted: Wanted<'_>,
-    ) -> Result<Page, StorageError> {
-        page::read(&self.reader(), range, bounds, wanted).map_err(self.error("read the outbox"))
-    }
-
-    fn held(&self) -> Result<Vec<Held>, StorageError> {
-        page::held(&self.reader()).map_err(self.error("read what waits in the outbox"))
-    }
-
-    fn settle_max(&self) -> usize {
-        self.settling_connection().settle_max()
-    }
-
-    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
-        self.settling_connection().settle(settled, self.has_written.swap(false, Ordering::Relaxed))
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        self.make_durable()
+    fn drain(&self) -> Result<Box<dyn Drain + '_>, StorageError> {
+        Ok(Box::new(SqliteDrain::take(self)?))
     }
 
     fn status(&self) -> Result<Status, StorageError> {
@@ -258,10 +230,6 @@ impl OutboxStorageStrategy for SqliteOutbox {
             Err(error) => status.relay_unknown = Some(error.to_string()),
         }
         Ok(status)
-    }
-
-    fn generation(&self) -> Result<u64, StorageError> {
-        schema::state(&self.reader()).map_err(self.error("read the outbox's generation"))
     }
 
     fn watch(&self) -> Result<Box<dyn Watch>, StorageError> {

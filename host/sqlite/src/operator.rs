@@ -91,6 +91,10 @@ static AUDIT: LazyLock<String> = LazyLock::new(|| {
 });
 
 impl Operator for SqliteOutbox {
+    fn entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError> {
+        page::entry_at(&self.reader(), position).map_err(self.error("read an entry"))
+    }
+
     fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
         dead_letters(&self.reader(), selection, limit).map_err(self.error("read the dead letters"))
     }

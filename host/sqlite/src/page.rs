@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
-use outbox_engine::outbox::{Held, Hold, Page, PageBounds, Wanted};
+use outbox_engine::outbox::{Held, Hold, PageBounds, Slice, Wanted};
 use outbox_engine::{Column, EntryId, Field, History, RawEntry, Row, StreamKey};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
@@ -70,17 +70,17 @@ pub(super) fn read(
     range: RangeInclusive<i64>,
     bounds: PageBounds,
     wanted: Wanted<'_>,
-) -> rusqlite::Result<Page> {
+) -> rusqlite::Result<Slice> {
     // Most rows are small, and measuring each of their columns would add a tenth to the cost of reading. So SQLite
     // itself refuses large values before it reads them. A row with such a value is then measured, and read alone.
     let _bound = LengthBound::new(connection, Column::Name.bytes_max())?;
-    let page = Page { entries: Vec::with_capacity(bounds.read_max.min(1_024)), ..Page::default() };
+    let slice = Slice { entries: Vec::with_capacity(bounds.read_max.min(1_024)), ..Slice::default() };
     let (next, last) = (Some(*range.start()).filter(|_| !range.is_empty()), *range.end());
-    let mut reading = Reading { connection, bounds, wanted, page, next, last, looked_at: 0, bytes: 0 };
+    let mut reading = Reading { connection, bounds, wanted, slice, next, last, looked_at: 0, bytes: 0 };
     loop {
         match reading.small_rows() {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => reading.large_row()?,
-            read => return read.map(|()| reading.page),
+            read => return read.map(|()| reading.slice),
         }
     }
 }
@@ -89,7 +89,7 @@ struct Reading<'a> {
     connection: &'a Connection,
     bounds: PageBounds,
     wanted: Wanted<'a>,
-    page: Page,
+    slice: Slice,
     /// The position from which to read on. None after the last possible position.
     next: Option<i64>,
     /// The last position to look at.
@@ -103,14 +103,14 @@ impl Reading<'_> {
     fn small_rows(&mut self) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare_cached(ENTRIES)?;
         let Some(next) = self.next else {
-            self.page.end = true;
+            self.slice.end = true;
             return Ok(());
         };
         let rest = i64::try_from(self.bounds.looked_at_max.saturating_sub(self.looked_at)).unwrap_or(i64::MAX);
         let mut rows = statement.query([next, self.last, rest])?;
         while self.has_room() {
             let Some(row) = rows.next()? else {
-                self.page.end = self.looked_at < self.bounds.looked_at_max;
+                self.slice.end = self.looked_at < self.bounds.looked_at_max;
                 break;
             };
             let position = row.get(0)?;
@@ -142,19 +142,19 @@ impl Reading<'_> {
     }
 
     fn has_room(&self) -> bool {
-        self.page.entries.len() < self.bounds.read_max && self.bytes < self.bounds.bytes_max
+        self.slice.entries.len() < self.bounds.read_max && self.bytes < self.bounds.bytes_max
     }
 
     fn looks_at(&mut self, entry: EntryId, stream: StreamKey) -> bool {
         self.looked_at += 1;
-        self.page.last = Some(entry.position);
+        self.slice.last = Some(entry.position);
         self.next = entry.position.checked_add(1);
         (self.wanted)(entry, stream)
     }
 
     fn read(&mut self, entry: RawEntry) {
         self.bytes += entry.bytes();
-        self.page.entries.push(entry);
+        self.slice.entries.push(entry);
     }
 }
 
@@ -188,6 +188,11 @@ impl Drop for LengthBound<'_> {
     fn drop(&mut self) {
         let _ = self.connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, self.before);
     }
+}
+
+/// The entry at this position.
+pub(super) fn entry_at(connection: &Connection, position: i64) -> rusqlite::Result<Option<RawEntry>> {
+    entry(connection, &ENTRY, position)
 }
 
 /// A dead letter as the entry that it was.

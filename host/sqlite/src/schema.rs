@@ -7,6 +7,7 @@ use outbox_engine::StorageError;
 use outbox_engine::text::shown;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension, Transaction, TransactionBehavior, params};
 
+use super::error::SqliteError;
 use super::{beside, connection, table, value};
 
 /// The version of the tables that this program works with.
@@ -71,8 +72,8 @@ pub(super) fn check(connection: &Connection, path: &Path, busy_patience: Duratio
     let has_table = table::check(connection, path, &failed)?;
     match found {
         SCHEMA_VERSION if has_table => check_wal(connection, path, busy_patience, &failed),
-        0 | SCHEMA_VERSION => Err(StorageError::NotInitialised(path.to_owned())),
-        found => Err(StorageError::Older { path: path.to_owned(), found, supported: SCHEMA_VERSION }),
+        0 | SCHEMA_VERSION => Err(SqliteError::NotInitialised(path.to_owned()).into()),
+        found => Err(SqliteError::Older { path: path.to_owned(), found, supported: SCHEMA_VERSION }.into()),
     }
 }
 
@@ -125,7 +126,7 @@ fn check_not_newer(found: i64, path: &Path) -> Result<(), StorageError> {
         )));
     }
     if found > SCHEMA_VERSION {
-        return Err(StorageError::Newer { path: path.to_owned(), found, supported: SCHEMA_VERSION });
+        return Err(SqliteError::Newer { path: path.to_owned(), found, supported: SCHEMA_VERSION }.into());
     }
     Ok(())
 }

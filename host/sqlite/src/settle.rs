@@ -1,12 +1,11 @@
 //! Settling entries: each change of an entry's state is one guarded statement.
 
 use std::sync::LazyLock;
-use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use outbox_engine::outbox::{Failed, Fate, Settled};
 use outbox_engine::{Attempt, Column, EntryId, Outcome};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{ErrorCode, OptionalExtension, Row, Transaction, params};
 
 use super::{dead_columns, identity, names, page, value};
 
@@ -48,10 +47,8 @@ const BURY: &str = "
            data, ?2, ?3, ?4, ?5, ?6, ?7
     FROM outbox WHERE position = ?1";
 
-/// Settles entries. Returns how long it held the write lock, and how many of the entries were there.
-pub(super) fn settle(connection: &mut Connection, settled: &[Settled]) -> rusqlite::Result<(Duration, usize)> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let held_since = Instant::now();
+/// Settles entries, and returns how many of them were there.
+pub(super) fn settle(transaction: &Transaction<'_>, settled: &[Settled]) -> rusqlite::Result<usize> {
     let mut delivered: Vec<EntryId> = Vec::with_capacity(settled.len());
     let mut found = 0;
     for entry in settled {
@@ -59,23 +56,22 @@ pub(super) fn settle(connection: &mut Connection, settled: &[Settled]) -> rusqli
             Settled::Delivered { entry, tried_before } => {
                 delivered.push(*entry);
                 if *tried_before {
-                    forget(&transaction, *entry)?;
+                    forget(transaction, *entry)?;
                 }
             }
-            Settled::Failed(failed) => found += settle_failed(&transaction, failed)?,
-            Settled::Undeletable { entry, at, reason } => found += keep(&transaction, *entry, *at, reason)?,
+            Settled::Failed(failed) => found += settle_failed(transaction, failed)?,
+            Settled::Undeletable { entry, at, reason } => found += keep(transaction, *entry, *at, reason)?,
             Settled::Vanished { entry } => {
-                forget(&transaction, *entry)?;
+                forget(transaction, *entry)?;
                 found += 1;
             }
         }
     }
     delivered.sort_unstable();
     for run in delivered.chunk_by(|a, b| a.position.checked_add(1) == Some(b.position)) {
-        found += delete(&transaction, run)?;
+        found += delete(transaction, run)?;
     }
-    transaction.commit()?;
-    Ok((held_since.elapsed(), found))
+    Ok(found)
 }
 
 /// Deletes entries with consecutive positions, and returns how many were there. If another entry has such a position

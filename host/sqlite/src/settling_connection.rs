@@ -1,10 +1,10 @@
 //! Settles entries, on a connection of its own, with its turns at the write lock and its checkpoints.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outbox_engine::outbox::{Settled, StorageError};
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::access::Access;
 use super::checkpoints::Checkpoints;
@@ -46,13 +46,26 @@ impl SettlingConnection {
         self.turns.settle_max()
     }
 
-    /// Settles entries, and returns how many were there. `has_written` says whether another connection of this outbox
-    /// may have committed something since the last call.
-    pub(super) fn settle(&mut self, settled: &[Settled], has_written: bool) -> Result<usize, StorageError> {
+    /// Settles entries in one transaction, if `proof` holds within it, and returns how many were there. `has_written`
+    /// says whether another connection of this outbox may have committed something since the last call.
+    pub(super) fn settle(
+        &mut self,
+        settled: &[Settled],
+        has_written: bool,
+        proof: impl FnOnce() -> Result<(), StorageError>,
+    ) -> Result<usize, StorageError> {
         std::thread::sleep(self.turns.pause(&self.connection, has_written));
         let failed = connection::error("settle entries of the outbox", self.path.clone(), self.busy_patience);
-        let settled = settle::settle(&mut self.connection, settled);
-        let (held, found) = settled.inspect_err(|error| self.doubt.note(error)).map_err(failed)?;
+        let failed = |error| {
+            self.doubt.note(&error);
+            failed(error)
+        };
+        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+        let held_since = Instant::now();
+        proof()?;
+        let found = settle::settle(&begun, settled).map_err(&failed)?;
+        begun.commit().map_err(&failed)?;
+        let held = held_since.elapsed();
         self.turns.taken(held);
         self.checkpoints.committed(&self.connection, self.turns.is_other_present());
         Ok(found)

@@ -6,6 +6,8 @@ use std::path::Path;
 use outbox_engine::StorageError;
 use rusqlite::{Connection, OptionalExtension};
 
+use super::error::SqliteError;
+
 /// The columns that an entry needs. A table with these columns may serve as the outbox, whoever made it.
 const COLUMNS: [&str; 12] = [
     "position",
@@ -53,7 +55,7 @@ pub(super) fn check(
         return Ok(false);
     }
     match fault(&columns) {
-        Some(reason) => Err(StorageError::ForeignTable { path: path.to_owned(), reason }),
+        Some(reason) => Err(SqliteError::ForeignTable { path: path.to_owned(), reason }.into()),
         None => Ok(true),
     }
 }

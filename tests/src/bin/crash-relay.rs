@@ -12,7 +12,7 @@ use anyhow::Result;
 use clap::Parser;
 use outbox_host::publisher::component::{ComponentPublisher, Grants, Settings};
 use outbox_host::{Backoff, JsonSerde, Outbox, Policy, RelayOptions, SqliteOutbox, stop};
-use outbox_tests::crash::doomed::{DoomedOutbox, DoomedPublisher};
+use outbox_tests::crash::doomed::{DoomedPublisher, doomed};
 use outbox_tests::crash::point::{Doom, Point};
 
 #[derive(Parser)]
@@ -59,7 +59,7 @@ fn main() -> Result<()> {
         backoff: Backoff { initial: Duration::from_millis(10), max: Duration::from_millis(50) },
         ..Policy::default()
     };
-    let strategy = DoomedOutbox { inner: SqliteOutbox::open(&options.db)?, doom };
+    let strategy = doomed(SqliteOutbox::open(&options.db)?, doom);
     let relay_options = RelayOptions { policy, concurrency: options.concurrency, ..RelayOptions::default() };
     let outbox = Outbox::new(strategy, JsonSerde).with_options(relay_options);
     let (stop, stopping) = stop();

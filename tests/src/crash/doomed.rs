@@ -1,50 +1,38 @@
 //! A storage and a publisher that pass everything on, and pass the named points on the way.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use outbox_host::outbox::{
-    Deployments, Held, Lease, Operator, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status,
-    StorageError, Wanted, Watch,
-};
-use outbox_host::{Attempt, BoxFuture, NewEvent, Publisher, Recorded, StoredData};
+use outbox_host::outbox::{Drain, OutboxStorageStrategy, Page, PageBounds, Settled, StorageError, Wanted};
+use outbox_host::{Attempt, BoxFuture, Publisher, Recorded};
 
 use super::point::{Doom, Point, die};
+use crate::passing_on::{DrainedThrough, Passing, PassingOn};
 
 /// A storage that passes the points around reading, marking and settling.
-pub struct DoomedOutbox<S> {
-    pub inner: S,
-    pub doom: Arc<Doom>,
+pub fn doomed<S: OutboxStorageStrategy>(inner: S, doom: Arc<Doom>) -> impl OutboxStorageStrategy {
+    DrainedThrough { inner, wrap: through(doom) }
 }
 
-impl<S: OutboxStorageStrategy> OutboxStorageStrategy for DoomedOutbox<S> {
-    fn append(&self, events: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError> {
-        self.inner.append(events)
+fn through(doom: Arc<Doom>) -> impl for<'a> Fn(Box<dyn Drain + 'a>) -> Box<dyn Drain + 'a> + Send + Sync {
+    move |inner| Box::new(Passing(DoomedDrain { inner, doom: doom.clone() }))
+}
+
+struct DoomedDrain<'a> {
+    inner: Box<dyn Drain + 'a>,
+    doom: Arc<Doom>,
+}
+
+impl PassingOn for DoomedDrain<'_> {
+    fn inner(&self) -> &dyn Drain {
+        self.inner.as_ref()
     }
 
-    fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
-        Ok(Box::new(DoomedLease { inner: self.inner.lease()?, doom: self.doom.clone() }))
-    }
-
-    fn entries(
-        &self,
-        range: RangeInclusive<i64>,
-        bounds: PageBounds,
-        wanted: Wanted<'_>,
-    ) -> Result<Page, StorageError> {
-        let page = self.inner.entries(range, bounds, wanted)?;
+    fn next_page(&self, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError> {
+        let page = self.inner.next_page(bounds, wanted)?;
         if !page.entries.is_empty() {
             self.doom.pass(Point::Claimed);
         }
         Ok(page)
-    }
-
-    fn held(&self) -> Result<Vec<Held>, StorageError> {
-        self.inner.held()
-    }
-
-    fn settle_max(&self) -> usize {
-        self.inner.settle_max()
     }
 
     fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
@@ -54,59 +42,16 @@ impl<S: OutboxStorageStrategy> OutboxStorageStrategy for DoomedOutbox<S> {
         Ok(found)
     }
 
-    fn sync(&self) -> Result<(), StorageError> {
-        self.inner.sync()
-    }
-
-    fn status(&self) -> Result<Status, StorageError> {
-        self.inner.status()
-    }
-
-    fn generation(&self) -> Result<u64, StorageError> {
-        self.inner.generation()
-    }
-
-    fn watch(&self) -> Result<Box<dyn Watch>, StorageError> {
-        self.inner.watch()
-    }
-
-    fn operator(&self) -> &dyn Operator {
-        self.inner.operator()
-    }
-
-    fn deployments(&self) -> &dyn Deployments {
-        self.inner.deployments()
-    }
-}
-
-struct DoomedLease {
-    inner: Box<dyn Lease>,
-    doom: Arc<Doom>,
-}
-
-impl Lease for DoomedLease {
     fn mark(&self, slot: usize, positions: &[i64]) {
         self.doom.pass(Point::BeforeMark);
         self.inner.mark(slot, positions);
         self.doom.pass(Point::Marked);
     }
 
-    fn interrupted(&self) -> Vec<i64> {
-        self.inner.interrupted()
-    }
-
     fn clear(&self) {
         self.doom.pass(Point::BeforeClear);
         self.inner.clear();
         self.doom.pass(Point::Cleared);
-    }
-
-    fn show(&self, state: &RelayState) {
-        self.inner.show(state);
-    }
-
-    fn check(&self) -> Result<(), StorageError> {
-        self.inner.check()
     }
 }
 

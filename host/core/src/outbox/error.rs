@@ -1,56 +1,13 @@
 //! The errors of storages.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// Why the outbox could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// There is no such file.
-    #[error("there is no database {}", .0.display())]
-    Missing(PathBuf),
-    /// The file is something else.
-    #[error("{} is not a SQLite database", .0.display())]
-    NotADatabase(PathBuf),
-    /// The database has no outbox.
-    #[error("{path} has no outbox: run `outbox init --db {path}` first", path = .0.display())]
-    NotInitialised(PathBuf),
-    /// The outbox was made by a newer version.
-    #[error(
-        "the outbox in {path} has schema version {found}, and this program knows versions up to {supported}: \
-         use a newer one",
-        path = path.display()
-    )]
-    Newer {
-        /// The database.
-        path: PathBuf,
-        /// Its schema version.
-        found: i64,
-        /// The newest known one.
-        supported: i64,
-    },
-    /// The outbox was made by an older version.
-    #[error(
-        "the outbox in {path} has schema version {found}, and this program needs version {supported}: \
-         run `outbox init --db {path}` to upgrade it",
-        path = path.display()
-    )]
-    Older {
-        /// The database.
-        path: PathBuf,
-        /// Its schema version.
-        found: i64,
-        /// The one that is needed.
-        supported: i64,
-    },
-    /// There is a table `outbox` that is not ours.
-    #[error("{path} has a table `outbox` of another shape: {reason}", path = path.display())]
-    ForeignTable {
-        /// The database.
-        path: PathBuf,
-        /// What differs.
-        reason: String,
-    },
+    /// There is no outbox that this program can work with. The storage's own error says why, and what to do.
+    #[error(transparent)]
+    Unusable(Box<dyn std::error::Error + Send + Sync>),
     /// Somebody else drains this outbox.
     #[error("{by} is at work on this outbox: only one drains it at a time")]
     Leased {
@@ -88,32 +45,10 @@ pub enum StorageError {
         /// The digest of what is there.
         found: String,
     },
-    /// The database refuses it, and will refuse it again, because of a constraint, a trigger, or a table that somebody
-    /// changed.
-    #[error(
-        "the database refuses to {doing}: {cause}. Look for triggers, constraints and foreign keys on the table `outbox` \
-         (`outbox init` names them), and for tables that were changed"
-    )]
-    Refused {
-        /// What was being done.
-        doing: &'static str,
-        /// Why it was refused.
-        cause: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The database's file is damaged.
-    #[error(
-        "cannot {doing}: the database {path} is damaged ({cause}). Stop its programs, look at it with \
-         `sqlite3 {path} 'PRAGMA integrity_check'`, and restore it from a backup or with `.recover`",
-        path = path.display()
-    )]
-    Damaged {
-        /// What was being done.
-        doing: &'static str,
-        /// The database.
-        path: PathBuf,
-        /// What SQLite says.
-        cause: Box<dyn std::error::Error + Send + Sync>,
-    },
+    /// The storage refuses it, and will refuse it again: because of a constraint or a trigger, a table that somebody
+    /// changed, or damage. The storage's own error says why, and what to do.
+    #[error(transparent)]
+    Refused(Box<dyn std::error::Error + Send + Sync>),
     /// A part of the relay panicked.
     #[error("the relay's {part} panicked: {reason}. The session begins anew; please report this")]
     Panicked {
@@ -156,7 +91,7 @@ impl StorageError {
     /// Whether the storage refuses this, and would refuse it again. The cause is then an entry, or the state of the
     /// tables.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Damaged { .. })
+        matches!(self, Self::Refused(_))
     }
 
     /// Whether somebody else drains the outbox.

@@ -1,7 +1,6 @@
 //! An outbox in memory: for tests, and for applications whose events need not outlive the process.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +8,12 @@ use jiff::Timestamp;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use uuid::Uuid;
 
-use super::operator::{
-    Act, AttemptRecord, AuditRecord, DeadLetter, End, Operator, Pruned, Retention, Selection, ambiguous,
-};
+use self::drain::MemoryDrain;
+use super::blocked::{first_of_each, shown_time};
+use super::operator::{AttemptRecord, AuditRecord, Operator};
 use super::{
-    BlockedStream, Deployments, Failed, Fate, Held, Hold, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState,
-    Settled, Status, StorageError, StreamState, Wanted, Watch,
+    BlockedStream, Deployments, Drain, Failed, Fate, Held, Hold, OutboxStorageStrategy, RelayState, Settled, Status,
+    StorageError, StreamState, Watch,
 };
 use crate::attempt::{Attempt, Outcome};
 use crate::new_event::NewEvent;
@@ -25,8 +24,8 @@ use crate::settlement::History;
 use crate::stream::StreamKey;
 
 mod deployments;
-
-use super::blocked::{first_of_each, shown_time};
+mod drain;
+mod operator;
 
 /// An outbox in memory. Its clones are the same outbox.
 #[derive(Clone, Default)]
@@ -104,75 +103,13 @@ impl OutboxStorageStrategy for MemoryOutbox {
         Ok(self.change(|kept| events.iter().map(|(event, data)| kept.append(&row(event, data))).collect()))
     }
 
-    fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
-        let mut kept = self.kept();
-        if std::mem::replace(&mut kept.leased, true) {
-            return Err(StorageError::Leased { by: "another relay".into() });
-        }
-        Ok(Box::new(MemoryLease(self.clone())))
-    }
-
-    fn entries(
-        &self,
-        range: RangeInclusive<i64>,
-        bounds: PageBounds,
-        wanted: Wanted<'_>,
-    ) -> Result<Page, StorageError> {
-        let kept = self.kept();
-        if range.is_empty() {
-            return Ok(Page { end: true, ..Page::default() });
-        }
-        let mut rest = kept.entries.range(range).take(bounds.looked_at_max);
-        let mut page = Page::default();
-        let (mut looked_at, mut bytes) = (0, 0);
-        while page.entries.len() < bounds.read_max && bytes < bounds.bytes_max {
-            let Some((position, entry)) = rest.next() else {
-                page.end = looked_at < bounds.looked_at_max;
-                break;
-            };
-            looked_at += 1;
-            page.last = Some(*position);
-            if wanted(entry.id(), entry.stream_key()) {
-                bytes += entry.bytes();
-                page.entries.push(entry.clone());
-            }
-        }
-        Ok(page)
-    }
-
-    fn held(&self) -> Result<Vec<Held>, StorageError> {
-        let kept = self.kept();
-        let waiting = kept.waiting.iter().filter_map(|(id, waiting)| {
-            let Waiting { failed_at, retry_at, history, undeletable, .. } = *waiting;
-            let hold = if undeletable { Hold::Delivered } else { Hold::Waiting { failed_at, retry_at, history } };
-            let delivered_to = waiting.delivered_to.clone();
-            kept.entry(*id).map(|entry| Held { stream: entry.stream_key(), entry: *id, hold, delivered_to })
-        });
-        let parked = kept.dead.iter().filter(|(_, dead)| dead.parks_stream);
-        // A dead letter whose stream cannot be determined parks none.
-        let parked = parked.filter_map(|(id, dead)| {
-            let row = dead.entry.row();
-            let stream = StreamKey::told(&row.tenant_id, &row.stream_id)?;
-            Some(Held { stream, entry: *id, hold: Hold::Parked, delivered_to: Vec::new() })
-        });
-        Ok(waiting.chain(parked).collect())
-    }
-
-    fn settle_max(&self) -> usize {
-        usize::MAX
-    }
-
-    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
-        Ok(self.change(|kept| settled.iter().filter(|settled| kept.settle(settled)).count()))
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        Ok(())
+    fn drain(&self) -> Result<Box<dyn Drain + '_>, StorageError> {
+        Ok(Box::new(MemoryDrain::take(self)?))
     }
 
     fn status(&self) -> Result<Status, StorageError> {
-        let (first, blocked_streams_total) = first_of_each(&self.held()?);
         let kept = self.kept();
+        let (first, blocked_streams_total) = first_of_each(&kept.held());
         let oldest = kept.entries.values().next();
         let undeletable: Vec<&Waiting> = kept.waiting.values().filter(|waiting| waiting.undeletable).collect();
         Ok(Status {
@@ -190,10 +127,6 @@ impl OutboxStorageStrategy for MemoryOutbox {
         })
     }
 
-    fn generation(&self) -> Result<u64, StorageError> {
-        Ok(self.kept().generation)
-    }
-
     fn watch(&self) -> Result<Box<dyn Watch>, StorageError> {
         let seen = self.kept().version;
         Ok(Box::new(MemoryWatch { outbox: self.clone(), seen }))
@@ -209,6 +142,23 @@ impl OutboxStorageStrategy for MemoryOutbox {
 }
 
 impl Kept {
+    fn held(&self) -> Vec<Held> {
+        let waiting = self.waiting.iter().filter_map(|(id, waiting)| {
+            let Waiting { failed_at, retry_at, history, undeletable, .. } = *waiting;
+            let hold = if undeletable { Hold::Delivered } else { Hold::Waiting { failed_at, retry_at, history } };
+            let delivered_to = waiting.delivered_to.clone();
+            self.entry(*id).map(|entry| Held { stream: entry.stream_key(), entry: *id, hold, delivered_to })
+        });
+        let parked = self.dead.iter().filter(|(_, dead)| dead.parks_stream);
+        // A dead letter whose stream cannot be determined parks none.
+        let parked = parked.filter_map(|(id, dead)| {
+            let row = dead.entry.row();
+            let stream = StreamKey::told(&row.tenant_id, &row.stream_id)?;
+            Some(Held { stream, entry: *id, hold: Hold::Parked, delivered_to: Vec::new() })
+        });
+        waiting.chain(parked).collect()
+    }
+
     fn append(&mut self, row: &Row<'_>) -> i64 {
         self.last_position += 1;
         self.entries.insert(self.last_position, RawEntry::new(self.last_position, row));
@@ -299,179 +249,6 @@ impl Kept {
         };
         Some(BlockedStream::new(position, state, &entry.row(), attempts, retry_at, reason.clone()))
     }
-
-    fn selected(&self, selection: &Selection) -> Vec<EntryId> {
-        let is_selected = |id: &EntryId, dead: &Dead| match selection {
-            Selection::Positions(positions) => positions.contains(&id.position),
-            Selection::Uuids(uuids) => dead.entry.row().shown(Column::Uuid).is_some_and(|uuid| uuids.contains(&uuid)),
-            Selection::Matching(filter) => filter.matches(id.position, &dead.entry.row(), &dead.end()),
-        };
-        self.dead.iter().filter(|(id, dead)| is_selected(id, dead)).map(|(id, _)| *id).collect()
-    }
-
-    fn record(&mut self, act: &str, id: EntryId, detail: String, by: &Act) {
-        let uuid = self.dead.get(&id).and_then(|dead| dead.entry.row().shown(Column::Uuid));
-        let (at, who, act) = (by.at, by.who.clone(), act.to_owned());
-        self.audit.push(AuditRecord { at, who, act, position: Some(id.position), uuid, detail });
-    }
-
-    /// Puts one back. Returns its position, or None if somebody has put it back by hand.
-    fn retry(&mut self, id: EntryId, by: &Act) -> Option<i64> {
-        let taken = self.entries.get(&id.position).map(RawEntry::id);
-        if taken == Some(id) {
-            return None;
-        }
-        let put_back = match taken {
-            None => id,
-            Some(_) => {
-                self.last_position += 1;
-                EntryId { position: self.last_position, ..id }
-            }
-        };
-        let moved =
-            format!("another entry has its place: it is at position {} now, behind all others", put_back.position);
-        self.record("retry", id, if put_back == id { String::new() } else { moved }, by);
-        let dead = self.dead.remove(&id)?;
-        self.entries.insert(put_back.position, RawEntry::new(put_back.position, &dead.entry.row()));
-        let (at, reason, delivered_to) = (by.at, "retried by hand".into(), dead.delivered_to);
-        let history = History::default();
-        let waiting = Waiting { failed_at: at, retry_at: at, history, reason, delivered_to, undeletable: false };
-        self.waiting.insert(put_back, waiting);
-        if let Some(attempts) = self.attempts.remove(&id) {
-            self.attempts.insert(put_back, attempts);
-        }
-        Some(put_back.position)
-    }
-
-    /// Replaces columns of a dead letter. A new uuid makes it another entry.
-    fn mend(&mut self, mut id: EntryId, changes: &[(Column, Field<'_>)], by: &Act) {
-        for (column, new) in changes {
-            let Some(dead) = self.dead.get(&id) else { return };
-            let row = dead.entry.row();
-            let old = (row.field(*column) != new).then(|| row.field(*column).shown().unwrap_or_default());
-            let mended = RawEntry::new(id.position, &row.with(*column, new.clone()));
-            if let Some(old) = old {
-                self.record("edit", id, format!("{} was: {old}", column.name()), by);
-            }
-            let Some(dead) = self.dead.remove(&id) else { return };
-            let attempts = self.attempts.remove(&id);
-            id = mended.id();
-            self.dead.insert(id, Dead { entry: mended, ..dead });
-            attempts.into_iter().for_each(|attempts| _ = self.attempts.insert(id, attempts));
-        }
-    }
-}
-
-impl Operator for MemoryOutbox {
-    fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
-        let kept = self.kept();
-        let selected = kept.selected(selection).into_iter().take(limit).filter_map(|id| kept.dead.get(&id));
-        Ok(selected.map(|dead| DeadLetter::listed(dead.entry.position, dead.entry.row(), dead.end())).collect())
-    }
-
-    fn dead_letter(&self, selection: &Selection) -> Result<Option<DeadLetter>, StorageError> {
-        let kept = self.kept();
-        let first = kept.selected(selection).first().and_then(|id| kept.dead.get(id));
-        Ok(first.map(|dead| DeadLetter::new(dead.entry.position, &dead.entry.row(), dead.end())))
-    }
-
-    fn dead_entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError> {
-        let kept = self.kept();
-        let selected = kept.selected(&Selection::Positions(vec![position]));
-        Ok(selected.first().and_then(|id| kept.dead.get(id)).map(|dead| dead.entry.clone()))
-    }
-
-    fn attempts(&self, position: i64) -> Result<Vec<AttemptRecord>, StorageError> {
-        let kept = self.kept();
-        let made = kept.attempts.iter().filter(|(id, _)| id.position == position);
-        Ok(made.flat_map(|(_, attempts)| attempts).cloned().collect())
-    }
-
-    fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
-        Ok(self.change(|kept| {
-            kept.generation += 1;
-            let selected = kept.selected(selection);
-            selected.into_iter().filter_map(|id| kept.retry(id, by)).collect()
-        }))
-    }
-
-    fn discard_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
-        Ok(self.change(|kept| {
-            kept.generation += 1;
-            let found = kept.selected(selection);
-            for id in &found {
-                kept.record("discard", *id, String::new(), by);
-                kept.dead.remove(id);
-                kept.attempts.remove(id);
-            }
-            found.into_iter().map(|id| id.position).collect()
-        }))
-    }
-
-    fn mend_dead_letter(&self, position: i64, changes: &[(Column, Field<'_>)], by: &Act) -> Result<bool, StorageError> {
-        self.change(|kept| {
-            kept.generation += 1;
-            match kept.selected(&Selection::Positions(vec![position])).as_slice() {
-                [] => Ok(false),
-                [id] => {
-                    kept.mend(*id, changes, by);
-                    Ok(true)
-                }
-                several => Err(ambiguous(several.len(), position)),
-            }
-        })
-    }
-
-    fn audit(&self, limit: usize) -> Result<Vec<AuditRecord>, StorageError> {
-        Ok(self.kept().audit.iter().rev().take(limit).cloned().collect())
-    }
-
-    fn prune(&self, retention: &Retention, by: &Act, limit: usize, dry_run: bool) -> Result<Pruned, StorageError> {
-        let mut kept = self.kept();
-        let old = |keep: Option<Duration>, at: Timestamp| {
-            keep.is_some_and(|keep| Duration::try_from(by.at.duration_since(at)).is_ok_and(|age| age > keep))
-        };
-        let dead: Vec<EntryId> = (kept.dead.iter())
-            .filter(|(_, dead)| !dead.parks_stream && old(retention.dead_letters, dead.died_at))
-            .map(|(id, _)| *id)
-            .collect();
-        let is_old = |attempt: &AttemptRecord| old(retention.attempts, attempt.at);
-        let attempts: usize = (kept.attempts.iter())
-            .filter(|(id, _)| !kept.dead.contains_key(id))
-            .map(|(_, attempts)| attempts.iter().filter(|attempt| is_old(attempt)).count())
-            .sum();
-        let audit = kept.audit.iter().filter(|record| old(retention.audit, record.at)).count();
-        let bound = |count: usize| if dry_run { count } else { count.min(limit) };
-        let pruned = Pruned {
-            dead_letters: bound(dead.len()) as u64,
-            attempts: bound(attempts) as u64,
-            audit: bound(audit) as u64,
-        };
-        if dry_run {
-            return Ok(pruned);
-        }
-        let (mut attempts_left, mut audit_left) = (bound(attempts), bound(audit));
-        kept.audit.retain(|record| !(old(retention.audit, record.at) && take_one(&mut audit_left)));
-        let still_dead: Vec<EntryId> = kept.dead.keys().copied().collect();
-        for (_, attempts) in kept.attempts.iter_mut().filter(|(id, _)| !still_dead.contains(id)) {
-            attempts.retain(|attempt| !(is_old(attempt) && take_one(&mut attempts_left)));
-        }
-        for id in dead.into_iter().take(limit) {
-            kept.dead.remove(&id);
-            kept.attempts.remove(&id);
-        }
-        if pruned.dead_letters > 0 {
-            let (who, act, detail) = (by.who.clone(), "prune".into(), format!("{} dead letters", pruned.dead_letters));
-            kept.audit.push(AuditRecord { at: by.at, who, act, position: None, uuid: None, detail });
-        }
-        Ok(pruned)
-    }
-}
-
-fn take_one(left: &mut usize) -> bool {
-    let some = *left > 0;
-    *left = left.saturating_sub(1);
-    some
 }
 
 fn row<'a>(event: &'a NewEvent, data: &'a StoredData) -> Row<'a> {
@@ -493,52 +270,6 @@ fn row<'a>(event: &'a NewEvent, data: &'a StoredData) -> Row<'a> {
             StoredValue::Text(text) => text.as_str().into(),
             StoredValue::Bytes(bytes) => Field::Bytes(bytes.into()),
         },
-    }
-}
-
-impl Dead {
-    fn end(&self) -> End {
-        End {
-            attempts: self.history.attempts,
-            outcome: self.outcome.into(),
-            reason: self.reason.clone(),
-            died_at: self.died_at,
-            parks_stream: self.parks_stream,
-            delivered_to: self.delivered_to.clone(),
-        }
-    }
-}
-
-struct MemoryLease(MemoryOutbox);
-
-impl Lease for MemoryLease {
-    fn mark(&self, slot: usize, positions: &[i64]) {
-        self.0.kept().calls.insert(slot, positions.to_vec());
-    }
-
-    fn interrupted(&self) -> Vec<i64> {
-        let mut positions: Vec<i64> = self.0.kept().calls.values().flatten().copied().collect();
-        positions.sort_unstable();
-        positions.dedup();
-        positions
-    }
-
-    fn clear(&self) {
-        self.0.kept().calls.clear();
-    }
-
-    fn show(&self, state: &RelayState) {
-        self.0.kept().state = Some(state.clone());
-    }
-
-    fn check(&self) -> Result<(), StorageError> {
-        Ok(())
-    }
-}
-
-impl Drop for MemoryLease {
-    fn drop(&mut self) {
-        self.0.kept().leased = false;
     }
 }
 

@@ -1,14 +1,13 @@
 //! No outbox: it drops what is appended, and publishes nothing.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use super::deployments::{CanaryShare, Counts, Deployed, Deployments, PublisherVersion, RolledBack, unknown};
 use super::operator::{Act, AttemptRecord, AuditRecord, DeadLetter, Operator, Pruned, Retention, Selection};
 use super::{
-    Held, Lease, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status, StorageError, Wanted, Watch,
+    Drain, Held, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status, StorageError, Wanted, Watch,
 };
 use crate::new_event::NewEvent;
 use crate::raw::RawEntry;
@@ -25,36 +24,12 @@ impl OutboxStorageStrategy for NoOutbox {
         Ok(Vec::new())
     }
 
-    fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
+    fn drain(&self) -> Result<Box<dyn Drain + '_>, StorageError> {
         Ok(Box::new(Self))
-    }
-
-    fn entries(&self, _: RangeInclusive<i64>, _: PageBounds, _: Wanted<'_>) -> Result<Page, StorageError> {
-        Ok(Page { end: true, ..Page::default() })
-    }
-
-    fn held(&self) -> Result<Vec<Held>, StorageError> {
-        Ok(Vec::new())
-    }
-
-    fn settle_max(&self) -> usize {
-        usize::MAX
-    }
-
-    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
-        Ok(settled.len())
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        Ok(())
     }
 
     fn status(&self) -> Result<Status, StorageError> {
         Ok(Status::default())
-    }
-
-    fn generation(&self) -> Result<u64, StorageError> {
-        Ok(0)
     }
 
     fn watch(&self) -> Result<Box<dyn Watch>, StorageError> {
@@ -70,7 +45,47 @@ impl OutboxStorageStrategy for NoOutbox {
     }
 }
 
-impl Lease for NoOutbox {
+impl Drain for NoOutbox {
+    fn next_page(&self, _: PageBounds, _: Wanted<'_>) -> Result<Page, StorageError> {
+        Ok(Page { end: true, ..Page::default() })
+    }
+
+    fn look_back(&self, _: PageBounds, _: Instant, _: Wanted<'_>) -> Result<Page, StorageError> {
+        Ok(Page { end: true, ..Page::default() })
+    }
+
+    fn look_back_at(&self) -> Option<Instant> {
+        None
+    }
+
+    fn rewind(&self, _: i64) {}
+
+    fn changed(&self, _: bool) {}
+
+    fn must_reload(&self) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
+    fn entries_at(&self, positions: &[i64], _: usize) -> Result<Vec<Option<RawEntry>>, StorageError> {
+        Ok(vec![None; positions.len()])
+    }
+
+    fn held(&self) -> Result<Vec<Held>, StorageError> {
+        Ok(Vec::new())
+    }
+
+    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
+        Ok(settled.len())
+    }
+
+    fn settle_max(&self) -> usize {
+        usize::MAX
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     fn mark(&self, _: usize, _: &[i64]) {}
 
     fn interrupted(&self) -> Vec<i64> {
@@ -94,6 +109,10 @@ impl Watch for NoOutbox {
 }
 
 impl Operator for NoOutbox {
+    fn entry(&self, _: i64) -> Result<Option<RawEntry>, StorageError> {
+        Ok(None)
+    }
+
     fn dead_letters(&self, _: &Selection, _: usize) -> Result<Vec<DeadLetter>, StorageError> {
         Ok(Vec::new())
     }

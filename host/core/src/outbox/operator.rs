@@ -12,7 +12,14 @@ use crate::stream::StreamKey;
 pub const LISTED_BYTES_MAX: usize = 64 * 1024;
 
 /// The operator's side of a storage. The audit table records every act, in the transaction of the act.
-pub trait Operator {
+pub trait Operator: Send + Sync {
+    /// The entry at this position. None if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError>;
+
     /// The selected dead letters, in position order, at most `limit`. For a part with more than [`LISTED_BYTES_MAX`]
     /// bytes, only the length is shown.
     ///

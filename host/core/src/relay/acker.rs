@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::channels::Message;
 use super::job::LaneId;
-use crate::outbox::{Act, Lease, OutboxStorageStrategy, Retention, Settled, StorageError};
+use crate::outbox::{Act, Drain, Operator, Retention, Settled, StorageError};
 use crate::text::shown;
 
 /// The pause before a failed commit is tried again.
@@ -52,8 +52,8 @@ pub(super) enum Order {
 
 /// What the acker works with.
 pub(super) struct Acker<'a> {
-    pub(super) strategy: &'a dyn OutboxStorageStrategy,
-    pub(super) lease: &'a dyn Lease,
+    pub(super) drain: &'a dyn Drain,
+    pub(super) operator: &'a dyn Operator,
     pub(super) clock: fn() -> Timestamp,
     pub(super) patience: Patience<'a>,
     /// To the syncer, which ends when the acker drops this.
@@ -88,7 +88,7 @@ impl Acker<'_> {
                 }
                 Order::TryAgain(settled) => self.try_again(settled),
                 Order::Prune { retention, by } => {
-                    Message::Pruned(self.strategy.operator().prune(&retention, &by, PRUNE_MAX, false))
+                    Message::Pruned(self.operator.prune(&retention, &by, PRUNE_MAX, false))
                 }
             };
             if self.patience.results.send(result).is_err() {
@@ -100,8 +100,7 @@ impl Acker<'_> {
     /// Commits the rest of a group, in pieces of the size that the storage wants.
     fn commit(&self, rest: &mut &[Settled], refused: &mut Vec<Refused>) -> Result<(), StorageError> {
         while !rest.is_empty() {
-            let (next, others) = rest.split_at(self.strategy.settle_max().clamp(1, rest.len()));
-            self.lease.check()?;
+            let (next, others) = rest.split_at(self.drain.settle_max().clamp(1, rest.len()));
             match self.settle(next) {
                 Err(error) if error.is_refusal() => self.commit_each(rest, next.len(), refused)?,
                 settled => {
@@ -158,7 +157,7 @@ impl Acker<'_> {
     }
 
     fn settle(&self, settled: &[Settled]) -> Result<(), StorageError> {
-        if self.strategy.settle(settled)? < settled.len() {
+        if self.drain.settle(settled)? < settled.len() {
             // Somebody has removed or replaced entries.
             let _ = self.patience.results.send(Message::Changed);
         }
@@ -168,8 +167,7 @@ impl Acker<'_> {
     /// Tries refused settlements once more.
     fn try_again(&self, settled: Vec<Settled>) -> Message {
         let (mut rest, mut refused) = (settled.as_slice(), Vec::new());
-        let tried = self.lease.check().and_then(|()| self.commit(&mut rest, &mut refused));
-        let tried = tried.and_then(|()| self.strategy.sync());
+        let tried = self.commit(&mut rest, &mut refused).and_then(|()| self.drain.sync());
         if let Err(error) = tried {
             let reason = error.to_string();
             let all = settled.into_iter().map(|settled| Refused { settled, reason: reason.clone() });

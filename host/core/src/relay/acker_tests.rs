@@ -1,6 +1,7 @@
 use jiff::Timestamp;
 
 use super::*;
+use crate::outbox::{MemoryOutbox, OutboxStorageStrategy};
 use crate::raw::EntryId;
 use crate::relay::faulty::Faulty;
 use crate::row::{Field, Row};
@@ -16,8 +17,7 @@ fn entry(position: i64) -> EntryId {
     EntryId::of(position, &Field::Null)
 }
 
-fn carry_out(outbox: &Faulty, order: Order) -> Carried {
-    let lease = outbox.lease().unwrap();
+fn carry_out(outbox: &MemoryOutbox, drain: &Faulty<'_>, order: Order) -> Carried {
     let (send, orders) = crossbeam_channel::unbounded();
     let (_give_up, given_up) = crossbeam_channel::bounded(0);
     let (results, told) = crossbeam_channel::unbounded();
@@ -26,21 +26,22 @@ fn carry_out(outbox: &Faulty, order: Order) -> Carried {
     drop(send);
     let patience = Patience { give_up: &given_up, in_pass: false, results: &results };
     let clock = || Timestamp::UNIX_EPOCH;
-    Acker { strategy: outbox, lease: lease.as_ref(), clock, patience, committed }.run(&orders);
-    let asked = outbox.settled.lock().unwrap().clone();
+    Acker { operator: outbox.operator(), drain, clock, patience, committed }.run(&orders);
+    let asked = drain.settled.lock().unwrap().clone();
     Carried { asked, told: told.try_iter().collect(), to_sync: to_sync.try_iter().collect() }
 }
 
-fn appended(outbox: &Faulty, entries: i64) -> Vec<Settled> {
-    (0..entries).for_each(|_| _ = outbox.inner.append_raw(&Row { data: "{}".into(), ..Row::default() }));
+fn appended(outbox: &MemoryOutbox, entries: i64) -> Vec<Settled> {
+    (0..entries).for_each(|_| _ = outbox.append_raw(&Row { data: "{}".into(), ..Row::default() }));
     (1..=entries).map(|position| Settled::Delivered { entry: entry(position), tried_before: false }).collect()
 }
 
 #[test]
 fn a_group_is_settled_in_pieces_and_after_a_failure_goes_on_where_it_was() {
-    let outbox = Faulty::default();
+    let outbox = MemoryOutbox::default();
+    let drain = Faulty::new(outbox.drain().unwrap());
     let settled = appended(&outbox, 5);
-    let carried = carry_out(&outbox, Order::Commit(Group { settled, ..Group::default() }));
+    let carried = carry_out(&outbox, &drain, Order::Commit(Group { settled, ..Group::default() }));
 
     assert_eq!(carried.asked, [vec![1, 2], vec![3, 4], vec![3, 4], vec![5]]);
     assert!(matches!(carried.told.as_slice(), [Message::NotCommitted(StorageError::Full)]), "{:?}", carried.told);
@@ -51,9 +52,10 @@ fn a_group_is_settled_in_pieces_and_after_a_failure_goes_on_where_it_was() {
 
 #[test]
 fn only_the_entry_that_is_refused_stays_and_it_is_known_to_be_delivered() {
-    let outbox = Faulty { refused: Some(4), ..Faulty::default() };
+    let outbox = MemoryOutbox::default();
+    let drain = Faulty { refused: Some(4), ..Faulty::new(outbox.drain().unwrap()) };
     let settled = appended(&outbox, 5);
-    let carried = carry_out(&outbox, Order::Commit(Group { settled, ..Group::default() }));
+    let carried = carry_out(&outbox, &drain, Order::Commit(Group { settled, ..Group::default() }));
 
     assert_eq!(carried.asked, [vec![1, 2], vec![3, 4], vec![3, 4], vec![3], vec![4], vec![4], vec![5]]);
     let group = carried.to_sync.into_iter().flatten().next().unwrap();
@@ -67,9 +69,10 @@ fn only_the_entry_that_is_refused_stays_and_it_is_known_to_be_delivered() {
 
 #[test]
 fn what_was_refused_is_tried_again_and_what_is_not_refused_any_more_is_reported() {
-    let outbox = Faulty { refused: Some(1), ..Faulty::default() };
+    let outbox = MemoryOutbox::default();
+    let drain = Faulty { refused: Some(1), ..Faulty::new(outbox.drain().unwrap()) };
     let settled = appended(&outbox, 3);
-    let carried = carry_out(&outbox, Order::TryAgain(settled));
+    let carried = carry_out(&outbox, &drain, Order::TryAgain(settled));
     let told = carried.told.iter().find_map(|message| match message {
         Message::TriedAgain { settled, refused } => Some((settled.clone(), refused.len())),
         _ => None,
@@ -79,8 +82,9 @@ fn what_was_refused_is_tried_again_and_what_is_not_refused_any_more_is_reported(
 
 #[test]
 fn an_entry_that_somebody_removed_is_news() {
-    let outbox = Faulty::default();
+    let outbox = MemoryOutbox::default();
+    let drain = Faulty::new(outbox.drain().unwrap());
     let settled = vec![Settled::Delivered { entry: entry(7), tried_before: false }];
-    let carried = carry_out(&outbox, Order::Commit(Group { settled, ..Group::default() }));
+    let carried = carry_out(&outbox, &drain, Order::Commit(Group { settled, ..Group::default() }));
     assert!(matches!(carried.told.as_slice(), [Message::Changed]), "{:?}", carried.told);
 }

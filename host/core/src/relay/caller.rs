@@ -15,7 +15,7 @@ use super::breaker::LeftAlone;
 use super::channels::Message;
 use super::job::{Job, Known, LaneId};
 use crate::attempt::{Attempt, Outcome};
-use crate::outbox::{Lease, StorageError};
+use crate::outbox::{Drain, StorageError};
 use crate::publisher::Publisher;
 use crate::publishers::{PublisherSet, Publishers};
 use crate::recorded::Recorded;
@@ -34,7 +34,7 @@ const TAKE_MAX: usize = 64;
 pub(super) struct Calls<'a> {
     pub(super) publishers: &'a Publishers<'a>,
     pub(super) serde: &'a dyn Serde,
-    pub(super) lease: &'a dyn Lease,
+    pub(super) drain: &'a dyn Drain,
     pub(super) jobs: &'a Jobs<Job>,
     /// Closed to give up the calls under way.
     pub(super) given_up: &'a Jobs<()>,
@@ -142,7 +142,7 @@ impl<'a> Caller<'a> {
     }
 
     fn mark(&self, positions: &[i64]) {
-        self.calls.lease.mark(self.slot, positions);
+        self.calls.drain.mark(self.slot, positions);
     }
 
     fn tell(&mut self) {

@@ -1,37 +1,14 @@
-use std::sync::Mutex;
-
 use tokio::sync::Notify;
 
 use super::*;
-use crate::outbox::RelayState;
+use crate::outbox::{MemoryOutbox, OutboxStorageStrategy};
 use crate::publisher::BoxFuture;
 use crate::raw::RawEntry;
+use crate::relay::faulty::Faulty;
 use crate::relay::lanes::Lanes;
 use crate::relay::options;
 use crate::row::Row;
 use crate::serde::JsonSerde;
-
-/// Remembers what was marked.
-#[derive(Default)]
-struct Marks(Mutex<Vec<Vec<i64>>>);
-
-impl Lease for Marks {
-    fn mark(&self, _: usize, positions: &[i64]) {
-        self.0.lock().unwrap().push(positions.to_owned());
-    }
-
-    fn interrupted(&self) -> Vec<i64> {
-        Vec::new()
-    }
-
-    fn clear(&self) {}
-
-    fn show(&self, _: &RelayState) {}
-
-    fn check(&self) -> Result<(), StorageError> {
-        Ok(())
-    }
-}
 
 /// Ends its calls at once, except the call for one position, which waits for a notification.
 struct WaitsFor(u64, Notify);
@@ -75,7 +52,8 @@ fn positions(finished: &Finished) -> Told {
 /// Lets one caller carry out `jobs`, and returns what was marked and reported. `first_told` is called after its first
 /// report.
 fn called(publisher: &WaitsFor, jobs: Vec<Job>, first_told: impl FnOnce()) -> (Vec<Vec<i64>>, Vec<Told>) {
-    let marks = Marks::default();
+    let outbox = MemoryOutbox::default();
+    let drain = Faulty::new(outbox.drain().unwrap());
     let (queue, taken) = async_channel::unbounded();
     let (_give_up, given_up) = async_channel::bounded(1);
     let (results, told) = crossbeam_channel::unbounded();
@@ -84,12 +62,12 @@ fn called(publisher: &WaitsFor, jobs: Vec<Job>, first_told: impl FnOnce()) -> (V
     let mut finished = Vec::new();
     std::thread::scope(|scope| {
         let left_alone = LeftAlone::default();
-        let (publishers, marks, given_up, taken) = (&publishers, &marks, &given_up, &taken);
+        let (publishers, drain, given_up, taken) = (&publishers, &drain, &given_up, &taken);
         scope.spawn(move || {
             let calls = Calls {
                 publishers,
                 serde: &JsonSerde,
-                lease: marks,
+                drain,
                 jobs: taken,
                 given_up,
                 left_alone: &left_alone,
@@ -109,7 +87,7 @@ fn called(publisher: &WaitsFor, jobs: Vec<Job>, first_told: impl FnOnce()) -> (V
         queue.close();
         finished.extend(told.flatten());
     });
-    (marks.0.into_inner().unwrap(), finished)
+    (drain.marks.into_inner().unwrap(), finished)
 }
 
 #[test]

@@ -53,6 +53,6 @@ impl Session<'_> {
         }
         self.condition.state = state;
         reason.clone_into(&mut self.condition.reason);
-        self.lease.show(&self.condition);
+        self.drain.show(&self.condition);
     }
 }

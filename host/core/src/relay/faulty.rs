@@ -1,19 +1,14 @@
-//! A storage in memory for tests of settling: it records what it should do, and fails as it is configured.
+//! A share of an outbox in memory for tests of settling: it records what it should do, and fails as it is configured.
 
-use std::ops::RangeInclusive;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
-use crate::new_event::NewEvent;
-use crate::outbox::{
-    Deployments, Held, Lease, MemoryOutbox, Operator, OutboxStorageStrategy, Page, PageBounds, Settled, Status,
-    StorageError, Wanted, Watch,
-};
-use crate::serde::StoredData;
+use crate::outbox::{Drain, Held, Page, PageBounds, RelayState, Settled, StorageError, Wanted};
+use crate::raw::RawEntry;
 
-#[derive(Default)]
-pub(super) struct Faulty {
-    pub(super) inner: MemoryOutbox,
+pub(super) struct Faulty<'a> {
+    pub(super) inner: Box<dyn Drain + 'a>,
     /// The entries of each call of `settle`; the second call fails.
     pub(super) settled: Mutex<Vec<Vec<i64>>>,
     /// The entry that it refuses to remove.
@@ -21,13 +16,18 @@ pub(super) struct Faulty {
     /// How many syncs fail before one succeeds.
     pub(super) failing_syncs: usize,
     pub(super) syncs: AtomicUsize,
+    /// What was marked, in any slot.
+    pub(super) marks: Mutex<Vec<Vec<i64>>>,
 }
 
-impl OutboxStorageStrategy for Faulty {
-    fn settle_max(&self) -> usize {
-        2
+impl<'a> Faulty<'a> {
+    pub(super) fn new(inner: Box<dyn Drain + 'a>) -> Self {
+        let (settled, marks, syncs) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
+        Self { inner, settled, refused: None, failing_syncs: 0, syncs, marks }
     }
+}
 
+impl Drain for Faulty<'_> {
     fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
         let mut calls = self.settled.lock().unwrap();
         calls.push(settled.iter().map(|settled| settled.entry().position).collect());
@@ -39,9 +39,13 @@ impl OutboxStorageStrategy for Faulty {
             _ => false,
         };
         if settled.iter().any(refuses) {
-            return Err(StorageError::Refused { doing: "settle", cause: "no such function: app".into() });
+            return Err(StorageError::Refused("cannot settle: no such function: app".into()));
         }
         self.inner.settle(settled)
+    }
+
+    fn settle_max(&self) -> usize {
+        2
     }
 
     fn sync(&self) -> Result<(), StorageError> {
@@ -49,44 +53,56 @@ impl OutboxStorageStrategy for Faulty {
         if earlier < self.failing_syncs { Err(StorageError::Full) } else { self.inner.sync() }
     }
 
-    fn append(&self, events: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError> {
-        self.inner.append(events)
+    fn next_page(&self, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError> {
+        self.inner.next_page(bounds, wanted)
     }
 
-    fn lease(&self) -> Result<Box<dyn Lease>, StorageError> {
-        self.inner.lease()
+    fn look_back(&self, bounds: PageBounds, now: Instant, wanted: Wanted<'_>) -> Result<Page, StorageError> {
+        self.inner.look_back(bounds, now, wanted)
     }
 
-    fn entries(
-        &self,
-        range: RangeInclusive<i64>,
-        bounds: PageBounds,
-        wanted: Wanted<'_>,
-    ) -> Result<Page, StorageError> {
-        self.inner.entries(range, bounds, wanted)
+    fn look_back_at(&self) -> Option<Instant> {
+        self.inner.look_back_at()
+    }
+
+    fn rewind(&self, position: i64) {
+        self.inner.rewind(position);
+    }
+
+    fn changed(&self, knows_nothing: bool) {
+        self.inner.changed(knows_nothing);
+    }
+
+    fn must_reload(&self) -> Result<bool, StorageError> {
+        self.inner.must_reload()
+    }
+
+    fn entries_at(&self, positions: &[i64], bytes_max: usize) -> Result<Vec<Option<RawEntry>>, StorageError> {
+        self.inner.entries_at(positions, bytes_max)
     }
 
     fn held(&self) -> Result<Vec<Held>, StorageError> {
         self.inner.held()
     }
 
-    fn status(&self) -> Result<Status, StorageError> {
-        self.inner.status()
+    fn mark(&self, slot: usize, positions: &[i64]) {
+        self.marks.lock().unwrap().push(positions.to_owned());
+        self.inner.mark(slot, positions);
     }
 
-    fn generation(&self) -> Result<u64, StorageError> {
-        self.inner.generation()
+    fn interrupted(&self) -> Vec<i64> {
+        self.inner.interrupted()
     }
 
-    fn watch(&self) -> Result<Box<dyn Watch>, StorageError> {
-        self.inner.watch()
+    fn clear(&self) {
+        self.inner.clear();
     }
 
-    fn operator(&self) -> &dyn Operator {
-        self.inner.operator()
+    fn show(&self, state: &RelayState) {
+        self.inner.show(state);
     }
 
-    fn deployments(&self) -> &dyn Deployments {
-        self.inner.deployments()
+    fn check(&self) -> Result<(), StorageError> {
+        self.inner.check()
     }
 }

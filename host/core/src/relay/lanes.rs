@@ -21,6 +21,7 @@ use crate::settlement::History;
 use crate::stream::StreamKey;
 
 mod lane;
+mod lost;
 mod reconcile;
 
 /// The most entries of a job.
@@ -144,6 +145,14 @@ impl Lanes {
             }
         }
         due
+    }
+
+    /// Sets the timer of the entry that holds this lane. It may be gone: the time may have come while the lane was busy,
+    /// and the entry may have been given back untried or may not have been read.
+    pub(super) fn rearm(&mut self, id: LaneId) {
+        let Some(lane) = self.lanes.get(&id) else { return };
+        let holder = lane.held_by.and_then(|holder| Some((holder, lane.waiting.get(&holder)?.due)));
+        self.timers.extend(holder.map(|(holder, due)| Reverse((due, holder, id))));
     }
 
     /// When the next waiting entry is due.
@@ -312,9 +321,6 @@ impl Lanes {
         for id in opened {
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             lane.not_admitted = false;
-            if let Some((position, waiting)) = lane.held_by.and_then(|held| Some((held, lane.waiting.get(&held)?))) {
-                self.timers.push(Reverse((waiting.due, position, id)));
-            }
             self.retire(id);
         }
     }
@@ -364,11 +370,8 @@ impl Lanes {
     pub(super) fn released(&mut self, id: LaneId, entry: EntryId) {
         self.in_flight.remove(&entry);
         let lane = self.lanes.entry(id).or_default();
-        match lane.waiting_as(entry) {
-            Some(waiting) if lane.held_by == Some(entry.position) => {
-                self.timers.push(Reverse((waiting.due, entry.position, id)));
-            }
-            _ => lane.miss(entry.position),
+        if lane.held_by != Some(entry.position) {
+            lane.miss(entry.position);
         }
     }
 
@@ -404,9 +407,6 @@ impl Lanes {
         self.in_flight.remove(&entry);
         let lane = self.lanes.entry(id).or_default();
         lane.unacked -= 1;
-        if let Some(waiting) = lane.waiting_as(entry).filter(|_| lane.held_by == Some(entry.position)) {
-            self.timers.push(Reverse((waiting.due, entry.position, id)));
-        }
         self.retire(id);
     }
 
@@ -441,11 +441,8 @@ impl Lanes {
         if lane.parked || lane.not_admitted {
             return;
         }
-        if let Some(holder) = lane.held_by {
-            // Its time may have come while the lane was busy, and it may have been given back untried: its timer is gone.
-            let due = lane.waiting.get(&holder).map(|waiting| waiting.due);
-            self.timers.extend(due.map(|due| Reverse((due, holder, id))));
-            return;
+        if lane.held_by.is_some() {
+            return self.rearm(id);
         }
         if let Some(from) = lane.missed_from.take() {
             self.rewind = Some(self.rewind.map_or(from, |rewind| rewind.min(from)));
@@ -477,8 +474,7 @@ impl Lanes {
         self.lanes.is_empty()
     }
 
-    /// The lane of a stream. The lane of a stream. The lane of a stream. With no order, each entry is a lane of its
-    /// own.
+    /// The lane of a stream. With no order, each entry is a lane of its own.
     fn id(&self, stream: StreamKey, position: i64) -> LaneId {
         match self.ordering {
             Ordering::Stream => LaneId(stream.0),

@@ -136,6 +136,28 @@ fn a_retry_whose_time_comes_while_its_stream_is_parked_is_due_when_the_stream_go
     assert_eq!(World::positions(&world.jobs()), [[1]]);
 }
 
+/// Each account that wakes a lane is lost once, as a fault of ours would lose it.
+#[test]
+fn a_lane_that_nothing_would_wake_is_found() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "b"), (4, "other")]);
+    let mut jobs = world.jobs();
+    let (other, b, a) = (jobs.pop().unwrap(), jobs.pop().unwrap(), jobs.pop().unwrap());
+    world.fail(a, SECOND);
+    world.lanes.released(b.lane, id(3));
+    world.lanes.finished(b.lane, vec![]);
+    world.lanes.finished(other.lane, other.claims);
+    world.admission.refused = PublisherSet::one(1);
+    assert!(std::iter::from_fn(|| world.lanes.next_job(world.admission)).next().is_none());
+    assert_eq!(world.lanes.wake_lost(), 0, "each of them is to be woken");
+
+    world.lanes.timers.clear();
+    assert_eq!((world.lanes.wake_lost(), world.lanes.next_due()), (1, Some(world.now + SECOND)));
+    world.lanes.not_admitted.clear();
+    assert_eq!(world.lanes.wake_lost(), 1);
+    world.admission = Admission::default();
+    assert_eq!(World::positions(&world.jobs()), [[3], [4]]);
+}
+
 #[test]
 fn a_lane_has_one_job_at_a_time_and_lanes_run_side_by_side() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b"), (3, "a")]);

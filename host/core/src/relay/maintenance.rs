@@ -91,8 +91,7 @@ impl Session<'_> {
         self.withdrawn.extend(maintenance.withdrawn);
     }
 
-    /// Gives back canaries' attempts. Gives back canaries' attempts. Gives back canaries' attempts. Called when nothing
-    /// is under way.
+    /// Gives back canaries' attempts. Called when nothing is under way.
     pub(super) fn give_back(&mut self) -> Result<(), StorageError> {
         while let Some(withdrawn) = self.withdrawn.last() {
             self.context.strategy.deployments().give_back(&withdrawn.publisher, &withdrawn.digest)?;

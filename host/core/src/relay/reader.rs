@@ -1,10 +1,9 @@
 //! Reads entries from the outbox into memory.
 
-use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use super::{LOOK_AGAIN, Session, UNACKED_MAX};
-use crate::outbox::{Page, PageBounds, Settled, StorageError};
+use crate::outbox::{Drain, Page, PageBounds, Settled, StorageError, Wanted};
 use crate::raw::{EntryId, RawEntry};
 
 /// The most entries that are read and not yet published, and the most bytes of their data; a page may exceed it.
@@ -14,6 +13,15 @@ const IN_MEMORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 const PAGE: PageBounds = PageBounds { read_max: 256, bytes_max: 4 * 1024 * 1024, looked_at_max: 4_096 };
 /// How many due retries are read at once.
 const DUE_MAX: usize = 64;
+
+/// What was taken in of a page.
+pub(super) struct TakenIn {
+    pub(super) entries: usize,
+    /// The first of them.
+    pub(super) first: Option<EntryId>,
+    pub(super) end: bool,
+    pub(super) unnoticed: bool,
+}
 
 impl Session<'_> {
     /// Reads on, if there is room and something to read. Returns whether there may be more.
@@ -48,61 +56,65 @@ impl Session<'_> {
     /// Reads the waiting entries whose time has come.
     fn read_due(&mut self, now: Instant) -> Result<(), StorageError> {
         let now = if self.limit.is_some() { self.began } else { now };
-        let mut read = 0;
-        // Each entry may be as large as possible, so check the room before each.
-        while read < DUE_MAX
-            && self.room() > 0
-            && let Some((lane, id)) = self.lanes.due(now, 1).pop()
-        {
-            read += 1;
-            let one = PageBounds { read_max: 1, looked_at_max: 1, ..PAGE };
-            let mut is_it = |found: EntryId, _| found == id;
-            let page = self.context.strategy.entries(id.position..=id.position, one, &mut is_it)?;
-            match page.entries.into_iter().next() {
+        let due = self.lanes.due(now, DUE_MAX.min(self.room()));
+        if due.is_empty() {
+            return Ok(());
+        }
+        let positions: Vec<i64> = due.iter().map(|(_, entry)| entry.position).collect();
+        let bytes_max = IN_MEMORY_BYTES_MAX.saturating_sub(self.lanes.in_memory().bytes);
+        let read = self.drain.entries_at(&positions, bytes_max);
+        let (read, failed) = read.map_or_else(|error| (Vec::new(), Some(error)), |read| (read, None));
+        let unread = due.iter().skip(read.len());
+        unread.for_each(|(lane, _)| self.lanes.rearm(*lane));
+        let mut gone = Vec::new();
+        for ((lane, id), found) in due.into_iter().zip(read) {
+            match found.filter(|found| found.id() == id) {
                 Some(entry) => self.push(entry),
                 // Somebody deleted the entry by hand: its records are deleted too.
                 None => {
                     self.lanes.vanished(lane, id);
-                    self.context.strategy.settle(&[Settled::Vanished { entry: id }])?;
+                    gone.push(Settled::Vanished { entry: id });
                 }
             }
         }
-        Ok(())
+        if !gone.is_empty() {
+            self.drain.settle(&gone)?;
+        }
+        failed.map_or(Ok(()), Err)
     }
 
     /// Reads the next entries, as far as nothing is in their way.
     fn read_page(&mut self, now: Instant) -> Result<bool, StorageError> {
         if let Some(from) = self.lanes.take_rewind() {
-            self.cursor = self.cursor.min(from);
-            self.at_end = false;
+            self.drain.rewind(from);
         }
-        if self.at_end || self.room() == 0 {
+        if self.room() == 0 {
             return Ok(false);
         }
-        let page = self.read_range(self.cursor..=i64::MAX, now)?;
-        self.at_end = page.end || page.last == Some(i64::MAX);
-        self.cursor = page.last.map_or(self.cursor, |last| last.saturating_add(1));
-        Ok(true)
+        let page = self.take_in_page(now, |drain, bounds, wanted| drain.next_page(bounds, wanted))?;
+        Ok(!page.end)
     }
 
-    /// Reads entries of a range, as far as nothing is in their way and there is room.
-    pub(super) fn read_range(&mut self, range: RangeInclusive<i64>, now: Instant) -> Result<Page, StorageError> {
+    /// Reads entries, as far as nothing is in their way and there is room, and takes them in.
+    pub(super) fn take_in_page(
+        &mut self,
+        now: Instant,
+        read: impl FnOnce(&dyn Drain, PageBounds, Wanted<'_>) -> Result<Page, StorageError>,
+    ) -> Result<TakenIn, StorageError> {
         let bounds = PageBounds { read_max: PAGE.read_max.min(self.room()), ..PAGE };
         let lanes = &mut self.lanes;
-        let mut wanted = |entry, stream| lanes.wants(entry, stream, now);
-        let strategy = self.context.strategy;
-        let read = strategy.entries(range, bounds, &mut wanted).and_then(|page| Ok((page, strategy.generation()?)));
-        let page = read.map(|(mut page, generation)| {
-            if generation == self.generation {
-                page.entries.drain(..).for_each(|entry| self.push(entry));
-                return page;
+        let read = read(self.drain, bounds, &mut |entry, stream| lanes.wants(entry, stream, now));
+        let taken_in = read.map(|page| {
+            let Page { entries, end, reload, unnoticed } = page;
+            if reload {
+                self.reconcile_at = Some(now);
             }
-            // The table may have been replaced, and these positions may not be the next ones: start again.
-            self.may_have_been_operated = true;
-            Page::default()
+            let taken_in = TakenIn { entries: entries.len(), first: entries.first().map(RawEntry::id), end, unnoticed };
+            entries.into_iter().for_each(|entry| self.push(entry));
+            taken_in
         });
         self.lanes.page_ended();
-        page
+        taken_in
     }
 
     fn push(&mut self, entry: RawEntry) {

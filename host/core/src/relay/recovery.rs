@@ -8,13 +8,11 @@ use super::Session;
 use super::lanes::{HeldBy, HeldEntry};
 use super::settle::fate;
 use crate::attempt::{Attempt, Outcome};
-use crate::outbox::{Failed, Held, Hold, PageBounds, Settled, StorageError};
+use crate::outbox::{Failed, Held, Hold, Settled, StorageError};
 use crate::publishers::PublisherSet;
 use crate::raw::RawEntry;
 use crate::settlement::settle;
 use crate::text::shown;
-
-const ONE: PageBounds = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_at_max: 1 };
 
 impl Session<'_> {
     /// Finds out whether the last host died in a call.
@@ -23,14 +21,12 @@ impl Session<'_> {
     /// and again is set aside. If there were several calls, any of them may be the cause, or none: each entry is tried
     /// alone, so that the next death, if there is one, shows which.
     pub(super) fn begin(&mut self, now: Instant) -> Result<(), StorageError> {
-        let mut entries = Vec::new();
-        for position in self.lease.interrupted() {
-            entries.extend(self.entry(position)?);
-        }
+        let entries = self.drain.entries_at(&self.drain.interrupted(), usize::MAX)?;
+        let entries: Vec<RawEntry> = entries.into_iter().flatten().collect();
         if let [entry] = entries.as_slice() {
             self.host_died_of(entry)?;
         }
-        self.lease.clear();
+        self.drain.clear();
         self.load_holds(now)?;
         if entries.len() > 1 {
             tracing::warn!(
@@ -42,13 +38,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError> {
-        let page = self.context.strategy.entries(position..=position, ONE, &mut |_, _| true)?;
-        Ok(page.entries.into_iter().next())
-    }
-
     fn host_died_of(&mut self, entry: &RawEntry) -> Result<(), StorageError> {
-        let held = self.context.strategy.held()?.into_iter().find(|held| held.entry == entry.id());
+        let held = self.drain.held()?.into_iter().find(|held| held.entry == entry.id());
         let history = held.as_ref().and_then(|held| match held.hold {
             Hold::Waiting { history, .. } => Some(history),
             Hold::Parked | Hold::Delivered => None,
@@ -65,13 +56,12 @@ impl Session<'_> {
         self.note_failure(entry.position, history.attempts, &attempt, fate.into());
         let (entry, others) = (entry.id(), Vec::new());
         let failed = Failed { entry, at, attempt, others, delivered_to, history, fate };
-        self.context.strategy.settle(&[Settled::Failed(Box::new(failed))])?;
-        self.context.strategy.sync()
+        self.drain.settle(&[Settled::Failed(Box::new(failed))])?;
+        self.drain.sync()
     }
 
     /// Reads what is held back, for the first time.
     fn load_holds(&mut self, now: Instant) -> Result<(), StorageError> {
-        self.generation = self.context.strategy.generation()?;
         let held = self.held(now)?;
         self.lanes.reconcile(&held, true);
         Ok(())
@@ -80,7 +70,7 @@ impl Session<'_> {
     /// Reads what the storage holds back. Entries that it could not remove are tried again.
     pub(super) fn held(&mut self, now: Instant) -> Result<Vec<HeldEntry>, StorageError> {
         let wall_clock = (self.context.clock)();
-        let held = self.context.strategy.held()?.into_iter().map(|Held { stream, entry, hold, delivered_to }| {
+        let held = self.drain.held()?.into_iter().map(|Held { stream, entry, hold, delivered_to }| {
             let hold = match hold {
                 Hold::Waiting { failed_at, retry_at, history } => {
                     let due = now + remaining(failed_at, retry_at, wall_clock);

@@ -1,11 +1,10 @@
-//! What the session does beside its reader, so that nothing is missed: it looks through the positions below its cursor
-//! ([`Sweep`](super::Sweep)), reads again what is held back, and tries refused settlements again.
+//! What the session does beside its reader, so that nothing is missed: it looks for entries that have appeared behind
+//! the reader, reads again what is held back, and tries refused settlements again.
 
 use std::time::{Duration, Instant};
 
 use super::acker::{Order, Refused};
 use super::channels::Channels;
-use super::sweep::Looked;
 use super::unsettled::is_done_with;
 use super::{ORDERS_MAX, Session};
 use crate::outbox::StorageError;
@@ -22,29 +21,15 @@ const COMPARE_SHARE: u32 = 100;
 const NEWS_MAX: Duration = Duration::from_secs(1);
 
 impl Session<'_> {
-    /// Looks through a slice of the positions below the cursor, if it is time.
+    /// Looks for entries that have appeared behind the place of the reader, if it is time.
     pub(super) fn look_again(&mut self, now: Instant) -> Result<(), StorageError> {
         self.report_found(now);
         if self.limit.is_some() || self.room() == 0 {
             return Ok(());
         }
-        let by_watchdog = self.sweep.is_watchdog_due(now);
-        let Some(from) = self.sweep.next(now) else { return Ok(()) };
-        let in_memory = self.lanes.in_memory().entries;
-        let page = self.read_range(from..=self.cursor.saturating_sub(1), now)?;
-        let found = self.lanes.in_memory().entries - in_memory;
-        let ended = Instant::now();
-        let looked = self.sweep.looked(page.last, page.end, ended.duration_since(now), ended);
-        if by_watchdog && found > 0 {
-            self.found.get_or_insert((now, found, from));
-        }
-        if let Looked::Through { highest } = looked {
-            if self.at_end {
-                // The next entry may get a lower position than all entries before.
-                self.cursor = self.cursor.min(highest.map_or(i64::MIN, |highest| highest.saturating_add(1)));
-            }
-            // The watch may have missed a change.
-            self.at_end &= !by_watchdog;
+        let page = self.take_in_page(now, |drain, bounds, wanted| drain.look_back(bounds, now, wanted))?;
+        if let Some(first) = page.first.filter(|_| page.unnoticed) {
+            self.found.get_or_insert((now, page.entries, first.position));
         }
         Ok(())
     }
@@ -64,12 +49,11 @@ impl Session<'_> {
     /// Reads again what is held back, after an operator's act, after the database was restored or its tables changed,
     /// and while a change still has to be taken in.
     pub(super) fn take_in_what_is_held(&mut self, now: Instant) -> Result<(), StorageError> {
-        if std::mem::take(&mut self.may_have_been_operated) {
-            let generation = self.context.strategy.generation()?;
-            if generation != std::mem::replace(&mut self.generation, generation) {
-                // A rebuilt table counts from the start again: the next entry is at the beginning.
-                (self.reconcile_at, self.cursor, self.at_end) = (Some(now), i64::MIN, false);
+        if self.may_have_been_operated {
+            if self.drain.must_reload()? {
+                self.reconcile_at = Some(now);
             }
+            self.may_have_been_operated = false;
         }
         if self.give_back && self.lanes.running() == 0 && self.lanes.unacked() == 0 {
             self.give_back()?;
@@ -91,6 +75,13 @@ impl Session<'_> {
     fn compare(&mut self, now: Instant) -> Result<(), StorageError> {
         let held = self.held(now)?;
         let changes = self.lanes.reconcile(&held, false).changes;
+        let lost = self.lanes.wake_lost();
+        if lost > 0 {
+            tracing::error!(
+                "the watchdog found {} streams that waited for nothing: they go on; please report this",
+                shown(lost)
+            );
+        }
         if changes > 0 {
             tracing::warn!("other programs have held back or released {} entries or streams", shown(changes));
         }

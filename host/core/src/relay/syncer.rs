@@ -7,14 +7,14 @@ use crossbeam_channel::Receiver;
 
 use super::acker::{Group, Patience, until_done};
 use super::channels::Message;
-use crate::outbox::OutboxStorageStrategy;
+use crate::outbox::Drain;
 
 /// Makes committed groups durable, and reports them, until there are no more. None stands for a piece of a group.
-pub(super) fn run(strategy: &dyn OutboxStorageStrategy, committed: &Receiver<Option<Group>>, patience: Patience<'_>) {
+pub(super) fn run(drain: &dyn Drain, committed: &Receiver<Option<Group>>, patience: Patience<'_>) {
     for first in committed {
         // A sync covers what was committed before it began.
         let groups: Vec<Group> = once(first).chain(committed.try_iter()).flatten().collect();
-        let mut synced = until_done(|| strategy.sync(), patience);
+        let mut synced = until_done(|| drain.sync(), patience);
         for group in groups {
             let result = match &mut synced {
                 Ok(()) => Message::Committed(group),

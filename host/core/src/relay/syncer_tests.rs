@@ -1,11 +1,13 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
+use crate::outbox::{MemoryOutbox, OutboxStorageStrategy};
 use crate::relay::faulty::Faulty;
 
 /// The reports of two groups, the first of them in pieces, and how many syncs they took.
 fn reported(failing_syncs: usize, given_up: bool) -> (Vec<Message>, usize) {
-    let outbox = Faulty { failing_syncs, ..Faulty::default() };
+    let outbox = MemoryOutbox::default();
+    let drain = Faulty { failing_syncs, ..Faulty::new(outbox.drain().unwrap()) };
     let (committed, to_sync) = crossbeam_channel::unbounded();
     for message in [None, Some(Group::default()), Some(Group::default())] {
         committed.send(message).unwrap();
@@ -14,9 +16,9 @@ fn reported(failing_syncs: usize, given_up: bool) -> (Vec<Message>, usize) {
     let (give_up, all_given_up) = crossbeam_channel::bounded(0);
     let give_up = Some(give_up).filter(|_| !given_up);
     let (results, told) = crossbeam_channel::unbounded();
-    run(&outbox, &to_sync, Patience { give_up: &all_given_up, in_pass: false, results: &results });
+    run(&drain, &to_sync, Patience { give_up: &all_given_up, in_pass: false, results: &results });
     drop(give_up);
-    (told.try_iter().collect(), outbox.syncs.load(Ordering::Relaxed))
+    (told.try_iter().collect(), drain.syncs.load(Ordering::Relaxed))
 }
 
 #[test]

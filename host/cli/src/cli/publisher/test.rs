@@ -197,7 +197,7 @@ impl Test {
         let outbox = Outbox::new(MemoryOutbox::default(), JsonSerde);
         outbox.append(&parsed.collect::<Result<Vec<_>>>()?)?;
         let all = PageBounds { read_max: usize::MAX, bytes_max: usize::MAX, looked_at_max: usize::MAX };
-        let entries = outbox.strategy().entries(0..=i64::MAX, all, &mut |_, _| true)?.entries;
+        let entries = outbox.strategy().drain()?.next_page(all, &mut |_, _| true)?.entries;
         ensure!(!entries.is_empty(), "there is no event to call it with");
         entries.into_iter().map(decode).collect()
     }
@@ -257,9 +257,7 @@ fn decode(entry: RawEntry) -> Result<Recorded> {
 
 /// The entry or the dead letter at this position.
 fn entry(outbox: &SqliteOutbox, db: &str, position: i64) -> Result<RawEntry> {
-    let one = PageBounds { read_max: 1, bytes_max: usize::MAX, looked_at_max: 1 };
-    let page = outbox.entries(position..=position, one, &mut |_, _| true)?;
-    if let Some(entry) = page.entries.into_iter().next() {
+    if let Some(entry) = outbox.entry(position)? {
         return Ok(entry);
     }
     match outbox.dead_entry(position)? {

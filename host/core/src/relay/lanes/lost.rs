@@ -1,0 +1,37 @@
+//! Finds lanes that nothing will wake again. There should be none: this is the watchdog over the lanes' own accounts, since
+//! a lane that is forgotten stands still, and nothing else would look wrong.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+use super::{LaneId, Lanes};
+
+impl Lanes {
+    /// Wakes the lanes that wait for nothing: nothing of them is under way, and the entry that holds them has no timer,
+    /// or the reader was never sent back to what it has passed over. Returns how many there were.
+    pub(in crate::relay) fn wake_lost(&mut self) -> usize {
+        let armed: HashSet<LaneId> = (self.timers.iter())
+            .filter(|Reverse((due, position, id))| {
+                let holder = self.lanes.get(id).filter(|lane| lane.held_by == Some(*position));
+                holder.is_some_and(|lane| lane.waiting.get(position).is_some_and(|waiting| waiting.due == *due))
+            })
+            .map(|Reverse((.., id))| *id)
+            .collect();
+        let queued: HashSet<LaneId> = self.not_admitted.iter().map(|(id, _)| *id).collect();
+        let lost: Vec<LaneId> = (self.lanes.iter())
+            .filter(|(id, lane)| {
+                let waits = lane.parked || (lane.not_admitted && queued.contains(id));
+                let forgotten = if lane.held_by.is_some() { !armed.contains(id) } else { lane.missed_from.is_some() };
+                !lane.is_active() && !waits && forgotten
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &lost {
+            if let Some(lane) = self.lanes.get_mut(id) {
+                lane.not_admitted = false;
+            }
+            self.retire(*id);
+        }
+        lost.len()
+    }
+}

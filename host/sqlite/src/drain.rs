@@ -1,0 +1,114 @@
+//! Draining an outbox in SQLite: one process has all of it.
+
+use std::ops::RangeInclusive;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use outbox_engine::RawEntry;
+use outbox_engine::outbox::{
+    Cursor, Drain, Held, Operator, Page, PageBounds, ReadRanges, RelayState, Settled, Slice, StorageError, Wanted,
+    entries_one_by_one,
+};
+use outbox_engine::text::shown;
+use parking_lot::Mutex;
+
+use super::lease::FileLease;
+use super::{SqliteOutbox, page, schema, table};
+
+/// The right to drain an outbox, which the lock on a file beside its database gives.
+pub(super) struct SqliteDrain<'a> {
+    outbox: &'a SqliteOutbox,
+    lease: FileLease,
+    cursor: Mutex<Cursor>,
+}
+
+impl<'a> SqliteDrain<'a> {
+    pub(super) fn take(outbox: &'a SqliteOutbox) -> Result<Self, StorageError> {
+        let lease = FileLease::take(&outbox.path)?;
+        outbox.reopen()?;
+        for warning in table::warnings(&outbox.reader()).map_err(outbox.error("look at the table outbox"))? {
+            tracing::warn!("{}", shown(warning));
+        }
+        let lease = lease.opened(&outbox.path)?;
+        let cursor = Mutex::new(Cursor::new(outbox.generation()?, Instant::now()));
+        Ok(Self { outbox, lease, cursor })
+    }
+}
+
+impl ReadRanges for SqliteOutbox {
+    fn range(&self, range: RangeInclusive<i64>, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Slice, StorageError> {
+        page::read(&self.reader(), range, bounds, wanted).map_err(self.error("read the outbox"))
+    }
+
+    fn generation(&self) -> Result<u64, StorageError> {
+        schema::state(&self.reader()).map_err(self.error("read the outbox's generation"))
+    }
+}
+
+impl Drain for SqliteDrain<'_> {
+    fn next_page(&self, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError> {
+        self.cursor.lock().next_page(self.outbox, bounds, wanted)
+    }
+
+    fn look_back(&self, bounds: PageBounds, now: Instant, wanted: Wanted<'_>) -> Result<Page, StorageError> {
+        self.cursor.lock().look_back(self.outbox, bounds, now, wanted)
+    }
+
+    fn look_back_at(&self) -> Option<Instant> {
+        Some(self.cursor.lock().look_back_at())
+    }
+
+    fn rewind(&self, position: i64) {
+        self.cursor.lock().rewind(position);
+    }
+
+    fn changed(&self, knows_nothing: bool) {
+        self.cursor.lock().changed(knows_nothing);
+    }
+
+    fn must_reload(&self) -> Result<bool, StorageError> {
+        let generation = self.outbox.generation()?;
+        Ok(self.cursor.lock().must_reload(generation))
+    }
+
+    fn entries_at(&self, positions: &[i64], bytes_max: usize) -> Result<Vec<Option<RawEntry>>, StorageError> {
+        entries_one_by_one(positions, bytes_max, |position| self.outbox.entry(position))
+    }
+
+    fn held(&self) -> Result<Vec<Held>, StorageError> {
+        page::held(&self.outbox.reader()).map_err(self.outbox.error("read what waits in the outbox"))
+    }
+
+    fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
+        let has_written = self.outbox.has_written.swap(false, Ordering::Relaxed);
+        self.outbox.settling_connection().settle(settled, has_written, || self.lease.check())
+    }
+
+    fn settle_max(&self) -> usize {
+        self.outbox.settling_connection().settle_max()
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.outbox.make_durable()
+    }
+
+    fn mark(&self, slot: usize, positions: &[i64]) {
+        self.lease.mark(slot, positions);
+    }
+
+    fn interrupted(&self) -> Vec<i64> {
+        self.lease.interrupted()
+    }
+
+    fn clear(&self) {
+        self.lease.clear();
+    }
+
+    fn show(&self, state: &RelayState) {
+        self.lease.show(state);
+    }
+
+    fn check(&self) -> Result<(), StorageError> {
+        self.lease.check()
+    }
+}
