@@ -27,7 +27,8 @@ fn activate(place: &Workplace, version: u32) {
 }
 
 fn running() -> RelayState {
-    RelayState { pid: 7, state: RelayCondition::Running, since: Timestamp::now(), reason: String::new() }
+    let (state, publishers) = (RelayCondition::Running, Vec::new());
+    RelayState { pid: 7, state, since: Timestamp::now(), reason: String::new(), publishers }
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -79,7 +79,7 @@ mod tests {
     use std::time::Duration;
 
     use outbox_host::publisher::component::{Isolation, Limits};
-    use outbox_host::{CanaryRules, OnDeadLetter, Ordering};
+    use outbox_host::{BreakerRules, CanaryRules, OnDeadLetter, Ordering};
     use proptest::prelude::*;
 
     use super::*;
@@ -112,6 +112,8 @@ mod tests {
             on_dead_letter = "park"
             max_attempts = 3
             backoff_initial = "250ms"
+            breaker_failures = 3
+            breaker_patience = "1h"
             [retention]
             dead_letters = "30d"
             "#,
@@ -128,6 +130,8 @@ mod tests {
         let options = config.options();
         assert_eq!((options.ordering, options.on_dead_letter), (Ordering::None, OnDeadLetter::Park));
         assert_eq!((options.policy.max_attempts, options.policy.backoff.initial), (3, Duration::from_millis(250)));
+        let patience = Duration::from_secs(3_600);
+        assert_eq!(options.policy.breaker, BreakerRules { failures: 3, calls: 10, patience });
         assert_eq!(options.retention.dead_letters, Some(Duration::from_secs(30 * 24 * 3_600)));
     }
 
@@ -192,6 +196,8 @@ mod tests {
             "concurrency",
             "max_attempts",
             "backoff_max",
+            "breaker_calls",
+            "breaker_patience",
             "dead_letters",
         ];
         const VALUES: &[&str] = &[

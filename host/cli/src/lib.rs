@@ -41,12 +41,12 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub use outbox_engine::{
-    Attempt, Backoff, BoxFuture, CanaryRules, Column, DEFAULT_LIMIT, DEFAULT_TENANT, EntryId, FAILURES_MAX, Failure,
-    Field, Filterer, History, InvalidRoutes, JsonSerde, Maintenance, MemoryOutbox, NewEvent, NoOutbox, OnDeadLetter,
-    Ordering, Outbox, OutboxStorageStrategy, Outcome, PUBLISHERS_MAX, Pattern, Payload, Policy, PublishError,
-    Publisher, Publishers, RawEntry, Recorded, RelayOptions, Report, Route, Row, STREAM_NAMESPACE, Serde, SerdeError,
-    Settlement, Stop, Stopping, StorageError, StoredData, StoredValue, StreamId, StreamKey, Then, Undecodable, Verdict,
-    Withdrawn, WrappedEvent, files, judge, settle, settle_on_trial, stop, text,
+    Attempt, Backoff, BoxFuture, BreakerRules, CanaryRules, Column, DEFAULT_LIMIT, DEFAULT_TENANT, EntryId,
+    FAILURES_MAX, Failure, Field, Filterer, History, InvalidRoutes, JsonSerde, Maintenance, MemoryOutbox, NewEvent,
+    NoOutbox, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy, Outcome, PUBLISHERS_MAX, Pattern, Payload, Policy,
+    PublishError, Publisher, Publishers, RawEntry, Recorded, RelayOptions, Report, Route, Row, STREAM_NAMESPACE, Serde,
+    SerdeError, Settlement, Stop, Stopping, StorageError, StoredData, StoredValue, StreamId, StreamKey, Then,
+    Undecodable, Verdict, Withdrawn, WrappedEvent, files, judge, settle, settle_on_trial, stop, text,
 };
 pub use outbox_sqlite::SqliteOutbox;
 pub use outbox_wasm::{VersionedPublisher, WatchedPublisher};
@@ -61,11 +61,11 @@ pub mod recorded {
 /// Storages: [`outbox_engine::outbox`], and [`outbox_sqlite`] as `sqlite`.
 pub mod outbox {
     pub use outbox_engine::outbox::{
-        Act, AttemptRecord, AuditRecord, BLOCKED_MAX, BlockedStream, CanaryShare, Counts, DeadLetter, DeadLetterFilter,
-        Deployed, Deployments, Drain, Failed, Fate, Held, Hold, LISTED_BYTES_MAX, MODULE_BYTES_MAX, MemoryOutbox,
-        NoOutbox, Operator, OutboxStorageStrategy, Page, PageBounds, Pruned, PublisherVersion, RelayCondition,
-        RelayState, Retention, RolledBack, Selection, Settled, Status, StorageError, StreamState, VersionState, Wanted,
-        Watch,
+        Act, AttemptRecord, AuditRecord, BLOCKED_MAX, BlockedStream, BreakerState, CanaryShare, Counts, DeadLetter,
+        DeadLetterFilter, Deployed, Deployments, Drain, Failed, Fate, Held, Hold, LISTED_BYTES_MAX, MODULE_BYTES_MAX,
+        MemoryOutbox, NoOutbox, Operator, OutboxStorageStrategy, Page, PageBounds, Pruned, PublisherState,
+        PublisherVersion, RelayCondition, RelayState, Retention, RolledBack, Selection, Settled, Status, StorageError,
+        StreamState, VersionState, Wanted, Watch,
     };
     pub use outbox_sqlite::{self as sqlite, SqliteError, SqliteOutbox, append, append_if};
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outbox_engine::outbox::{RelayCondition, RelayState};
+use outbox_engine::outbox::{BreakerState, PublisherState, RelayCondition, RelayState};
 use outbox_engine::{OutboxStorageStrategy, Recorded};
 
 use crate::TestStorage;
@@ -47,7 +47,15 @@ pub fn a_watch_notices_what_another_does<S: TestStorage>(kept: &S) {
 
 pub fn the_relays_state_is_shown_while_it_drains<S: TestStorage>(kept: &S) {
     let strategy = kept.open();
-    let state = RelayState { pid: 7, state: RelayCondition::Paused, since: at(3), reason: "closed".into() };
+    let publisher = PublisherState {
+        name: Some("webhook".into()),
+        breaker: BreakerState::Open,
+        since: at(3),
+        reason: "closed".into(),
+        next_probe: Some(at(4)),
+    };
+    let (state, reason, publishers) = (RelayCondition::Paused, "closed".into(), vec![publisher]);
+    let state = RelayState { pid: 7, state, since: at(3), reason, publishers };
     let drain = strategy.drain().unwrap();
     drain.show(&state);
     assert_eq!(kept.open().status().unwrap().relay, Some(state));

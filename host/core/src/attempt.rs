@@ -81,6 +81,19 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether the call failed, through the entry or the destination, and may succeed later.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Retry { .. } | Self::Trapped { .. } | Self::TimedOut { .. } | Self::LimitExceeded { .. } => true,
+            Self::Delivered
+            | Self::Rejected { .. }
+            | Self::Unavailable { .. }
+            | Self::Undecodable { .. }
+            | Self::Unrouted { .. }
+            | Self::HostDied { .. } => false,
+        }
+    }
+
     /// The outcome's name, as it is stored with an attempt and shown by the command line.
     pub fn name(&self) -> &'static str {
         match self {

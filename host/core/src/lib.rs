@@ -69,5 +69,5 @@ pub use row::{Column, Field, Row};
 #[cfg(feature = "relay")]
 pub use runner::{DEFAULT_LIMIT, Filterer, Outbox};
 pub use serde::{JsonSerde, Serde, SerdeError, StoredData, StoredValue};
-pub use settlement::{History, Policy, Settlement, settle, settle_on_trial};
+pub use settlement::{BreakerRules, History, Policy, Settlement, settle, settle_on_trial};
 pub use stream::StreamKey;

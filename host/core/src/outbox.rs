@@ -21,6 +21,7 @@ mod error;
 mod memory;
 mod none;
 pub mod operator;
+mod publisher_state;
 
 pub use cursor::{Cursor, ReadRanges, Slice};
 pub use deployments::{
@@ -34,6 +35,7 @@ pub use operator::{
     Act, AttemptRecord, AuditRecord, DeadLetter, DeadLetterFilter, LISTED_BYTES_MAX, Operator, Pruned, Retention,
     Selection,
 };
+pub use publisher_state::{BreakerState, PublisherState};
 
 /// Keeps the entries of an outbox. Every implementation passes the same conformance suite.
 ///
@@ -196,6 +198,9 @@ pub struct RelayState {
     pub since: Timestamp,
     /// Why, in words; empty when all is well.
     pub reason: String,
+    /// Its publishers, in the order of the settings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publishers: Vec<PublisherState>,
 }
 
 /// What a relay is doing.

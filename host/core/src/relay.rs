@@ -17,10 +17,11 @@ use crate::outbox::{Drain, OutboxStorageStrategy, RelayCondition, RelayState, St
 use crate::publisher::Withdrawn;
 use crate::publishers::Publishers;
 use crate::serde::Serde;
+use crate::settlement::BreakerRules;
 use crate::text::shown;
 
 use self::acker::{Acker, Group, Patience};
-use self::breaker::{Admission, Breakers};
+use self::breakers::{Admission, Breakers};
 use self::caller::Calls;
 use self::channels::{Channels, Message, spawn};
 use self::commit::GROUP_AGE_MAX;
@@ -33,10 +34,12 @@ use self::unsettled::Unsettled;
 mod acker;
 mod answers;
 mod breaker;
+mod breakers;
 mod caller;
 mod channels;
 mod commit;
 mod condition;
+mod failure_rate;
 #[cfg(test)]
 mod faulty;
 mod job;
@@ -124,6 +127,13 @@ pub(crate) fn relay(context: RelayContext<'_>, stopping: &Stopping) -> Result<Re
     Ok(total)
 }
 
+/// A pass tries each entry once, and makes no probes: in it, failures pause nobody. Nor do they if no entry is ever tried
+/// again.
+fn breaker_rules(context: RelayContext<'_>, limit: Option<usize>) -> BreakerRules {
+    let policy = &context.options.policy;
+    if limit.is_some() || policy.max_attempts <= 1 { BreakerRules::OFF } else { policy.breaker }
+}
+
 /// The time during which one share of an outbox is drained.
 struct Session<'a> {
     context: RelayContext<'a>,
@@ -173,13 +183,14 @@ impl<'a> Session<'a> {
             state: RelayCondition::Running,
             since: (context.clock)(),
             reason: String::new(),
+            publishers: Vec::new(),
         };
         drain.show(&condition);
         let mut session = Self {
             context,
             drain,
             lanes: Lanes::new(context.options.ordering),
-            breakers: Breakers::new(context.publishers.len()),
+            breakers: Breakers::new(context.publishers.len(), breaker_rules(context, limit)),
             read_again_at: None,
             limit,
             began: now,
@@ -199,6 +210,7 @@ impl<'a> Session<'a> {
             log,
             report: Report::default(),
         };
+        session.show_publishers(now);
         session.begin(now)?;
         Ok(session)
     }
@@ -323,6 +335,7 @@ impl<'a> Session<'a> {
             let probed = job.legs.both(admission.probed);
             if !probed.is_empty() {
                 self.breakers.probe(probed);
+                self.show_publishers(now);
                 admission = Admission { refused: admission.refused | probed, probed: admission.probed.without(probed) };
             }
             // The channel has room for everything that can be queued, and is closed only at the end.

@@ -23,13 +23,43 @@ pub struct Policy {
     pub pause: Backoff,
     /// The longest wait that a publisher may ask for.
     pub retry_after_max: Duration,
+    /// When a publisher is paused because its calls fail, although it does not say that it is unavailable.
+    pub breaker: BreakerRules,
+}
+
+/// When failed calls count as an outage: the publisher is paused then, and its failures use up no attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BreakerRules {
+    /// In how many streams the first attempt of an entry must have failed. A publisher that has fewer streams must fail
+    /// in all of them, three at least. With 0, failures never pause a publisher.
+    pub failures: u32,
+    /// Among how many of its last calls.
+    pub calls: u32,
+    /// How long failures may count as an outage. After that they use up attempts again, until something is delivered.
+    pub patience: Duration,
+}
+
+impl Default for BreakerRules {
+    fn default() -> Self {
+        Self { failures: 8, calls: 10, patience: Duration::from_secs(24 * 60 * 60) }
+    }
+}
+
+impl BreakerRules {
+    /// Failures never pause a publisher.
+    pub const OFF: Self = Self { failures: 0, calls: 0, patience: Duration::ZERO };
 }
 
 impl Policy {
     /// How long to pause a publisher that answered `outcome`, and has been unavailable `pauses` times in a row before.
     /// `jitter` is a random number from 0 to 1.
     pub fn pause_after(&self, outcome: &Outcome, pauses: u32, jitter: f64) -> Duration {
-        self.pause.delay(pauses.saturating_add(1), jitter).max(self.asked(outcome)).max(PAUSE_MIN)
+        self.own_pause(pauses, jitter).max(self.asked(outcome))
+    }
+
+    /// How long to pause a publisher whose calls fail: what one of them asks for is the time of its own entry.
+    pub(crate) fn own_pause(&self, pauses: u32, jitter: f64) -> Duration {
+        self.pause.delay(pauses.saturating_add(1), jitter).max(PAUSE_MIN)
     }
 
     /// The time that the outcome asks for, within bounds; zero if it asks for none. It is the shortest wait, and the
@@ -53,6 +83,7 @@ impl Default for Policy {
             backoff: Backoff::default(),
             pause: Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(60) },
             retry_after_max: Duration::from_secs(60 * 60),
+            breaker: BreakerRules::default(),
         }
     }
 }
@@ -181,6 +212,7 @@ mod tests {
             backoff: Backoff { initial: SECOND, max: 8 * SECOND },
             pause: Backoff { initial: 10 * SECOND, max: 40 * SECOND },
             retry_after_max: 100 * SECOND,
+            breaker: BreakerRules::OFF,
         }
     }
 

@@ -14,8 +14,11 @@ use rustix::fs::OFlags;
 use super::beside;
 use super::error::SqliteError;
 
-/// The room for a relay's state in the lock file.
-const STATE_BYTES: usize = 4_096;
+/// The room for a relay's state in the lock file: enough for as many publishers as there may be.
+const STATE_BYTES: usize = 32 * 1_024;
+/// The most characters of each reason, if not all of it has room.
+const REASON_CHARS: usize = 500;
+const PUBLISHER_REASON_CHARS: usize = 100;
 /// The room for one call: a count, and as many positions as a batch may have.
 const SLOT_BYTES: usize = 1_024;
 const SLOT_POSITIONS_MAX: usize = SLOT_BYTES / 8 - 1;
@@ -103,6 +106,15 @@ fn is_calls(file: &File) -> bool {
     u64::from_le_bytes(first) <= SLOT_POSITIONS_MAX as u64
 }
 
+/// The same state with shorter reasons.
+fn shortened(mut state: RelayState) -> RelayState {
+    state.reason = state.reason.chars().take(REASON_CHARS).collect();
+    for publisher in &mut state.publishers {
+        publisher.reason = publisher.reason.chars().take(PUBLISHER_REASON_CHARS).collect();
+    }
+    state
+}
+
 fn same_file(one: Option<&Metadata>, other: io::Result<Metadata>) -> bool {
     one.zip(other.ok()).is_some_and(|(one, other)| one.dev() == other.dev() && one.ino() == other.ino())
 }
@@ -153,8 +165,11 @@ impl FileLease {
     pub(super) fn show(&self, state: &RelayState) {
         let mut text = serde_json::to_string(state).unwrap_or_default();
         if text.len() > STATE_BYTES {
-            let short = RelayState { reason: state.reason.chars().take(500).collect(), ..state.clone() };
-            text = serde_json::to_string(&short).unwrap_or_default();
+            text = serde_json::to_string(&shortened(state.clone())).unwrap_or_default();
+        }
+        if text.len() > STATE_BYTES {
+            let without = RelayState { publishers: Vec::new(), ..shortened(state.clone()) };
+            text = serde_json::to_string(&without).unwrap_or_default();
         }
         // One write, always of the same size, so that nobody reads a half-written state.
         text.extend(std::iter::repeat_n(' ', STATE_BYTES.saturating_sub(text.len())));
@@ -201,6 +216,8 @@ fn word(bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use outbox_engine::outbox::{BreakerState, PublisherState};
+
     use super::*;
 
     fn database() -> (tempfile::TempDir, PathBuf) {
@@ -268,14 +285,25 @@ mod tests {
         let (_folder, database) = database();
         assert_eq!(holder(&database).unwrap(), None);
         let lease = FileLease::take(&database).unwrap();
+        let publisher = PublisherState {
+            name: Some("webhook".into()),
+            breaker: BreakerState::HalfOpen,
+            since: jiff::Timestamp::MAX,
+            reason: "x".repeat(10_000),
+            next_probe: Some(jiff::Timestamp::MAX),
+        };
         let state = RelayState {
             pid: 7,
             state: outbox_engine::outbox::RelayCondition::Paused,
             since: jiff::Timestamp::UNIX_EPOCH,
             reason: "x".repeat(10_000),
+            publishers: vec![publisher; 64],
         };
         lease.show(&state);
-        assert_eq!(holder(&database).unwrap().unwrap().reason.len(), 500);
+        let shown = holder(&database).unwrap().unwrap();
+        assert_eq!((shown.reason.len(), shown.publishers.len()), (500, 64));
+        lease.show(&RelayState { publishers: vec![state.publishers[0].clone(); 1_000], ..state });
+        assert_eq!(holder(&database).unwrap().unwrap().publishers.len(), 0);
         drop(lease);
         assert_eq!(holder(&database).unwrap(), None);
     }

@@ -1,7 +1,7 @@
 use anyhow::Result;
 use clap::Args;
 use jiff::Timestamp;
-use outbox_host::outbox::{Deployments, PublisherVersion, Status, StreamState, VersionState};
+use outbox_host::outbox::{Deployments, PublisherState, PublisherVersion, Status, StreamState, VersionState};
 use outbox_host::{OutboxStorageStrategy, SqliteOutbox};
 use serde::Serialize;
 
@@ -84,10 +84,22 @@ fn print_relay(status: &Status) -> Result<()> {
         }),
         Some(relay) => {
             let (state, pid, since) = (relay.state.name(), relay.pid, second(relay.since));
-            let reason = if relay.reason.is_empty() { String::new() } else { format!(": {}", relay.reason) };
-            print(format!("relay           {state} (process {pid}) since {since}{reason}"))
+            print(format!("relay           {state} (process {pid}) since {since}{}", because(&relay.reason)))?;
+            relay.publishers.iter().try_for_each(print_breaker)
         }
     }
+}
+
+fn print_breaker(publisher: &PublisherState) -> Result<()> {
+    let name = publisher.name.as_deref().map_or_else(String::new, |name| format!("{} is ", cell(name)));
+    let (state, since) = (publisher.breaker.name(), second(publisher.since));
+    let next = publisher.next_probe.map_or_else(String::new, |at| format!(", next probe {}", second(at)));
+    let reason = cell(publisher.reason.lines().next().unwrap_or_default());
+    print(format!("breaker         {name}{state} since {since}{next}{}", because(&reason)))
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }
 
 fn print_blocked(status: &Status) -> Result<()> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outbox_host::outbox::Retention;
 use outbox_host::publisher::component::Time;
-use outbox_host::{Backoff, OnDeadLetter, Ordering, Policy, RelayOptions};
+use outbox_host::{Backoff, BreakerRules, OnDeadLetter, Ordering, Policy, RelayOptions};
 use serde::Deserialize;
 
 /// `[relay]`
@@ -22,6 +22,9 @@ pub struct RelayConfig {
     pub pause_initial: Option<Time>,
     pub pause_max: Option<Time>,
     pub retry_after_max: Option<Time>,
+    pub breaker_failures: Option<u32>,
+    pub breaker_calls: Option<u32>,
+    pub breaker_patience: Option<Time>,
 }
 
 /// `[retention]`
@@ -49,6 +52,11 @@ impl RelayConfig {
                 backoff: backoff(self.backoff_initial, self.backoff_max, policy.backoff),
                 pause: backoff(self.pause_initial, self.pause_max, policy.pause),
                 retry_after_max: or(self.retry_after_max, policy.retry_after_max),
+                breaker: BreakerRules {
+                    failures: self.breaker_failures.unwrap_or(policy.breaker.failures),
+                    calls: self.breaker_calls.unwrap_or(policy.breaker.calls),
+                    patience: or(self.breaker_patience, policy.breaker.patience),
+                },
             },
             ordering: self.ordering,
             on_dead_letter: self.on_dead_letter,

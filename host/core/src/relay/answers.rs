@@ -7,6 +7,7 @@ use crate::attempt::{Attempt, Outcome};
 use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
 use crate::settlement::History;
+use crate::stream::StreamKey;
 
 /// The results of a job, or of its first part.
 #[derive(Debug)]
@@ -22,15 +23,31 @@ pub(super) struct Finished {
 pub(super) struct Called {
     pub(super) entry: EntryId,
     pub(super) tried_before: bool,
-    /// The publishers that answered, and are not unavailable.
+    /// The publishers that have given an answer for good: a delivery or a rejection.
     pub(super) available: PublisherSet,
     /// Why not all of its publishers have it. None if all have it.
     pub(super) failed: Option<Box<NotDelivered>>,
 }
 
+impl Called {
+    /// The publishers that have answered.
+    pub(super) fn legs(&self) -> PublisherSet {
+        self.failed.as_ref().map_or(self.available, |failed| self.available | failed.down())
+    }
+}
+
+impl NotDelivered {
+    /// The publishers that are unavailable, or whose calls failed.
+    pub(super) fn down(&self) -> PublisherSet {
+        let down = self.unavailable.iter().chain(&self.failing);
+        down.fold(PublisherSet::NONE, |legs, (leg, _)| legs | PublisherSet::one(*leg))
+    }
+}
+
 /// Why an entry was not delivered.
 #[derive(Debug)]
 pub(super) struct NotDelivered {
+    pub(super) stream: StreamKey,
     pub(super) history: History,
     /// The publishers that have it all the same, including those of earlier attempts.
     pub(super) delivered: PublisherSet,
@@ -40,6 +57,8 @@ pub(super) struct NotDelivered {
     pub(super) attempt: Option<Attempt>,
     /// The publishers that are unavailable, with their attempts.
     pub(super) unavailable: Vec<(usize, Attempt)>,
+    /// The publishers whose calls failed, with their attempts.
+    pub(super) failing: Vec<(usize, Attempt)>,
     /// The failed attempts of other publishers.
     pub(super) others: Vec<Attempt>,
     pub(super) at: Timestamp,
@@ -57,14 +76,15 @@ impl Known {
     }
 
     pub(super) fn called(self, answers: Answers, clock: impl FnOnce() -> Timestamp) -> Called {
-        let Self { id: entry, tried_before, history, .. } = self;
-        let Answers { attempt, delivered, available, unavailable, others } = answers;
+        let Self { id: entry, stream, tried_before, history, .. } = self;
+        let Answers { attempt, delivered, available, unavailable, failing, others } = answers;
         if attempt.as_ref().is_some_and(|attempt| attempt.outcome == Outcome::Delivered) {
             return self.delivered(available);
         }
         let in_part = !delivered.is_empty();
         let delivered = self.delivered | delivered;
-        let failed = NotDelivered { history, delivered, in_part, attempt, unavailable, others, at: clock() };
+        let at = clock();
+        let failed = NotDelivered { stream, history, delivered, in_part, attempt, unavailable, failing, others, at };
         Called { entry, tried_before, available, failed: Some(Box::new(failed)) }
     }
 }
@@ -78,6 +98,7 @@ pub(super) struct Answers {
     delivered: PublisherSet,
     available: PublisherSet,
     unavailable: Vec<(usize, Attempt)>,
+    failing: Vec<(usize, Attempt)>,
     others: Vec<Attempt>,
 }
 
@@ -87,9 +108,10 @@ impl Answers {
         match &attempt.outcome {
             Outcome::Delivered => self.delivered = self.delivered | PublisherSet::one(leg),
             Outcome::Unavailable { .. } => self.unavailable.push((leg, attempt.clone())),
+            outcome if outcome.is_failure() => self.failing.push((leg, attempt.clone())),
             _ => {}
         }
-        if !matches!(attempt.outcome, Outcome::Unavailable { .. }) {
+        if !matches!(attempt.outcome, Outcome::Unavailable { .. }) && !attempt.outcome.is_failure() {
             self.available = self.available | PublisherSet::one(leg);
         }
         match &mut self.attempt {

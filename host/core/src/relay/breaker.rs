@@ -1,18 +1,23 @@
-//! A circuit breaker for each publisher: an unavailable publisher is not called for a while.
+//! A circuit breaker: a publisher that is unavailable, or whose calls all fail, is not called for a while.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::publishers::PublisherSet;
-
-/// Closed while the publisher answers. Open for a pause after the publisher was unavailable, and then half open: a
-/// single entry, the probe, is tried, and its answer decides.
+/// Closed while the publisher answers. Open for a pause after the publisher was unavailable or its calls failed, and
+/// then half open: a single entry, the probe, is tried, and its answer decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CircuitBreaker {
     Closed,
-    Open { until: Instant, pauses: u32 },
-    HalfOpen { pauses: u32 },
+    Open { until: Instant, pauses: u32, cause: Cause },
+    HalfOpen { pauses: u32, cause: Cause },
+}
+
+/// Why a breaker is not closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The publisher has said that it is unavailable. Any other answer closes the breaker.
+    Unavailable,
+    /// Its calls fail, since then. Only an answer that is no failure closes the breaker.
+    Failing { since: Instant },
 }
 
 /// How much may be published now.
@@ -24,6 +29,14 @@ pub(super) enum Admits {
     Nothing,
 }
 
+/// How long to leave a publisher alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pause {
+    pub(super) delay: Duration,
+    /// For how long the publisher asked; at most `delay`.
+    pub(super) asked: Duration,
+}
+
 impl CircuitBreaker {
     pub(super) fn admits(self, now: Instant) -> Admits {
         match self {
@@ -33,12 +46,25 @@ impl CircuitBreaker {
         }
     }
 
-    /// How many times in a row the publisher was unavailable.
+    /// How many times in a row the publisher was paused.
     pub(super) fn pauses(self) -> u32 {
         match self {
             Self::Closed => 0,
-            Self::Open { pauses, .. } | Self::HalfOpen { pauses } => pauses,
+            Self::Open { pauses, .. } | Self::HalfOpen { pauses, .. } => pauses,
         }
+    }
+
+    /// Why it is not closed. None if it is.
+    pub(super) fn cause(self) -> Option<Cause> {
+        match self {
+            Self::Closed => None,
+            Self::Open { cause, .. } | Self::HalfOpen { cause, .. } => Some(cause),
+        }
+    }
+
+    /// Whether failures of the publisher are an outage, and not the fault of its entries.
+    pub(super) fn is_failing(self) -> bool {
+        matches!(self.cause(), Some(Cause::Failing { .. }))
     }
 
     /// When the pause is over. None if there is no pause.
@@ -50,23 +76,54 @@ impl CircuitBreaker {
     }
 
     pub(super) fn probe(&mut self) {
-        *self = Self::HalfOpen { pauses: self.pauses() };
+        if let Self::Open { pauses, cause, .. } = *self {
+            *self = Self::HalfOpen { pauses, cause };
+        }
     }
 
     /// Takes in that the publisher is unavailable. If the breaker is open already, calls that were under way say
     /// nothing new, except that the destination may ask for a longer time.
-    pub(super) fn unavailable(&mut self, delay: Duration, asked: Duration, now: Instant) {
-        match self {
-            Self::Open { until, .. } => *until = (*until).max(now + asked),
-            _ => *self = Self::Open { until: now + delay, pauses: self.pauses().saturating_add(1) },
-        }
+    pub(super) fn unavailable(&mut self, pause: Pause, now: Instant) {
+        let cause = self.cause().unwrap_or(Cause::Unavailable);
+        self.open(pause, cause, now);
     }
 
-    /// Takes in any other answer: the publisher is available.
+    /// Takes in that the publisher's calls fail, now or still.
+    pub(super) fn failing(&mut self, pause: Pause, now: Instant) {
+        let cause = self.cause().filter(|_| self.is_failing()).unwrap_or(Cause::Failing { since: now });
+        self.open(pause, cause, now);
+    }
+
+    fn open(&mut self, pause: Pause, cause: Cause, now: Instant) {
+        *self = match *self {
+            Self::Open { until, pauses, .. } => Self::Open { until: until.max(now + pause.asked), pauses, cause },
+            _ => Self::Open { until: now + pause.delay, pauses: self.pauses().saturating_add(1), cause },
+        };
+    }
+
+    /// Takes in an answer that is no failure: the publisher is available.
     pub(super) fn available(&mut self) {
         if matches!(self, Self::HalfOpen { .. }) {
             *self = Self::Closed;
         }
+    }
+
+    /// Takes in a failed call: a publisher that was unavailable answers again. Whether its calls fail, one call does not
+    /// say.
+    pub(super) fn answers(&mut self) {
+        if !self.is_failing() {
+            self.available();
+        }
+    }
+
+    /// Closes the breaker if the probes have failed for longer than `patience`. Returns whether they have.
+    pub(super) fn gives_up(&mut self, patience: Duration, now: Instant) -> bool {
+        let Self::HalfOpen { cause: Cause::Failing { since }, .. } = *self else { return false };
+        let gives_up = now.saturating_duration_since(since) >= patience;
+        if gives_up {
+            *self = Self::Closed;
+        }
+        gives_up
     }
 
     /// Ends the pause at once: another version publishes now, and the answer of the last one does not count.
@@ -78,110 +135,9 @@ impl CircuitBreaker {
 
     /// The probe ended without an answer.
     pub(super) fn unprobed(&mut self, now: Instant) {
-        if let Self::HalfOpen { pauses } = *self {
-            *self = Self::Open { until: now, pauses };
+        if let Self::HalfOpen { pauses, cause } = *self {
+            *self = Self::Open { until: now, pauses, cause };
         }
-    }
-}
-
-/// Which publishers may be called now: all that are in neither set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Admission {
-    /// Those that may not.
-    pub(super) refused: PublisherSet,
-    /// Those that may be called for a single entry.
-    pub(super) probed: PublisherSet,
-}
-
-/// The publishers that a call has found unavailable: no further queued job for them begins. A caller adds one at once,
-/// before the session knows of it; only the begin of a probe removes it.
-#[derive(Debug, Default)]
-pub(super) struct LeftAlone(AtomicU64);
-
-impl LeftAlone {
-    pub(super) fn get(&self) -> PublisherSet {
-        PublisherSet::of_bits(self.0.load(Ordering::Acquire))
-    }
-
-    pub(super) fn add(&self, leg: usize) {
-        self.0.fetch_or(PublisherSet::one(leg).bits(), Ordering::Release);
-    }
-
-    fn remove(&self, legs: PublisherSet) {
-        self.0.fetch_and(!legs.bits(), Ordering::Release);
-    }
-}
-
-/// The circuit breakers of all publishers.
-#[derive(Debug)]
-pub(super) struct Breakers {
-    breakers: Vec<CircuitBreaker>,
-    left_alone: Arc<LeftAlone>,
-}
-
-impl Breakers {
-    pub(super) fn new(publishers: usize) -> Self {
-        Self { breakers: vec![CircuitBreaker::Closed; publishers], left_alone: Arc::default() }
-    }
-
-    /// The callers' side of the breakers.
-    pub(super) fn left_alone(&self) -> Arc<LeftAlone> {
-        self.left_alone.clone()
-    }
-
-    /// Which publishers may be called now. A probe runs without any other call of its publisher; `is_running` says
-    /// whether one is under way. A pass makes no probes.
-    pub(super) fn admission(&self, now: Instant, in_pass: bool, is_running: impl Fn(usize) -> bool) -> Admission {
-        let mut admission = Admission::default();
-        for (leg, breaker) in self.breakers.iter().enumerate() {
-            match breaker.admits(now) {
-                Admits::Everything => {}
-                Admits::Probe if !in_pass && !is_running(leg) => {
-                    admission.probed = admission.probed | PublisherSet::one(leg)
-                }
-                Admits::Probe | Admits::Nothing => admission.refused = admission.refused | PublisherSet::one(leg),
-            }
-        }
-        admission
-    }
-
-    pub(super) fn probe(&mut self, legs: PublisherSet) {
-        self.each(legs, CircuitBreaker::probe);
-        self.left_alone.remove(legs);
-    }
-
-    pub(super) fn available(&mut self, legs: PublisherSet) {
-        self.each(legs, CircuitBreaker::available);
-    }
-
-    pub(super) fn hasten(&mut self, leg: usize, now: Instant) {
-        self.each(PublisherSet::one(leg), |breaker| breaker.hasten(now));
-    }
-
-    pub(super) fn unavailable(&mut self, leg: usize, delay: Duration, asked: Duration, now: Instant) {
-        self.each(PublisherSet::one(leg), |breaker| breaker.unavailable(delay, asked, now));
-    }
-
-    /// Takes in that probes without a call under way ended without an answer.
-    pub(super) fn unprobed(&mut self, now: Instant, is_running: impl Fn(usize) -> bool) {
-        let breakers = self.breakers.iter_mut().enumerate().filter(|(leg, _)| !is_running(*leg));
-        breakers.for_each(|(_, breaker)| breaker.unprobed(now));
-    }
-
-    pub(super) fn pauses(&self, leg: usize) -> u32 {
-        self.breakers.get(leg).map_or(0, |breaker| breaker.pauses())
-    }
-
-    pub(super) fn wake_at(&self) -> Option<Instant> {
-        self.breakers.iter().filter_map(|breaker| breaker.wake_at()).min()
-    }
-
-    pub(super) fn all_closed(&self) -> bool {
-        self.breakers.iter().all(|breaker| *breaker == CircuitBreaker::Closed)
-    }
-
-    fn each(&mut self, legs: PublisherSet, change: impl Fn(&mut CircuitBreaker)) {
-        legs.iter().for_each(|leg| self.breakers.get_mut(leg).into_iter().for_each(&change));
     }
 }
 
@@ -190,13 +146,26 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const PAUSE: Pause = Pause { delay: SECOND, asked: Duration::ZERO };
+
+    fn asked(seconds: u32) -> Pause {
+        Pause { delay: seconds * SECOND, asked: seconds * SECOND }
+    }
+
+    /// A breaker that failures have opened, and then its probe.
+    fn half_open(now: Instant) -> CircuitBreaker {
+        let mut breaker = CircuitBreaker::Closed;
+        breaker.failing(PAUSE, now);
+        breaker.probe();
+        breaker
+    }
 
     #[test]
     fn open_then_one_probe_then_closed() {
         let now = Instant::now();
         let mut breaker = CircuitBreaker::Closed;
         assert_eq!(breaker.admits(now), Admits::Everything);
-        breaker.unavailable(SECOND, Duration::ZERO, now);
+        breaker.unavailable(PAUSE, now);
         assert_eq!((breaker.admits(now), breaker.pauses()), (Admits::Nothing, 1));
         assert_eq!(breaker.admits(now + SECOND), Admits::Probe);
         breaker.probe();
@@ -209,32 +178,11 @@ mod tests {
     fn a_failed_probe_opens_it_again_and_is_counted() {
         let now = Instant::now();
         let mut breaker = CircuitBreaker::Closed;
-        breaker.unavailable(SECOND, Duration::ZERO, now);
+        breaker.unavailable(PAUSE, now);
         breaker.probe();
-        breaker.unavailable(SECOND, Duration::ZERO, now + SECOND);
-        assert_eq!(breaker, CircuitBreaker::Open { until: now + 2 * SECOND, pauses: 2 });
-    }
-
-    #[test]
-    fn a_probe_that_called_nobody_opens_nothing_and_the_next_one_follows() {
-        let now = Instant::now();
-        let mut breakers = Breakers::new(2);
-        breakers.unavailable(1, Duration::ZERO, Duration::ZERO, now);
-        assert_eq!(
-            breakers.admission(now, false, |_| false),
-            Admission { probed: PublisherSet::one(1), ..Admission::default() }
-        );
-        assert_eq!(breakers.admission(now, true, |_| false).refused, PublisherSet::one(1));
-        breakers.probe(PublisherSet::one(1));
-        assert_eq!(breakers.admission(now, false, |_| true).refused, PublisherSet::one(1));
-        // The entry could not be decoded, so no publisher was called.
-        breakers.available(PublisherSet::NONE);
-        breakers.unprobed(now, |_| false);
-        assert!(!breakers.all_closed());
-        assert_eq!(breakers.admission(now, false, |_| false).probed, PublisherSet::one(1));
-        breakers.probe(PublisherSet::one(1));
-        breakers.available(PublisherSet::one(1));
-        assert!(breakers.all_closed());
+        breaker.unavailable(PAUSE, now + SECOND);
+        let (until, cause) = (now + 2 * SECOND, Cause::Unavailable);
+        assert_eq!(breaker, CircuitBreaker::Open { until, pauses: 2, cause });
     }
 
     #[test]
@@ -243,7 +191,7 @@ mod tests {
         let mut breaker = CircuitBreaker::Closed;
         breaker.hasten(now);
         assert_eq!(breaker, CircuitBreaker::Closed);
-        breaker.unavailable(SECOND, Duration::ZERO, now);
+        breaker.unavailable(PAUSE, now);
         breaker.hasten(now);
         assert_eq!(breaker.admits(now), Admits::Probe);
     }
@@ -252,19 +200,66 @@ mod tests {
     fn what_was_under_way_says_nothing_new() {
         let now = Instant::now();
         let mut breaker = CircuitBreaker::Closed;
-        breaker.unavailable(SECOND, Duration::ZERO, now);
-        breaker.unavailable(5 * SECOND, Duration::ZERO, now);
+        breaker.unavailable(PAUSE, now);
+        breaker.unavailable(Pause { delay: 5 * SECOND, ..PAUSE }, now);
         breaker.available();
-        assert_eq!(breaker, CircuitBreaker::Open { until: now + SECOND, pauses: 1 });
+        assert_eq!(breaker, CircuitBreaker::Open { until: now + SECOND, pauses: 1, cause: Cause::Unavailable });
     }
 
     #[test]
     fn of_several_times_that_are_asked_for_the_longest_is_waited() {
         let now = Instant::now();
         let mut breaker = CircuitBreaker::Closed;
-        breaker.unavailable(SECOND, Duration::ZERO, now);
-        breaker.unavailable(5 * SECOND, 5 * SECOND, now);
-        breaker.unavailable(2 * SECOND, 2 * SECOND, now);
-        assert_eq!(breaker, CircuitBreaker::Open { until: now + 5 * SECOND, pauses: 1 });
+        breaker.unavailable(PAUSE, now);
+        breaker.unavailable(asked(5), now);
+        breaker.unavailable(asked(2), now);
+        assert_eq!(breaker, CircuitBreaker::Open { until: now + 5 * SECOND, pauses: 1, cause: Cause::Unavailable });
+    }
+
+    #[test]
+    fn a_probe_that_fails_closes_a_breaker_that_was_open_because_the_publisher_was_unavailable() {
+        let now = Instant::now();
+        let mut breaker = CircuitBreaker::Closed;
+        breaker.unavailable(PAUSE, now);
+        breaker.probe();
+        breaker.answers();
+        assert_eq!(breaker, CircuitBreaker::Closed);
+    }
+
+    #[test]
+    fn a_probe_that_fails_leaves_a_breaker_open_that_failures_have_opened() {
+        let now = Instant::now();
+        let mut breaker = half_open(now);
+        breaker.answers();
+        breaker.failing(PAUSE, now + SECOND);
+        let cause = Cause::Failing { since: now };
+        assert_eq!(breaker, CircuitBreaker::Open { until: now + 2 * SECOND, pauses: 2, cause });
+        breaker.probe();
+        breaker.unavailable(PAUSE, now + 2 * SECOND);
+        assert_eq!(breaker, CircuitBreaker::Open { until: now + 3 * SECOND, pauses: 3, cause });
+        breaker.probe();
+        breaker.available();
+        assert_eq!(breaker, CircuitBreaker::Closed);
+    }
+
+    #[test]
+    fn failures_make_an_outage_of_a_publisher_that_is_unavailable() {
+        let now = Instant::now();
+        let mut breaker = CircuitBreaker::Closed;
+        breaker.unavailable(PAUSE, now);
+        breaker.failing(PAUSE, now);
+        let cause = Cause::Failing { since: now };
+        assert_eq!(breaker, CircuitBreaker::Open { until: now + SECOND, pauses: 1, cause });
+    }
+
+    #[test]
+    fn failures_are_no_outage_for_ever() {
+        let now = Instant::now();
+        let patience = 60 * SECOND;
+        let mut breaker = half_open(now);
+        assert!(!breaker.gives_up(patience, now + 59 * SECOND) && breaker.is_failing());
+        assert!(breaker.gives_up(patience, now + patience));
+        assert_eq!(breaker, CircuitBreaker::Closed);
+        assert!(!breaker.gives_up(patience, now + patience));
     }
 }

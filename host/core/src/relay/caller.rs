@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::answers::{Answers, Called, Finished};
-use super::breaker::LeftAlone;
+use super::breakers::LeftAlone;
 use super::channels::Message;
 use super::job::{Job, Known, LaneId};
 use crate::attempt::{Attempt, Outcome};

@@ -1,20 +1,44 @@
 //! The relay's condition: logged when it changes, and shown by the status.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use tracing::Level;
 
 use super::Session;
 use super::log::Line;
-use crate::outbox::{RelayCondition, StorageError};
+use crate::outbox::{BreakerState, PublisherState, RelayCondition, StorageError};
 
 impl Session<'_> {
-    /// A publisher is unavailable.
-    pub(super) fn paused(&mut self, leg: usize, reason: &str) {
+    /// A publisher is unavailable, or its calls fail.
+    pub(super) fn paused(&mut self, leg: usize) {
+        let reason = self.breakers.reason(leg).to_owned();
         match self.context.publishers.name(leg) {
             Some(name) => self.set_condition(RelayCondition::Paused, &format!("{name}: {reason}")),
-            None => self.set_condition(RelayCondition::Paused, reason),
+            None => self.set_condition(RelayCondition::Paused, &reason),
         }
+    }
+
+    /// Shows the state of each publisher, if one has changed.
+    pub(super) fn show_publishers(&mut self, now: Instant) {
+        if !self.breakers.take_changed() {
+            return;
+        }
+        let clock = (self.context.clock)();
+        let names = (0..self.context.publishers.len()).map(|leg| self.context.publishers.name(leg));
+        let states = names.zip(self.breakers.states()).enumerate().map(|(leg, (name, (breaker, until, reason)))| {
+            let before =
+                self.condition.publishers.get(leg).filter(|it| it.is_called() == (breaker == BreakerState::Closed));
+            PublisherState {
+                name: name.map(|name| (**name).to_owned()),
+                breaker,
+                since: before.map_or(clock, |before| before.since),
+                reason: reason.to_owned(),
+                next_probe: until.map(|until| after(clock, until.saturating_duration_since(now))),
+            }
+        });
+        self.condition.publishers = states.collect();
+        self.drain.show(&self.condition);
     }
 
     /// The database cannot be read or written. Settled entries stay settled, and are committed when that is possible.
@@ -55,4 +79,9 @@ impl Session<'_> {
         reason.clone_into(&mut self.condition.reason);
         self.drain.show(&self.condition);
     }
+}
+
+fn after(time: Timestamp, delay: Duration) -> Timestamp {
+    let delay = SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX);
+    time.saturating_add(delay).unwrap_or(Timestamp::MAX)
 }

@@ -9,6 +9,7 @@ use crate::raw::{EntryId, RawEntry};
 use crate::recorded::Recorded;
 use crate::serde::Serde;
 use crate::settlement::History;
+use crate::stream::StreamKey;
 
 /// An entry to be published, with what is known of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +22,7 @@ pub(super) struct Claim {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Known {
     pub(super) id: EntryId,
+    pub(super) stream: StreamKey,
     pub(super) history: History,
     /// Whether attempts of it are on record.
     pub(super) tried_before: bool,

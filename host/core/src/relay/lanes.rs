@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use self::lane::{Lane, Waiting};
 pub(super) use self::reconcile::{HeldBy, HeldEntry};
-use super::breaker::Admission;
+use super::breakers::Admission;
 use super::job::{Claim, Job, Known, LaneHasher, LaneId, Load};
 use super::options::Ordering;
 use crate::publishers::{PUBLISHERS_MAX, PublisherSet};
@@ -224,6 +224,7 @@ impl Lanes {
         let waiting = lane.waiting_as(entry_id);
         let known = Known {
             id: entry_id,
+            stream: entry.stream_key(),
             history: waiting.map_or(History::default(), |waiting| waiting.history),
             tried_before: waiting.is_some_and(|waiting| waiting.on_record),
             route,
@@ -372,6 +373,19 @@ impl Lanes {
         let lane = self.lanes.entry(id).or_default();
         if lane.held_by != Some(entry.position) {
             lane.miss(entry.position);
+        }
+    }
+
+    /// Notes that an entry of a running job was not tried after all, since these publishers are not available: its lane
+    /// waits for them, behind those that wait already. So each has its turn to be the probe.
+    pub(super) fn turned_away(&mut self, id: LaneId, entry: EntryId, legs: PublisherSet) {
+        self.in_flight.remove(&entry);
+        let lane = self.lanes.entry(id).or_default();
+        if lane.held_by != Some(entry.position) {
+            lane.miss(entry.position);
+        }
+        if !std::mem::replace(&mut lane.not_admitted, true) {
+            self.not_admitted.push((id, legs));
         }
     }
 

@@ -1,15 +1,18 @@
 //! Settles each entry after its calls, with the pure function [`settle`].
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::answers::{Called, Finished, NotDelivered};
+use super::breaker::Pause;
+use super::breakers::FailedCall;
 use super::job::LaneId;
 use super::report::Then;
 use super::{OnDeadLetter, Session};
 use crate::attempt::{Attempt, Outcome};
 use crate::outbox::{Failed, Fate, Settled};
+use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
 use crate::settlement::{History, Settlement, settle, settle_on_trial};
 
@@ -19,36 +22,59 @@ const REASON_CHARS_MAX: usize = 4_000;
 impl Session<'_> {
     pub(super) fn settle_job(&mut self, job: Finished) {
         let now = Instant::now();
+        let called = job.calls.iter().fold(PublisherSet::NONE, |legs, called| legs | called.legs());
+        self.breakers.called_for(called, job.lane);
         for Called { entry, tried_before, available, failed } in job.calls {
-            self.breakers.available(available);
-            failed.iter().for_each(|failed| self.leave_alone(failed, now));
+            self.breakers.available(available, job.lane);
+            let is_outage = failed.as_ref().is_some_and(|failed| self.leave_alone(entry, failed, now));
             self.not_paused();
             match failed {
                 None => {
                     self.lanes.settled(job.lane, entry);
                     self.await_commit(job.lane, Settled::Delivered { entry, tried_before }, now);
                 }
-                Some(failed) => self.settle_failed(job.lane, entry, *failed, now),
+                Some(failed) => self.settle_failed(job.lane, entry, *failed, is_outage, now),
             }
         }
         if let Some(rest) = job.rest {
             self.lanes.finished(job.lane, rest);
             self.breakers.unprobed(now, |leg| self.lanes.is_running_for(leg));
         }
+        self.show_publishers(now);
     }
 
-    /// Pauses an unavailable publisher, whatever becomes of the entry.
-    fn leave_alone(&mut self, failed: &NotDelivered, now: Instant) {
+    /// Pauses the publishers that are unavailable or whose calls all fail, whatever becomes of the entry. Returns
+    /// whether an outage is to blame for each failure, and not the entry.
+    fn leave_alone(&mut self, entry: EntryId, failed: &NotDelivered, now: Instant) -> bool {
         for (leg, attempt) in &failed.unavailable {
-            let (policy, outcome) = (&self.context.options.policy, &attempt.outcome);
-            let delay = policy.pause_after(outcome, self.breakers.pauses(*leg), (self.context.random)());
-            self.breakers.unavailable(*leg, delay, policy.asked(outcome), now);
-            self.paused(*leg, outcome.reason());
+            let (policy, jitter) = (&self.context.options.policy, (self.context.random)());
+            let delay = policy.pause_after(&attempt.outcome, self.breakers.pauses(*leg), jitter);
+            let pause = Pause { delay, asked: policy.asked(&attempt.outcome) };
+            self.breakers.unavailable(*leg, pause, attempt.outcome.reason(), now);
+            self.paused(*leg);
         }
+        let mut outages = 0;
+        for (leg, attempt) in &failed.failing {
+            // A version on trial is judged by its trial.
+            if attempt.on_trial {
+                self.breakers.answers(*leg);
+                continue;
+            }
+            let (policy, jitter) = (&self.context.options.policy, (self.context.random)());
+            let delay = policy.own_pause(self.breakers.pauses(*leg), jitter);
+            let pause = Pause { delay, asked: Duration::ZERO };
+            let call = FailedCall { stream: failed.stream, entry, is_first: failed.history == History::default() };
+            if self.breakers.failed(*leg, call, pause, attempt.outcome.reason(), now) {
+                outages += 1;
+                self.paused(*leg);
+            }
+        }
+        outages > 0 && outages == failed.failing.len()
     }
 
     /// What becomes of an entry that was not delivered.
-    fn settle_failed(&mut self, lane: LaneId, entry: EntryId, failed: NotDelivered, now: Instant) {
+    fn settle_failed(&mut self, lane: LaneId, entry: EntryId, failed: NotDelivered, is_outage: bool, now: Instant) {
+        let down = failed.down();
         let NotDelivered { history, delivered, at, in_part, others, attempt, .. } = failed;
         let (options, position) = (self.context.options, entry.position);
         // The relay itself cut the call off, which is no attempt.
@@ -57,10 +83,12 @@ impl Session<'_> {
         let others: Vec<Attempt> = others.into_iter().map(with_bounded_reason).collect();
         others.iter().for_each(|other| self.note_other_failure(position, other));
         let (policy, jitter) = (&options.policy, (self.context.random)());
-        let settlement = match attempt.on_trial {
-            true => settle_on_trial(history, &attempt.outcome, policy, jitter),
-            false => settle(history, &attempt.outcome, policy, jitter),
+        let settlement = match (attempt.on_trial, is_outage) {
+            (true, _) => settle_on_trial(history, &attempt.outcome, policy, jitter),
+            (false, true) => Settlement::PausePublisher,
+            (false, false) => settle(history, &attempt.outcome, policy, jitter),
         };
+        let wait = if is_outage { policy.asked(&attempt.outcome) } else { Duration::ZERO };
         let (fate, history) = match fate(settlement, at, options.on_dead_letter) {
             Some((fate, history)) => {
                 self.note_failure(position, history.attempts, &attempt, fate.into());
@@ -70,16 +98,22 @@ impl Session<'_> {
                 if !was_cut_off {
                     self.note_failure(position, history.attempts.saturating_add(1), &attempt, Then::Stays);
                 }
-                if !in_part {
-                    self.lanes.released(lane, entry);
+                if !in_part && wait.is_zero() {
+                    match was_cut_off {
+                        true => self.lanes.released(lane, entry),
+                        false => self.lanes.turned_away(lane, entry, down),
+                    }
                     return;
                 }
-                // It waits only for its publisher. Publishers that have it must not get it again.
-                (Fate::Retry { at }, history)
+                // It waits only for its publisher, or for as long as it asked for. Publishers that have it must not get
+                // it again.
+                (retry_after(wait, at), history)
             }
         };
         match fate {
-            Fate::Retry { .. } => self.lanes.failed(lane, entry, now + settlement.delay(), history, delivered),
+            Fate::Retry { .. } => {
+                self.lanes.failed(lane, entry, now + settlement.delay().max(wait), history, delivered);
+            }
             Fate::DeadLetter { park } => {
                 self.lanes.settled(lane, entry);
                 if park {
@@ -97,14 +131,16 @@ impl Session<'_> {
 pub(super) fn fate(settlement: Settlement, at: Timestamp, on_dead_letter: OnDeadLetter) -> Option<(Fate, History)> {
     match settlement {
         Settlement::Ack | Settlement::PausePublisher => None,
-        Settlement::Retry { delay, history } => {
-            let delay = SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX);
-            Some((Fate::Retry { at: at.saturating_add(delay).unwrap_or(Timestamp::MAX) }, history))
-        }
+        Settlement::Retry { delay, history } => Some((retry_after(delay, at), history)),
         Settlement::DeadLetter { history } => {
             Some((Fate::DeadLetter { park: on_dead_letter == OnDeadLetter::Park }, history))
         }
     }
+}
+
+fn retry_after(delay: Duration, at: Timestamp) -> Fate {
+    let delay = SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX);
+    Fate::Retry { at: at.saturating_add(delay).unwrap_or(Timestamp::MAX) }
 }
 
 fn with_bounded_reason(attempt: Attempt) -> Attempt {
