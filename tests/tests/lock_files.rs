@@ -1,13 +1,16 @@
-//! Whatever lies in the places of the files beside a database: nothing else is overwritten, and nobody waits for it.
+//! Whatever lies in the places of the files beside a database: nothing else is overwritten, and nobody waits for it. And a
+//! relay whose lock file or database is no longer in its place settles nothing.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use outbox_host::outbox::{Drain, OutboxStorageStrategy, PageBounds, Settled};
+use outbox_host::{RawEntry, SqliteOutbox};
 use outbox_tests::skipped;
 use outbox_tests::waiting::{PATIENCE, until};
-use outbox_tests::workplace::{Ran, Workplace};
+use outbox_tests::workplace::{Ran, Workplace, rows};
 
 const RUN: &str = "run --db app.db --publisher guests/noop.wasm";
 const OURS: [&str; 2] = ["app.db-outbox.lock", "app.db-outbox.calls"];
@@ -147,4 +150,59 @@ fn what_lies_in_the_places_of_sqlites_files_is_neither_written_nor_waited_for() 
         refused("it is a FIFO, and no regular file");
         assert_eq!(fs::read_to_string(place.path("accounts")).unwrap(), "not to be lost\n");
     }
+}
+
+/// Reads the only entry as a relay of this process, lets `happens` happen, and settles the entry as delivered: that is refused
+/// with this message.
+#[track_caller]
+fn settles_nothing_after(place: &Workplace, happens: impl FnOnce(), message: &str) {
+    let outbox = SqliteOutbox::open(&place.path("app.db")).unwrap();
+    let drain: Box<dyn Drain> = outbox.drain().unwrap();
+    let page = drain.next_page(PageBounds::default(), &mut |_, _| true).unwrap();
+    let delivered = |entry: &RawEntry| Settled::Delivered { entry: entry.id(), tried_before: false };
+    let settled: Vec<Settled> = page.entries.iter().map(delivered).collect();
+    assert_eq!(settled.len(), 1);
+    happens();
+    let refused = drain.settle(&settled).unwrap_err();
+    assert!(refused.is_replaced() && refused.to_string().contains(message), "{refused}");
+}
+
+#[test]
+fn without_its_lock_file_a_relay_settles_nothing() {
+    let place = place();
+    let remove = || fs::remove_file(place.path("app.db-outbox.lock")).unwrap();
+    settles_nothing_after(&place, remove, "app.db-outbox.lock was removed");
+    assert_eq!(place.query("SELECT position FROM outbox"), ["1"]);
+}
+
+/// Neither in the database that it has open, nor in the one that is in its place now.
+#[test]
+fn in_a_replaced_database_a_relay_settles_nothing() {
+    let place = place();
+    let open = place.sql();
+    let replace = || {
+        open.execute("VACUUM INTO ?1", [place.path("copy.db").to_str().unwrap()]).unwrap();
+        fs::rename(place.path("copy.db"), place.path("app.db")).unwrap();
+    };
+    settles_nothing_after(&place, replace, "app.db was replaced by another file");
+    assert_eq!(rows(&open, "SELECT position FROM outbox"), ["1"]);
+    drop(open);
+    assert_eq!(rows(&place.sql(), "SELECT position FROM outbox"), ["1"]);
+}
+
+/// Another process has got the right to drain, and has the entry wait for its retry.
+#[test]
+fn once_another_relay_has_taken_over_a_relay_settles_nothing() {
+    let place = Workplace::new();
+    place.append(r#"{"name": "order.placed", "stream_id": "order-1", "data": {"do": "retry", "reason": "busy"}}"#);
+    let mut other = None;
+    let take_over = || {
+        fs::remove_file(place.path("app.db-outbox.lock")).unwrap();
+        other = Some(place.start_logged("relay --db app.db --publisher guests/scripted.wasm"));
+        until("the other relay has settled it", || place.status()["waiting"] == 1);
+    };
+    settles_nothing_after(&place, take_over, "app.db-outbox.lock was removed");
+    assert_eq!(place.query("SELECT position FROM outbox"), ["1"]);
+    assert_eq!(place.query("SELECT position FROM outbox_waiting"), ["1"]);
+    assert_eq!(place.status()["relay"]["pid"], other.unwrap().pid());
 }
