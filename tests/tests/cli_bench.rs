@@ -3,7 +3,8 @@
 use outbox_tests::workplace::Workplace;
 use serde_json::Value;
 
-const PUBLISHERS: &str = "--publisher guests/noop.wasm --waits guests/waits.wasm --webhook guests/rust-webhook.wasm";
+const PUBLISHERS: &str = "--publisher guests/noop.wasm --waits guests/waits.wasm --webhook guests/rust-webhook.wasm \
+                          --scripted guests/scripted.wasm";
 const SMALL: &str = "--entries 2000 --backlog 2000 --wakes 5 --repeat 1";
 
 #[track_caller]
@@ -96,6 +97,11 @@ fn memory() {
 #[test]
 fn backlog() {
     measures("backlog", &["cost of an entry, many / few"]);
+}
+
+#[test]
+fn neighbour() {
+    measures("neighbour", &["one that answers after 2 s: median / aim", "one with many entries in front: worst / aim"]);
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod drain;
 mod figures;
 mod http;
 mod memory;
+mod neighbour;
 mod options;
 mod other;
 mod start;
@@ -74,6 +75,8 @@ enum Scenario {
     Memory,
     /// An entry's cost in a large outbox.
     Backlog,
+    /// A fast destination beside a publisher that is slow, hangs, is down, spins, traps or has much to do.
+    Neighbour,
 }
 
 impl Bench {
@@ -137,7 +140,8 @@ impl Scenario {
     fn missing(self, options: &Options) -> Option<&'static str> {
         match self {
             Self::Waiting | Self::Memory if options.waits.is_none() => Some("--waits FILE"),
-            Self::Http if options.webhook.is_none() => Some("--webhook FILE"),
+            Self::Http | Self::Neighbour if options.webhook.is_none() => Some("--webhook FILE"),
+            Self::Neighbour if options.scripted.is_none() => Some("--scripted FILE"),
             _ => None,
         }
     }
@@ -154,6 +158,7 @@ impl Scenario {
             Self::Swap => swap::measure(bed),
             Self::Memory => memory::measure(bed),
             Self::Backlog => backlog::measure(bed),
+            Self::Neighbour => neighbour::measure(bed),
         }
     }
 }

@@ -53,7 +53,8 @@ pub fn measure(bed: &Bed) -> Result<Measured> {
     Ok(Measured { what: format!("webhooks of {} bytes over HTTP, {CONNECTIONS} at once", bed.bytes), figures })
 }
 
-fn settings(url: &str) -> Result<Settings> {
+/// Settings of a webhook that posts to this URL.
+pub fn settings(url: &str) -> Result<Settings> {
     let origin = url.rsplit_once('/').map_or(url, |(origin, _)| origin);
     let grant = origin.parse().map_err(|error| anyhow::anyhow!("{error}"))?;
     let env = [("WEBHOOK_URL".to_owned(), url.to_owned())].into();

@@ -13,13 +13,16 @@ pub struct Options {
     /// A publisher that waits 10 ms for each event (tests/guests/waits), for `waiting` and `memory`.
     #[arg(long, value_name = "FILE")]
     pub waits: Option<PathBuf>,
-    /// A publisher that posts each event to WEBHOOK_URL (examples/rust-webhook), for `http`.
+    /// A publisher that posts each event to WEBHOOK_URL (examples/rust-webhook), for `http` and `neighbour`.
     #[arg(long, value_name = "FILE")]
     pub webhook: Option<PathBuf>,
+    /// A publisher that does what each event says (tests/guests/scripted), for `neighbour`.
+    #[arg(long, value_name = "FILE")]
+    pub scripted: Option<PathBuf>,
     /// How many entries to drain.
     #[arg(long, default_value_t = 200_000)]
     pub entries: usize,
-    /// How many entries a large outbox has, for `memory` and `backlog`.
+    /// How many entries a large outbox has, for `memory` and `backlog`; at most 100,000 of them, for `neighbour`.
     #[arg(long, default_value_t = 1_000_000)]
     pub backlog: usize,
     /// How many bytes of data each entry has.
@@ -28,7 +31,7 @@ pub struct Options {
     /// How often to measure; the output has medians.
     #[arg(long, default_value_t = 3)]
     pub repeat: usize,
-    /// How many commits of another process to wait for, for `wake`.
+    /// How many commits to wait for, for `wake`; at most 100 of them, for `neighbour`.
     #[arg(long, default_value_t = 500)]
     pub wakes: usize,
     /// The folder for the databases, on the disk that you will use [default: a temporary folder].

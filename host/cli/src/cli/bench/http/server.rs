@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use wasmtime_wasi_http::io::TokioIo;
 
@@ -18,6 +18,11 @@ use crate::cli::terminal::print;
 /// Requests to this path are answered after a while.
 pub const WAITS: &str = "/waits";
 const WAIT: Duration = Duration::from_millis(10);
+/// Requests to this path are answered after a long while.
+pub const SLOW: &str = "/slow";
+const SLOW_WAIT: Duration = Duration::from_secs(2);
+/// Requests to this path are answered with 503.
+pub const DOWN: &str = "/down";
 
 /// The other process: prints its address, and serves until its standard input closes.
 pub fn serve() -> Result<()> {
@@ -46,10 +51,14 @@ async fn accept(listener: TcpListener) -> Result<()> {
 }
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> {
-    if request.uri().path() == WAITS {
-        tokio::time::sleep(WAIT).await;
+    let mut response = Response::new(Empty::new());
+    match request.uri().path() {
+        WAITS => tokio::time::sleep(WAIT).await,
+        SLOW => tokio::time::sleep(SLOW_WAIT).await,
+        DOWN => *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE,
+        _ => {}
     }
     // A client that ends its request early gets no answer.
     let _ = request.into_body().collect().await;
-    Ok(Response::new(Empty::new()))
+    Ok(response)
 }
