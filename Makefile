@@ -36,8 +36,7 @@ NOT_UNIT := any_value applications cli_new languages need walkthrough \
 test: guests
 	rm -f target/skipped/tests
 	$(CARGO) build --release --workspace --locked
-	$(CARGO) test --release --workspace --locked
-	$(CARGO) test --release --locked -p outbox-guest --all-features
+	$(CARGO) test --release --workspace --locked --features outbox-guest/http
 	$(CARGO) test --locked --manifest-path examples/Cargo.toml --target-dir target/guests-native
 	examples/test.sh
 	@examples/skipped.sh tests

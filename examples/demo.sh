@@ -13,7 +13,8 @@ show() { printf '$ %s\n' "$*"; "$@"; }
 
 step "1. Build the publisher and the relay (minutes the first time, then seconds)"
 examples/build.sh rust-stdout # first: it takes less, and what it needs is there or not
-cargo build --release --locked -p outbox-host
+# The whole workspace chooses the features, so that `make test` compiles none of this again.
+cargo build --release --workspace --locked --bin outbox
 
 step "2. Make a database with an outbox"
 rm -rf target/demo

@@ -43,6 +43,19 @@ fn who_only_appends_compiles_no_more_than_it_takes() {
     }
 }
 
+/// The crates that the workspace is compiled with, and the features of each.
+fn compiled(edges: &str) -> BTreeSet<String> {
+    let tree = cargo(&format!("tree --locked --workspace -e {edges} --prefix none --format {{p}}|{{f}}"));
+    tree.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect()
+}
+
+#[test]
+fn the_tests_use_what_was_compiled_without_them() {
+    let with_tests = compiled("normal,build,dev");
+    let again: Vec<_> = compiled("normal,build").into_iter().filter(|built| !with_tests.contains(built)).collect();
+    assert!(again.is_empty(), "`cargo test` compiles these again, since a dev-dependency adds features: {again:?}");
+}
+
 #[test]
 fn a_package_has_all_that_it_takes_to_build_it() {
     for package in [
