@@ -9,13 +9,34 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Rules {
     pub max_attempts: u32,
     pub max_host_deaths: u32,
-    /// A dead letter parks its stream.
+    /// A dead letter parks its stream; in total order, everything.
     pub park: bool,
-    /// Within a stream nothing overtakes.
-    pub ordered: bool,
+    pub order: Order,
     /// How many calls there may be at once.
     pub concurrency: usize,
     pub publishers: usize,
+}
+
+/// What may overtake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Within a stream nothing does.
+    Stream,
+    /// Nothing does.
+    Total,
+    /// Everything does.
+    None,
+}
+
+impl Order {
+    /// Whether an entry of one stream has to wait for what is before it, if that is of another stream or of the same.
+    fn binds(self, one: usize, other: usize) -> bool {
+        match self {
+            Self::Stream => one == other,
+            Self::Total => true,
+            Self::None => false,
+        }
+    }
 }
 
 /// What a publisher answers.
@@ -98,8 +119,17 @@ impl Model {
 
     /// Whether a dead letter keeps this stream from going on. Where nothing is ordered, nothing is kept from going on.
     pub fn is_parked(&self, stream: usize) -> bool {
-        let Rules { park, ordered, .. } = self.rules;
-        park && ordered && self.dead.values().any(|(entry, _)| entry.stream == stream)
+        let Rules { park, order, .. } = self.rules;
+        park && self.dead.values().any(|(entry, _)| order.binds(stream, entry.stream))
+    }
+
+    /// The positions of what an entry of this stream has to wait for, in order.
+    fn before(&self, stream: usize, position: i64) -> Vec<i64> {
+        let before = self.pending.range(..position);
+        before
+            .filter(|(_, entry)| self.rules.order.binds(stream, entry.stream))
+            .map(|(position, _)| *position)
+            .collect()
     }
 
     /// The positions of a stream's entries, in order.
@@ -194,11 +224,9 @@ impl<'m> Pass<'m> {
         let knows = self.model.rules.concurrency == 1;
         let left_alone = missing.iter().find(|publisher| self.left_alone.contains(publisher));
         assert!(!knows || left_alone.is_none(), "{left_alone:?} is unavailable, and called for {position}");
-        if self.model.rules.ordered {
-            let earlier = self.model.positions_of(stream).into_iter().take_while(|earlier| *earlier < position);
-            earlier.for_each(|earlier| self.pass_by(earlier, position));
-            assert!(!self.model.is_parked(stream), "{stream} is parked, and the entry at {position} is tried");
-        }
+        let before = self.model.before(stream, position);
+        before.into_iter().for_each(|earlier| self.pass_by(earlier, position));
+        assert!(!self.model.is_parked(stream), "{stream} is parked, and the entry at {position} is tried");
     }
 
     /// An entry before one that is tried has gone before it: without a call, if it goes nowhere.
@@ -282,7 +310,7 @@ impl<'m> Pass<'m> {
         let mut held_back = BTreeSet::new();
         for (position, entry) in &self.model.pending {
             let is_left_alone = entry.missing().iter().any(|publisher| self.left_alone.contains(publisher));
-            let is_behind = self.model.rules.ordered && held_back.contains(&entry.stream);
+            let is_behind = held_back.iter().any(|stream| self.model.rules.order.binds(entry.stream, *stream));
             let may_wait =
                 self.tried.contains(position) || is_left_alone || is_behind || self.model.is_parked(entry.stream);
             assert!(may_wait, "nothing was in the way of the entry at {position}: {entry:?}");

@@ -157,7 +157,7 @@ fn settings_that_are_not_understood_are_shown_with_line_column_and_caret() {
             4,
             12,
             "^^^^^^",
-            "unknown variant `backwards`, expected `stream` or `none`",
+            "unknown variant `backwards`, expected one of `stream`, `total`, `none`",
         ),
         ("[relay\n", 3, 7, "[relay\n  |       ^", "expected `]`"),
     ] {

@@ -11,7 +11,7 @@ use outbox_host::{
     Payload, Policy, Publisher, Publishers, Recorded, RelayOptions, Report, Route,
 };
 use outbox_tests::act;
-use outbox_tests::model::{Answer, Call, Counts, Entry, Model, Pass, Record, Rules};
+use outbox_tests::model::{Answer, Call, Counts, Entry, Model, Order, Pass, Record, Rules};
 use outbox_tests::outboxes::{Kept, Memory, Sqlite, event};
 use proptest::prelude::*;
 
@@ -55,13 +55,14 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn rules() -> impl Strategy<Value = Rules> {
-    let rules = (any::<bool>(), prop_oneof![3 => Just(true), 1 => Just(false)], prop_oneof![Just(1_usize), Just(8)]);
+    let order = prop_oneof![3 => Just(Order::Stream), 2 => Just(Order::Total), 1 => Just(Order::None)];
+    let rules = (any::<bool>(), order, prop_oneof![Just(1_usize), Just(8)]);
     let (max_attempts, max_host_deaths, publishers) = (3, 2, PUBLISHERS.len());
-    rules.prop_map(move |(park, ordered, concurrency)| Rules {
+    rules.prop_map(move |(park, order, concurrency)| Rules {
         max_attempts,
         max_host_deaths,
         park,
-        ordered,
+        order,
         concurrency,
         publishers,
     })
@@ -100,10 +101,14 @@ struct World<K: Kept> {
 
 impl<K: Kept> World<K> {
     fn outbox(&self) -> Outbox<K::Strategy> {
-        let Rules { max_attempts, max_host_deaths, park, ordered, concurrency, .. } = self.model.rules;
+        let Rules { max_attempts, max_host_deaths, park, order, concurrency, .. } = self.model.rules;
         let policy = Policy { max_attempts, max_host_deaths, backoff: Backoff::NONE, ..Policy::default() };
         let on_dead_letter = if park { OnDeadLetter::Park } else { OnDeadLetter::Continue };
-        let ordering = if ordered { Ordering::Stream } else { Ordering::None };
+        let ordering = match order {
+            Order::Stream => Ordering::Stream,
+            Order::Total => Ordering::Total,
+            Order::None => Ordering::None,
+        };
         let options = RelayOptions { policy, ordering, on_dead_letter, concurrency, ..RelayOptions::default() };
         Outbox::new(self.kept.open(), JsonSerde).with_options(options)
     }

@@ -176,6 +176,7 @@ mod tests {
         assert!(error.contains("line 2") && error.contains("it has no port"), "{error}");
         assert!(parse("[relay]\nshutdown_grace = \"-1s\"\n").unwrap_err().contains("is no duration"));
         assert!(parse("[relay]\nordering = \"backwards\"\n").is_err());
+        assert_eq!(parse("[relay]\nordering = \"total\"\n").unwrap().options().ordering, Ordering::Total);
     }
 
     /// Lines that somebody may write: known keys with values of any kind, and noise.

@@ -211,6 +211,8 @@ pub enum RelayCondition {
     Running,
     /// The publisher is unavailable, and paused.
     Paused,
+    /// In total order, a dead letter parks everything: it waits for an operator.
+    Parked,
     /// It cannot read or write the database.
     Degraded,
 }
@@ -221,6 +223,7 @@ impl RelayCondition {
         match self {
             Self::Running => "running",
             Self::Paused => "paused",
+            Self::Parked => "parked",
             Self::Degraded => "degraded",
         }
     }

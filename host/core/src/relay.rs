@@ -281,6 +281,7 @@ impl<'a> Session<'a> {
             self.claim(channels, now);
             self.commit_what_is_settled(channels, now);
             self.try_again_what_was_refused(channels, now);
+            self.show_whether_parked();
             if may_be_more {
                 continue;
             }

@@ -18,8 +18,13 @@ impl StreamKey {
     /// Rows of every table that has these columns get their key here.
     #[inline]
     pub fn of_entry(position: i64, tenant_id: &Field<'_>, stream_id: &Field<'_>) -> Self {
+        Self::told(tenant_id, stream_id).unwrap_or_else(|| Self::of_nobody(position))
+    }
+
+    /// The key of an entry at this position whose stream cannot be determined.
+    pub(crate) fn of_nobody(position: i64) -> Self {
         // A tenant is never empty, so no real stream has this key.
-        Self::told(tenant_id, stream_id).unwrap_or_else(|| Self::of(b"", &position.to_le_bytes()))
+        Self::of(b"", &position.to_le_bytes())
     }
 
     /// The key of the stream that these columns name. It is made of their decoded values, so that all spellings of a

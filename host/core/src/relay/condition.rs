@@ -9,6 +9,9 @@ use super::Session;
 use super::log::Line;
 use crate::outbox::{BreakerState, PublisherState, RelayCondition, StorageError};
 
+const PARKED: &str = "in total order, everything waits until an operator retries or discards the dead letter that parks it: \
+                      `outbox dead list` shows it";
+
 impl Session<'_> {
     /// A publisher is unavailable, or its calls fail.
     pub(super) fn paused(&mut self, leg: usize) {
@@ -60,6 +63,15 @@ impl Session<'_> {
         }
     }
 
+    /// In total order, a dead letter that parks its stream parks everything.
+    pub(super) fn show_whether_parked(&mut self) {
+        match (self.lanes.everything_is_parked(), self.condition.state) {
+            (true, RelayCondition::Running) => self.set_condition(RelayCondition::Parked, PARKED),
+            (false, RelayCondition::Parked) => self.set_condition(RelayCondition::Running, ""),
+            _ => {}
+        }
+    }
+
     fn set_condition(&mut self, state: RelayCondition, reason: &str) {
         if self.condition.state == state && self.condition.reason == reason {
             return;
@@ -69,6 +81,7 @@ impl Session<'_> {
                 (Level::INFO, format!("running again: no longer {}", self.condition.state.name()))
             }
             RelayCondition::Paused => (Level::WARN, format!("the publisher is unavailable and paused: {reason}")),
+            RelayCondition::Parked => (Level::WARN, format!("nothing is published: {reason}")),
             RelayCondition::Degraded => (Level::ERROR, format!("{reason}; entries stay in the outbox, trying again")),
         };
         self.log.line(Line::new(level, text), Instant::now());

@@ -1,6 +1,6 @@
 //! Decides which entry may be published next, and which has to wait for another.
 //!
-//! Each stream is a lane. At most one job of a lane is under way at a time, and nothing behind an entry that waits for
+//! Each stream is a lane; in total order all streams together are one. At most one job of a lane is under way at a time, and nothing behind an entry that waits for
 //! its retry. An entry that may not go yet is not kept in memory: the reader passes over it, the lane remembers the
 //! first such position, and once nothing of the lane is under way the reader goes back there. The lanes know each entry
 //! that is under way. Any other entry in the outbox is new, wherever its position lies, and is read.
@@ -23,6 +23,7 @@ use crate::stream::StreamKey;
 mod lane;
 mod lost;
 mod reconcile;
+mod total;
 
 /// The most entries of a job.
 const JOB_MAX: usize = 64;
@@ -88,7 +89,9 @@ impl Lanes {
         let (id, alone) = (self.id(stream, entry.position), history.host_deaths > 0);
         let waiting = Waiting { uuid_hash: entry.uuid_hash, due, history, delivered, on_record: true, alone };
         let is_behind_one_alone = self.lanes.get(&id).is_some_and(|lane| lane.waits_alone_before(entry.position));
-        if alone || is_behind_one_alone {
+        if self.ordering == Ordering::Total {
+            self.wait_in_total_order(id, entry.position, waiting);
+        } else if alone || is_behind_one_alone {
             self.wait_in_turn(id, entry.position, waiting)
         } else {
             self.wait(id, entry.position, waiting)
@@ -362,7 +365,7 @@ impl Lanes {
 
     /// Notes that an entry of a running job became a dead letter that parks its stream.
     pub(super) fn parked(&mut self, id: LaneId) {
-        if self.ordering == Ordering::Stream {
+        if self.ordering != Ordering::None {
             self.lanes.entry(id).or_default().parked = true;
         }
     }
@@ -488,10 +491,11 @@ impl Lanes {
         self.lanes.is_empty()
     }
 
-    /// The lane of a stream. With no order, each entry is a lane of its own.
+    /// The lane of an entry. With no order, each entry is a lane of its own.
     fn id(&self, stream: StreamKey, position: i64) -> LaneId {
         match self.ordering {
             Ordering::Stream => LaneId(stream.0),
+            Ordering::Total => total::LANE,
             Ordering::None => LaneId(position.cast_unsigned()),
         }
     }

@@ -226,6 +226,96 @@ fn without_order_others_overtake() {
 }
 
 #[test]
+fn in_total_order_all_streams_are_one_lane() {
+    let mut world = World::new(Ordering::Total, &[(1, "a"), (2, "other"), (3, "b")]);
+    let mut jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[1, 2, 3]]);
+    world.fail(jobs.pop().unwrap(), SECOND);
+    assert!(world.jobs().is_empty());
+    assert!(world.lanes.everything_waits());
+    world.now += SECOND;
+    let retry = world.jobs().pop().unwrap();
+    assert_eq!(World::positions(std::slice::from_ref(&retry)), [[1]]);
+    world.lanes.settled(retry.lane, id(1));
+    world.lanes.parked(retry.lane);
+    world.lanes.finished(retry.lane, vec![]);
+    world.lanes.committed(retry.lane, id(1));
+    world.rows.remove(0);
+    assert!(world.jobs().is_empty() && world.lanes.everything_is_parked());
+    // The storage says so too, and an operator lets it go on.
+    let parked = HeldEntry { stream: key("a"), entry: id(1), hold: HeldBy::Parked };
+    assert_eq!(world.lanes.reconcile(&[parked], false), Reconciled::default());
+    assert!(world.jobs().is_empty());
+    assert_eq!(world.lanes.reconcile(&[], true), Reconciled { changes: 1, again: false });
+    assert_eq!(World::positions(&world.jobs()), [[2, 3]]);
+}
+
+/// A relay with another ordering has left entries that wait, and others before them that nobody has tried.
+#[test]
+fn in_total_order_what_waits_has_its_turn_behind_what_nobody_has_tried() {
+    let mut world = World::new(Ordering::Total, &[(1, "a"), (2, "b"), (3, "a"), (4, "c"), (5, "a")]);
+    let (b, c) = (waiting(&world, "b", 2, SECOND), waiting(&world, "c", 4, 2 * SECOND));
+    world.lanes.reconcile(&[c, b], true);
+    let mut order = Vec::new();
+    for _ in 0..3 {
+        while let Some(job) = world.jobs().pop() {
+            order.extend(job.claims.iter().map(|claim| claim.known.id.position));
+            world.deliver(job);
+        }
+        order.push(0);
+        world.now += SECOND;
+    }
+    assert_eq!(order, [1, 0, 2, 3, 0, 4, 5, 0]);
+    assert!(world.lanes.is_empty());
+}
+
+#[test]
+fn in_total_order_an_entry_that_is_put_back_goes_before_those_behind_it() {
+    let mut world = World::new(Ordering::Total, &[(3, "a"), (4, "b")]);
+    let job = world.jobs().pop().unwrap();
+    world.fail(job, SECOND);
+    // An operator retries a dead letter that has its place before them.
+    world.rows.insert(0, (1, "c"));
+    let (put_back, held) = (waiting(&world, "c", 1, Duration::ZERO), waiting(&world, "a", 3, SECOND));
+    world.lanes.reconcile(&[held, put_back], true);
+    let job = world.jobs().pop().unwrap();
+    assert_eq!(World::positions(std::slice::from_ref(&job)), [[1]]);
+    world.deliver(job);
+    assert!(world.jobs().is_empty());
+    world.now += SECOND;
+    let job = world.jobs().pop().unwrap();
+    assert_eq!(World::positions(std::slice::from_ref(&job)), [[3]]);
+    world.deliver(job);
+    assert_eq!(World::positions(&world.jobs()), [[4]]);
+}
+
+#[test]
+fn in_total_order_everything_waits_for_a_publisher_that_may_not_be_called() {
+    let mut world = World::new(Ordering::Total, &[(1, "a"), (2, "other"), (3, "a")]);
+    world.admission = refused(1);
+    let job = world.jobs().pop().unwrap();
+    assert_eq!(World::positions(std::slice::from_ref(&job)), [[1]]);
+    world.deliver(job);
+    assert!(world.jobs().is_empty() && world.lanes.everything_waits());
+    world.admission = Admission::default();
+    world.lanes.admit(world.admission);
+    assert_eq!(World::positions(&world.jobs()), [[2, 3]]);
+}
+
+#[test]
+fn in_total_order_suspects_are_tried_alone_and_in_their_turn() {
+    let mut world = World::new(Ordering::Total, &[(1, "a"), (2, "b"), (3, "c"), (4, "d")]);
+    world.lanes.suspect(key("b"), id(2), world.now);
+    world.lanes.suspect(key("c"), id(3), world.now);
+    for expected in [1, 2, 3, 4] {
+        // The reader meets a suspect first, and then it is due.
+        let jobs: Vec<Job> = world.jobs().into_iter().chain(world.jobs()).collect();
+        assert_eq!(World::positions(&jobs), [[expected]]);
+        jobs.into_iter().for_each(|job| world.deliver(job));
+    }
+}
+
+#[test]
 fn a_parked_lane_stands_still() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "b")]);
     let mut jobs = world.jobs();

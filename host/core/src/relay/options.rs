@@ -14,7 +14,7 @@ pub struct RelayOptions {
     pub ordering: Ordering,
     /// What becomes of a stream when one of its entries becomes a dead letter.
     pub on_dead_letter: OnDeadLetter,
-    /// The most calls at once, each for another stream; at least 1.
+    /// The most calls at once, each for another stream; at least 1. With [`Ordering::Total`], there is one at a time.
     pub concurrency: usize,
     /// How long calls under way may take to end, once the relay is stopping.
     pub shutdown_grace: Duration,
@@ -42,6 +42,9 @@ pub enum Ordering {
     /// Within a stream in position order: an entry that failed holds back its own stream, and no other.
     #[default]
     Stream,
+    /// In position order over all streams, one call at a time: an entry that failed holds back everything behind it, until
+    /// it is delivered or becomes a dead letter. With [`OnDeadLetter::Park`], a dead letter holds back everything too.
+    Total,
     /// No order: later entries overtake one that failed.
     None,
 }

@@ -88,7 +88,7 @@ impl Session<'_> {
         if let Some(from) = self.lanes.take_rewind() {
             self.drain.rewind(from);
         }
-        if self.room() == 0 {
+        if self.room() == 0 || self.lanes.everything_waits() {
             return Ok(false);
         }
         let page = self.take_in_page(now, |drain, bounds, wanted| drain.next_page(bounds, wanted))?;
@@ -101,6 +101,7 @@ impl Session<'_> {
         now: Instant,
         read: impl FnOnce(&dyn Drain, PageBounds, Wanted<'_>) -> Result<Page, StorageError>,
     ) -> Result<TakenIn, StorageError> {
+        let now = if self.limit.is_some() { self.began } else { now };
         let bounds = PageBounds { read_max: PAGE.read_max.min(self.room()), ..PAGE };
         let lanes = &mut self.lanes;
         let read = read(self.drain, bounds, &mut |entry, stream| lanes.wants(entry, stream, now));

@@ -15,6 +15,7 @@ use crate::outbox::{Failed, Fate, Settled};
 use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
 use crate::settlement::{History, Settlement, settle, settle_on_trial};
+use crate::stream::StreamKey;
 
 /// The most characters of a reason that are kept; a guest's reasons are cut to fewer.
 const REASON_CHARS_MAX: usize = 4_000;
@@ -75,7 +76,7 @@ impl Session<'_> {
     /// What becomes of an entry that was not delivered.
     fn settle_failed(&mut self, lane: LaneId, entry: EntryId, failed: NotDelivered, is_outage: bool, now: Instant) {
         let down = failed.down();
-        let NotDelivered { history, delivered, at, in_part, others, attempt, .. } = failed;
+        let NotDelivered { stream, history, delivered, at, in_part, others, attempt, .. } = failed;
         let (options, position) = (self.context.options, entry.position);
         // The relay itself cut the call off, which is no attempt.
         let cut_off = || Outcome::Unavailable { reason: "the relay was stopped".into(), after: None }.into();
@@ -116,7 +117,8 @@ impl Session<'_> {
             }
             Fate::DeadLetter { park } => {
                 self.lanes.settled(lane, entry);
-                if park {
+                // If its stream cannot be determined, it parks none.
+                if park && stream != StreamKey::of_nobody(position) {
                     self.lanes.parked(lane);
                 }
             }

@@ -46,8 +46,8 @@ impl Lanes {
                     let waits = (*stream, *entry, due, history, delivered);
                     reconciled.changes += usize::from(self.hold_again(waits, anew));
                 }
-                HeldBy::Parked if self.ordering == Ordering::Stream => {
-                    let lane = self.lanes.entry(LaneId(stream.0)).or_default();
+                HeldBy::Parked if self.ordering != Ordering::None => {
+                    let lane = self.lanes.entry(self.id(*stream, entry.position)).or_default();
                     reconciled.changes += usize::from(!std::mem::replace(&mut lane.parked, true));
                 }
                 HeldBy::Parked => {}
@@ -61,11 +61,12 @@ impl Lanes {
     fn release(&mut self, held: &[HeldEntry]) -> Reconciled {
         let waiting: HashSet<EntryId> =
             (held.iter()).filter(|held| matches!(held.hold, HeldBy::Waiting { .. })).map(|held| held.entry).collect();
-        let parked: HashSet<StreamKey> =
-            held.iter().filter(|held| held.hold == HeldBy::Parked).map(|held| held.stream).collect();
+        let parks = |held: &&HeldEntry| held.hold == HeldBy::Parked && self.ordering != Ordering::None;
+        let parked: HashSet<LaneId> =
+            held.iter().filter(parks).map(|held| self.id(held.stream, held.entry.position)).collect();
         let (mut reconciled, mut released) = (Reconciled::default(), Vec::new());
         for (id, lane) in &mut self.lanes {
-            if lane.parked && !parked.contains(&StreamKey(id.0)) {
+            if lane.parked && !parked.contains(id) {
                 let is_busy = lane.running || lane.unacked > 0;
                 lane.parked = is_busy;
                 reconciled.again |= is_busy;
