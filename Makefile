@@ -92,7 +92,7 @@ check:
 package:
 	$(NEED) room=6
 	rm -rf target/packages-*
-	$(CARGO) package --locked --allow-dirty --target-dir target/packages-$$$$ $(CRATES:%=-p %) $(PACKAGE)
+	CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) package --locked --allow-dirty --target-dir target/packages-$$$$ $(CRATES:%=-p %) $(PACKAGE)
 	rm -rf target/packages-*
 
 # Licences, banned crates, sources and known vulnerabilities of all dependencies.
