@@ -1,18 +1,18 @@
 //! A relay at work while programs do to its outbox whatever programs do: rows at any position, tables that are rebuilt and
 //! count from the start again, backups that are restored, entries that are deleted by hand, triggers that refuse, streams
-//! that are parked or whose call does not end. Random histories of these; in the end each event that is still there was
+//! that are parked or whose call does not end, outages in which every call fails. Random histories of these; in the end each event that is still there was
 //! delivered, nothing is left, and the relay says that it is well.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
 use outbox_host::outbox::{RelayCondition, Selection};
 use outbox_host::{
-    Attempt, Backoff, BoxFuture, JsonSerde, OnDeadLetter, Outbox, OutboxStorageStrategy, Outcome, Policy, PublishError,
-    Publisher, Recorded, RelayOptions,
+    Attempt, Backoff, BoxFuture, BreakerRules, JsonSerde, OnDeadLetter, Outbox, OutboxStorageStrategy, Outcome, Policy,
+    PublishError, Publisher, Recorded, RelayOptions,
 };
 use outbox_tests::act;
 use outbox_tests::outboxes::{Kept, Sqlite};
@@ -38,6 +38,8 @@ enum Step {
     Replace(usize),
     Refuse(bool),
     Retry,
+    /// An outage begins or ends: every call fails, so that the breaker opens.
+    Down(bool),
     /// The relay has time to do something.
     Wait(u64),
 }
@@ -53,6 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => stream.prop_map(Step::Replace),
         2 => any::<bool>().prop_map(Step::Refuse),
         1 => Just(Step::Retry),
+        2 => any::<bool>().prop_map(Step::Down),
         4 => (0..30_u64).prop_map(Step::Wait),
     ]
 }
@@ -61,6 +64,7 @@ struct World {
     kept: Sqlite,
     application: Connection,
     backup: Option<(Connection, BTreeSet<Uuid>)>,
+    is_down: Arc<AtomicBool>,
     /// Whatever has to be delivered in the end.
     expected: BTreeSet<Uuid>,
 }
@@ -70,7 +74,7 @@ impl World {
         let kept = Sqlite::new();
         let application = kept.connection();
         application.busy_timeout(PATIENCE).unwrap();
-        Self { kept, application, backup: None, expected: BTreeSet::new() }
+        Self { kept, application, backup: None, is_down: Arc::default(), expected: BTreeSet::new() }
     }
 
     fn insert(&mut self, position: Option<i64>, stream: usize) {
@@ -105,6 +109,7 @@ impl World {
             Step::Retry => {
                 self.kept.open().operator().retry_dead_letters(&Selection::all(), &act()).unwrap();
             }
+            Step::Down(is_down) => self.is_down.store(*is_down, Ordering::SeqCst),
             Step::Wait(ms) => std::thread::sleep(Duration::from_millis(*ms)),
         }
     }
@@ -160,6 +165,7 @@ fn uuids(connection: &Connection) -> BTreeSet<Uuid> {
 struct Destination<'a> {
     delivered: &'a Mutex<BTreeSet<Uuid>>,
     over: &'a AtomicBool,
+    is_down: Arc<AtomicBool>,
     /// Closed when the calls that hang may end.
     released: Semaphore,
 }
@@ -167,6 +173,9 @@ struct Destination<'a> {
 impl Publisher for Destination<'_> {
     fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
         Box::pin(async move {
+            if self.is_down.load(Ordering::SeqCst) {
+                return Outcome::from(Err(PublishError::retryable("out of order"))).into();
+            }
             match event.stream_id.id.as_str() {
                 "parked" if !self.over.load(Ordering::SeqCst) => {
                     return Outcome::from(Err(PublishError::rejected("not yet"))).into();
@@ -184,15 +193,19 @@ impl Publisher for Destination<'_> {
 fn go_through(steps: &[Step]) {
     let mut world = World::new();
     let (delivered, over) = (Mutex::new(BTreeSet::new()), AtomicBool::new(false));
-    let publisher = Destination { delivered: &delivered, over: &over, released: Semaphore::new(0) };
+    let (is_down, released) = (world.is_down.clone(), Semaphore::new(0));
+    let publisher = Destination { delivered: &delivered, over: &over, is_down: is_down.clone(), released };
     let backoff = Backoff { initial: Duration::from_millis(5), max: Duration::from_millis(10) };
-    let policy = Policy { backoff, ..Policy::default() };
+    // There are few streams, and one of them always fails at first.
+    let breaker = BreakerRules { failures: 2, calls: 3, ..BreakerRules::default() };
+    let policy = Policy { backoff, pause: backoff, breaker, ..Policy::default() };
     let options = RelayOptions { policy, on_dead_letter: OnDeadLetter::Park, ..RelayOptions::default() };
     let outbox = Outbox::new(world.kept.open(), JsonSerde).with_options(options);
     relaying(&outbox, &publisher, |_| {
         steps.iter().for_each(|step| world.take(step));
         world.refuse(false);
         over.store(true, Ordering::SeqCst);
+        is_down.store(false, Ordering::SeqCst);
         publisher.released.close();
         until("each is delivered that is still there", || {
             world.kept.open().operator().retry_dead_letters(&Selection::all(), &act()).unwrap();

@@ -24,6 +24,7 @@ outbox_tests::for_each_storage! {
     what_fails_for_good_becomes_a_dead_letter_after_the_patience
     an_outage_of_one_publisher_holds_up_no_other
     a_single_stream_uses_up_its_attempts_as_ever
+    without_order_too_a_stream_that_was_bad_and_delivers_again_is_bad_no_more
     a_pass_tries_each_entry_whatever_fails
     calls_that_were_under_way_when_it_opened_use_up_no_attempts
 }
@@ -271,6 +272,23 @@ fn an_outage_of_one_publisher_holds_up_no_other<K: Kept>(kept: &K) {
     });
     assert_eq!((report.published, report.dead_lettered), (3 * STREAMS as u64, 0));
     assert_eq!(up.calls().len(), 2 * STREAMS, "a publisher that has an event is not called again");
+}
+
+fn without_order_too_a_stream_that_was_bad_and_delivers_again_is_bad_no_more<K: Kept>(kept: &K) {
+    // The first event of each stream fails while others are delivered, and then none.
+    let destination = Destination { poisonous: (1..=20).collect(), ..Destination::default() };
+    append(kept, 200, 20);
+    let options = RelayOptions { ordering: outbox_host::Ordering::None, ..options() };
+    relaying(&outbox(kept, options), &destination, |_| {
+        until("all of it is delivered, or dead", || pending(kept) == 0);
+        append(kept, 200, 20);
+        until("all of it is delivered", || pending(kept) == 0);
+        destination.set_down(true);
+        append(kept, 20, 20);
+        until("the breaker opens", || is_open(kept));
+        destination.set_down(false);
+        until("all of it is delivered", || pending(kept) == 0);
+    });
 }
 
 /// An outage cannot be told from a bad entry by one stream.

@@ -22,18 +22,12 @@ pub(super) struct Finished {
 #[derive(Debug)]
 pub(super) struct Called {
     pub(super) entry: EntryId,
+    pub(super) stream: StreamKey,
     pub(super) tried_before: bool,
     /// The publishers that have given an answer for good: a delivery or a rejection.
     pub(super) available: PublisherSet,
     /// Why not all of its publishers have it. None if all have it.
     pub(super) failed: Option<Box<NotDelivered>>,
-}
-
-impl Called {
-    /// The publishers that have answered.
-    pub(super) fn legs(&self) -> PublisherSet {
-        self.failed.as_ref().map_or(self.available, |failed| self.available | failed.down())
-    }
 }
 
 impl NotDelivered {
@@ -67,7 +61,7 @@ pub(super) struct NotDelivered {
 impl Known {
     /// The result if each publisher has it now; `available` have answered.
     pub(super) fn delivered(self, available: PublisherSet) -> Called {
-        Called { entry: self.id, tried_before: self.tried_before, available, failed: None }
+        Called { entry: self.id, stream: self.stream, tried_before: self.tried_before, available, failed: None }
     }
 
     /// The result if no publisher could be called with it.
@@ -85,7 +79,7 @@ impl Known {
         let delivered = self.delivered | delivered;
         let at = clock();
         let failed = NotDelivered { stream, history, delivered, in_part, attempt, unavailable, failing, others, at };
-        Called { entry, tried_before, available, failed: Some(Box::new(failed)) }
+        Called { entry, stream, tried_before, available, failed: Some(Box::new(failed)) }
     }
 }
 

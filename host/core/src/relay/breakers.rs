@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use super::breaker::{Admits, CircuitBreaker, Pause};
 use super::failure_rate::FailureRate;
-use super::job::LaneId;
 use crate::outbox::BreakerState;
 use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
@@ -111,15 +110,10 @@ impl Breakers {
         self.left_alone.remove(legs);
     }
 
-    /// Notes that calls of these publishers for a lane have ended.
-    pub(super) fn called_for(&mut self, legs: PublisherSet, lane: LaneId) {
-        legs.iter().for_each(|leg| self.members.get_mut(leg).into_iter().for_each(|it| it.rate.called_for(lane.0)));
-    }
-
-    /// Takes in answers that are no failures.
-    pub(super) fn available(&mut self, legs: PublisherSet, lane: LaneId) {
+    /// Takes in answers for this stream that are no failures.
+    pub(super) fn available(&mut self, legs: PublisherSet, stream: StreamKey) {
         self.each(legs, |member| {
-            member.rate.answered(lane.0);
+            member.rate.answered(stream);
             member.gave_up = false;
             member.breaker.available();
         });
@@ -139,11 +133,12 @@ impl Breakers {
 
     /// Takes in a failed call. Returns whether it is due to an outage, and not to its entry.
     pub(super) fn failed(&mut self, leg: usize, call: FailedCall, pause: Pause, reason: &str, now: Instant) -> bool {
-        let (patience, mut is_outage) = (self.patience, false);
+        let (patience, mut is_outage, mut is_failing) = (self.patience, false, false);
         self.each(PublisherSet::one(leg), |member| {
             is_outage = member.failed(call, pause, reason, patience, now);
+            is_failing = member.breaker.is_failing();
         });
-        if is_outage {
+        if is_failing {
             self.left_alone.add(leg);
         }
         is_outage
@@ -217,13 +212,18 @@ impl Member {
         if self.gave_up {
             return false;
         }
-        if !self.breaker.is_failing() {
-            let outage = self.rate.failed(call.stream, call.entry, call.is_first);
-            let Some(streams) = outage else { return false };
-            let reason: String = reason.chars().take(REASON_CHARS).collect();
-            self.reason = format!("the last calls for {streams} streams failed: {reason}");
-            self.rate.excuse();
+        if self.breaker.is_failing() {
+            let is_probe = matches!(self.breaker, CircuitBreaker::HalfOpen { .. });
+            self.breaker.failing(pause, now);
+            self.rate.failed_in_outage(call.stream, call.entry);
+            return !(is_probe && self.rate.probed_again(call.entry));
         }
+        let outage = self.rate.failed(call.stream, call.entry, call.is_first);
+        let Some(streams) = outage else { return false };
+        let reason: String = reason.chars().take(REASON_CHARS).collect();
+        self.reason = format!("the last calls for {streams} streams failed: {reason}");
+        self.rate.opened();
+        self.rate.failed_in_outage(call.stream, call.entry);
         self.breaker.failing(pause, now);
         true
     }
@@ -249,12 +249,7 @@ mod tests {
 
     /// Breakers of one publisher whose calls for these streams fail. Returns for each whether it was due to an outage.
     fn failing(breakers: &mut Breakers, streams: std::ops::Range<u64>, now: Instant) -> Vec<bool> {
-        streams
-            .map(|stream| {
-                breakers.called_for(leg(), LaneId(stream));
-                breakers.failed(0, first_of(stream), PAUSE, "500", now)
-            })
-            .collect()
+        streams.map(|stream| breakers.failed(0, first_of(stream), PAUSE, "500", now)).collect()
     }
 
     fn breakers() -> Breakers {
@@ -274,12 +269,12 @@ mod tests {
         breakers.probe(PublisherSet::one(1));
         assert_eq!(breakers.admission(now, false, |_| true).refused, PublisherSet::one(1));
         // The entry could not be decoded, so no publisher was called.
-        breakers.available(PublisherSet::NONE, LaneId(0));
+        breakers.available(PublisherSet::NONE, StreamKey(0));
         breakers.unprobed(now, |_| false);
         assert!(!breakers.all_closed());
         assert_eq!(breakers.admission(now, false, |_| false).probed, PublisherSet::one(1));
         breakers.probe(PublisherSet::one(1));
-        breakers.available(PublisherSet::one(1), LaneId(0));
+        breakers.available(PublisherSet::one(1), StreamKey(0));
         assert!(breakers.all_closed());
     }
 
@@ -288,8 +283,7 @@ mod tests {
         let now = Instant::now();
         let mut breakers = breakers();
         (0..100).for_each(|stream| {
-            breakers.called_for(leg(), LaneId(stream));
-            breakers.available(leg(), LaneId(stream));
+            breakers.available(leg(), StreamKey(stream));
         });
         // Calls that were under way end after it has opened.
         let failed = failing(&mut breakers, 0..20, now);
@@ -302,10 +296,11 @@ mod tests {
             assert_eq!(breakers.admission(now, false, |_| false).probed, leg());
             breakers.probe(leg());
             assert_eq!(breakers.left_alone().get(), PublisherSet::NONE);
-            assert!(breakers.failed(0, FailedCall { is_first: false, ..first_of(3) }, PAUSE, "500", now));
+            let probe = FailedCall { is_first: false, ..first_of(u64::from(second) % 3) };
+            assert!(breakers.failed(0, probe, PAUSE, "500", now));
         }
         breakers.probe(leg());
-        breakers.available(leg(), LaneId(0));
+        breakers.available(leg(), StreamKey(0));
         assert!(breakers.all_closed());
         assert!(!breakers.failed(0, first_of(3), PAUSE, "500", now), "one failure after it is no outage");
     }
@@ -320,7 +315,7 @@ mod tests {
         assert!(!breakers.failed(0, first_of(9), PAUSE, "500", later));
         assert!(breakers.all_closed());
         assert!(!failing(&mut breakers, 0..100, later).contains(&true));
-        breakers.available(leg(), LaneId(0));
+        breakers.available(leg(), StreamKey(0));
         assert!(failing(&mut breakers, 0..100, later).contains(&true));
     }
 
@@ -335,10 +330,10 @@ mod tests {
         assert_eq!(breakers.states().next(), Some((BreakerState::Open, Some(now + SECOND), said)));
         breakers.probe(leg());
         assert_eq!(breakers.states().next(), Some((BreakerState::HalfOpen, None, said)));
-        breakers.available(leg(), LaneId(0));
+        breakers.available(leg(), StreamKey(0));
         assert_eq!(breakers.states().next(), Some((BreakerState::Closed, None, "")));
         assert!(breakers.take_changed());
-        breakers.available(leg(), LaneId(0));
+        breakers.available(leg(), StreamKey(0));
         assert!(!breakers.take_changed());
     }
 

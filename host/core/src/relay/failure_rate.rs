@@ -17,6 +17,8 @@ const STREAMS_MIN: usize = 3;
 const FAILURES_MAX: usize = 100;
 /// How many streams are remembered as bad: further ones count like others.
 const BAD_MAX: usize = 10_000;
+/// How many entries that failed in an outage are remembered.
+const TRIED_MAX: usize = 10_000;
 /// The most calls among which the rules may look for them.
 const CALLS_MAX: u64 = 1_000;
 
@@ -34,18 +36,18 @@ pub(super) struct FailureRate {
     /// The failures among the last calls, each of another stream, oldest first.
     failed: VecDeque<Failed>,
     /// The streams that it was called for lately, the last one first, at most as many as must fail.
-    streams: VecDeque<u64>,
+    streams: VecDeque<StreamKey>,
     /// The streams that have failed while others were delivered.
-    bad: HashSet<u64>,
-    /// The entries whose failures have opened the breaker the last time: they are not to blame for these, and their
-    /// next failure counts like a first one.
-    excused: Vec<EntryId>,
+    bad: HashSet<StreamKey>,
+    /// The entries that have failed in an outage, at no cost of an attempt: their next failure is no first one.
+    tried: HashSet<EntryId>,
+    /// The entries of the last probes that failed.
+    probes: VecDeque<EntryId>,
 }
 
 #[derive(Debug)]
 struct Failed {
     stream: StreamKey,
-    entry: EntryId,
     /// The call's number.
     call: u64,
 }
@@ -54,42 +56,44 @@ impl FailureRate {
     pub(super) fn new(rules: BreakerRules) -> Self {
         let failures = usize::try_from(rules.failures).unwrap_or(FAILURES_MAX).min(FAILURES_MAX);
         let among = u64::from(rules.calls).clamp(failures as u64, CALLS_MAX);
-        let (failed, streams, bad, excused) = (VecDeque::new(), VecDeque::new(), HashSet::new(), Vec::new());
-        Self { failures, among, calls: 0, answered: 0, failed, streams, bad, excused }
+        let (failed, streams, probes) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        let (bad, tried) = (HashSet::new(), HashSet::new());
+        Self { failures, among, calls: 0, answered: 0, failed, streams, bad, tried, probes }
     }
 
-    /// Notes that calls for this lane have ended. A lane is a stream, or a single entry if there is no order.
-    pub(super) fn called_for(&mut self, lane: u64) {
-        if self.streams.front() == Some(&lane) {
+    fn called_for(&mut self, stream: StreamKey) {
+        if self.streams.front() == Some(&stream) {
             return;
         }
-        match self.streams.iter().position(|known| *known == lane) {
+        match self.streams.iter().position(|known| *known == stream) {
             Some(known) => _ = self.streams.remove(known),
             None => self.streams.truncate(self.failures.saturating_sub(1)),
         }
-        self.streams.push_front(lane);
+        self.streams.push_front(stream);
     }
 
-    /// Notes a call for this lane that the publisher has answered for good.
-    pub(super) fn answered(&mut self, lane: u64) {
+    /// Notes a call for this stream that the publisher has answered for good.
+    pub(super) fn answered(&mut self, stream: StreamKey) {
+        self.called_for(stream);
         self.calls = self.calls.saturating_add(1);
         self.answered = self.answered.saturating_add(1);
         if !self.bad.is_empty() {
-            self.bad.remove(&lane);
+            self.bad.remove(&stream);
         }
     }
 
     /// Notes a call that failed, `is_first` if it was the first attempt of its entry. Returns in how many streams the
     /// last calls failed, if that is an outage.
     pub(super) fn failed(&mut self, stream: StreamKey, entry: EntryId, is_first: bool) -> Option<usize> {
+        self.called_for(stream);
         let (needed, window) = self.needed();
         self.forget_before(self.calls.saturating_add(1).saturating_sub(window));
-        let counts = is_first && !self.bad.contains(&stream.0) || self.excused.contains(&entry);
+        let counts = is_first && !self.bad.contains(&stream) && !self.tried.contains(&entry);
         if self.failures == 0 || !counts || self.failed.iter().any(|failed| failed.stream == stream) {
             return None;
         }
         self.calls = self.calls.saturating_add(1);
-        self.failed.push_back(Failed { stream, entry, call: self.calls });
+        self.failed.push_back(Failed { stream, call: self.calls });
         let failing = self.failed.len();
         (failing >= needed).then_some(failing)
     }
@@ -99,9 +103,7 @@ impl FailureRate {
         while self.failed.front().is_some_and(|failed| failed.call <= call)
             && let Some(failed) = self.failed.pop_front()
         {
-            if self.bad.len() < BAD_MAX {
-                self.bad.insert(failed.stream.0);
-            }
+            self.is_bad(failed.stream);
         }
     }
 
@@ -114,10 +116,35 @@ impl FailureRate {
         (needed, window.max(needed as u64))
     }
 
-    /// Begins anew after the breaker has opened: the failures were those of the destination.
-    pub(super) fn excuse(&mut self) {
-        if !self.failed.is_empty() {
-            self.excused = self.failed.drain(..).map(|failed| failed.entry).collect();
+    /// Takes in that the breaker has opened. Its streams count no more until something of them is delivered: should
+    /// others be delivered before them, they were to blame.
+    pub(super) fn opened(&mut self) {
+        self.probes.clear();
+        let streams: Vec<StreamKey> = self.failed.drain(..).map(|failed| failed.stream).collect();
+        streams.into_iter().for_each(|stream| self.is_bad(stream));
+    }
+
+    /// Takes in a failure in an outage.
+    pub(super) fn failed_in_outage(&mut self, stream: StreamKey, entry: EntryId) {
+        self.is_bad(stream);
+        if self.tried.len() >= TRIED_MAX {
+            self.tried.clear();
+        }
+        self.tried.insert(entry);
+    }
+
+    /// Notes a probe that failed. Returns whether it had its turn again before two others: so few entries prove nothing.
+    pub(super) fn probed_again(&mut self, entry: EntryId) -> bool {
+        let is_again = self.probes.contains(&entry);
+        self.probes.retain(|known| *known != entry);
+        self.probes.truncate(STREAMS_MIN - 2);
+        self.probes.push_front(entry);
+        is_again
+    }
+
+    fn is_bad(&mut self, stream: StreamKey) {
+        if self.bad.len() < BAD_MAX {
+            self.bad.insert(stream);
         }
     }
 
@@ -125,7 +152,7 @@ impl FailureRate {
     pub(super) fn forget(&mut self) {
         self.failed.clear();
         self.bad.clear();
-        self.excused.clear();
+        self.tried.clear();
     }
 }
 
@@ -146,12 +173,10 @@ mod tests {
         }
 
         fn deliver(&mut self, stream: u64) {
-            self.rate.called_for(stream);
-            self.rate.answered(stream);
+            self.rate.answered(StreamKey(stream));
         }
 
         fn fail_entry(&mut self, stream: u64, position: i64, is_first: bool) -> bool {
-            self.rate.called_for(stream);
             self.rate.failed(StreamKey(stream), EntryId::of(position, &Field::Null), is_first).is_some()
         }
 
@@ -261,14 +286,27 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_in_an_outage_counts_again_when_it_fails_in_the_next() {
+    fn what_failed_in_an_outage_counts_no_more_when_others_were_delivered_after_it() {
         let mut calls = Calls::new();
         (1..=8).for_each(|stream| _ = calls.fail_entry(stream, stream.cast_signed(), true));
-        calls.rate.excuse();
-        let again: Vec<bool> = (1..=8).map(|stream| calls.fail_entry(stream, stream.cast_signed(), false)).collect();
-        assert_eq!(again.iter().position(|opened| *opened), Some(7));
-        calls.rate.forget();
-        assert!(!(1..=8).any(|stream| calls.fail_entry(stream, stream.cast_signed(), false)));
+        calls.rate.opened();
+        (9..=20).for_each(|stream| {
+            calls.rate.failed_in_outage(StreamKey(stream), EntryId::of(stream.cast_signed(), &Field::Null))
+        });
+        // Another entry of these streams is delivered.
+        (9..=20).for_each(|stream| calls.deliver(stream));
+        assert!(!(1..=20).any(|stream| calls.fail_entry(stream, stream.cast_signed(), true)));
+        assert!((9..=20).any(|stream| calls.fail(stream)), "new entries of streams that are well count");
+    }
+
+    #[test]
+    fn a_probe_that_has_its_turn_again_before_two_others_is_to_blame() {
+        let mut rate = FailureRate::new(BreakerRules::default());
+        let mut probed = |position: i64| rate.probed_again(EntryId::of(position, &Field::Null));
+        assert_eq!(
+            [1, 1, 2, 1, 2, 3, 1, 2, 3].map(&mut probed),
+            [false, true, false, true, true, false, false, false, false]
+        );
     }
 
     #[test]

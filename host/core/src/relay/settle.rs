@@ -12,7 +12,6 @@ use super::report::Then;
 use super::{OnDeadLetter, Session};
 use crate::attempt::{Attempt, Outcome};
 use crate::outbox::{Failed, Fate, Settled};
-use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
 use crate::settlement::{History, Settlement, settle, settle_on_trial};
 use crate::stream::StreamKey;
@@ -23,10 +22,8 @@ const REASON_CHARS_MAX: usize = 4_000;
 impl Session<'_> {
     pub(super) fn settle_job(&mut self, job: Finished) {
         let now = Instant::now();
-        let called = job.calls.iter().fold(PublisherSet::NONE, |legs, called| legs | called.legs());
-        self.breakers.called_for(called, job.lane);
-        for Called { entry, tried_before, available, failed } in job.calls {
-            self.breakers.available(available, job.lane);
+        for Called { entry, stream, tried_before, available, failed } in job.calls {
+            self.breakers.available(available, stream);
             let is_outage = failed.as_ref().is_some_and(|failed| self.leave_alone(entry, failed, now));
             self.not_paused();
             match failed {
