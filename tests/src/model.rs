@@ -67,8 +67,9 @@ pub type Record = (u32, Option<usize>, &'static str);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     pub stream: usize,
-    /// The publishers that it goes to, in their order; an entry without one is unrouted.
+    /// The publishers that it goes to, in their order; an entry without one is unrouted, unless its route drops it.
     pub route: Vec<usize>,
+    pub drops: bool,
     pub delivered_to: BTreeSet<usize>,
     pub attempts: u32,
     pub host_deaths: u32,
@@ -79,7 +80,7 @@ pub struct Entry {
 impl Entry {
     pub fn new(stream: usize, route: Vec<usize>) -> Self {
         let (delivered_to, records) = (BTreeSet::new(), Vec::new());
-        Self { stream, route, delivered_to, attempts: 0, host_deaths: 0, data: "{}".into(), records }
+        Self { stream, route, drops: false, delivered_to, attempts: 0, host_deaths: 0, data: "{}".into(), records }
     }
 
     /// The publishers that are to be called, in this order.
@@ -180,6 +181,7 @@ pub struct Counts {
     pub to_be_retried: u64,
     pub dead_lettered: u64,
     pub unavailable: u64,
+    pub dropped: u64,
 }
 
 /// A pass: each entry is tried once at most.
@@ -197,6 +199,22 @@ impl<'m> Pass<'m> {
     pub fn new(model: &'m mut Model) -> Self {
         let (tried, open, left_alone) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
         Self { model, tried, open, left_alone, counts: Counts::default() }
+    }
+
+    /// These entries were there, and are gone without a call: a pass does that when it reads them, whatever becomes of those
+    /// before them.
+    pub fn dropped(&mut self, dropped: &BTreeSet<i64>) {
+        for position in dropped.iter().copied() {
+            let entry = &self.model.pending[&position];
+            assert!(entry.drops, "the entry at {position} was removed without a call");
+            assert!(
+                !self.model.is_parked(entry.stream),
+                "its stream is parked, and the entry at {position} was dropped"
+            );
+            self.tried.insert(position);
+            self.counts.dropped += 1;
+        }
+        self.model.pending.retain(|position, _| !dropped.contains(position));
     }
 
     /// A publisher was called.
@@ -231,14 +249,16 @@ impl<'m> Pass<'m> {
 
     /// An entry before one that is tried has gone before it: without a call, if it goes nowhere.
     fn pass_by(&mut self, earlier: i64, position: i64) {
-        let is_unrouted = self.model.entry(earlier).route.is_empty();
+        let entry = self.model.entry(earlier);
+        let is_unrouted = entry.route.is_empty() && !entry.drops;
         assert!(is_unrouted, "the entry at {position} overtakes that at {earlier}");
         self.set_aside_unrouted(earlier);
     }
 
     fn set_aside_unrouted(&mut self, position: i64) {
         let entry = self.model.entry(position);
-        assert!(entry.route.is_empty(), "the entry at {position} was set aside without a call");
+        let is_unrouted = entry.route.is_empty() && !entry.drops;
+        assert!(is_unrouted, "the entry at {position} was set aside without a call");
         entry.fail(None, "unrouted");
         let stream = entry.stream;
         assert!(!self.model.is_parked(stream), "{stream} is parked, and the entry at {position} is set aside");

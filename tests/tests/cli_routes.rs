@@ -71,6 +71,36 @@ fn deployed_publishers_are_routed_by_their_names() {
 }
 
 #[test]
+fn a_route_that_drops_is_counted_and_said_once() {
+    let place = Workplace::new();
+    place.write(
+        "outbox.toml",
+        "db = \"app.db\"\n[[route]]\nmatch = { name = \"debug.*\" }\ndrop = true\n[[route]]\npublisher = \"quiet\"\n\
+         [publishers.quiet]\nfile = \"guests/noop.wasm\"\n",
+    );
+    place.append(&lines(&["debug.a", "order.placed", "debug.b", "debug.c"]));
+    let ran = place.outbox("run --config outbox.toml");
+    assert_eq!(ran.stderr.matches("route 1 drops what it matches").count(), 1, "{}", ran.stderr);
+    let printed = ran.ok();
+    assert!(printed.contains("published       1\ndropped         3\n"), "{printed}");
+    assert!(printed.contains("dead letters    0\nremaining       0\n"), "{printed}");
+    place.append(&lines(&["debug.a"]));
+    let ran = place.outbox("run --config outbox.toml --json").json();
+    assert_eq!((&ran["published"], &ran["dropped"]), (&0.into(), &1.into()));
+
+    let mut relay = place.start_logged("relay --config outbox.toml");
+    for _ in 0..3 {
+        place.append(&lines(&["debug.a", "debug.b"]));
+        until("they are dropped", || place.status()["pending"] == 0);
+    }
+    relay.signal(Signal::TERM);
+    assert_eq!(relay.wait(), Some(0));
+    let log = relay.log();
+    assert_eq!(log.matches("route 1 drops what it matches").count(), 1, "{log}");
+    assert!(log.contains("dropped=6"), "{log}");
+}
+
+#[test]
 fn what_does_not_fit_together_is_refused() {
     let place = Workplace::new();
     let refused = |text: &str, options: &str| {
@@ -83,6 +113,8 @@ fn what_does_not_fit_together_is_refused() {
     assert!(refused(route, "--allow-http http://127.0.0.1:1").contains("grants on the command line, are not allowed"));
     assert!(refused(route, "--publisher guests/noop.wasm").contains("not with --publisher"));
     assert!(refused(&format!("{route}[publishers.b]\n"), "").contains("no [[route]] leads to [publishers.b]"));
+    let both = refused(&format!("{route}drop = true\n"), "");
+    assert!(both.contains("line 2") && both.contains("leads to no publisher: leave one of both out"), "{both}");
     let missing = refused(&format!("{route}[publishers.a]\nfile = \"none.wasm\"\n"), "");
     assert!(missing.starts_with("the publisher a: cannot read"), "{missing}");
 }

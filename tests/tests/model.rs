@@ -18,7 +18,10 @@ use proptest::prelude::*;
 const STREAMS: [&str; 4] = ["a", "b", "c", "d"];
 const PUBLISHERS: [&str; 2] = ["one", "two"];
 /// The names of events, and the publishers that they go to.
-const ROUTES: [(&str, &[usize]); 4] = [("first", &[0]), ("second", &[1]), ("both", &[0, 1]), ("neither", &[])];
+const ROUTES: [(&str, &[usize]); 5] =
+    [("first", &[0]), ("second", &[1]), ("both", &[0, 1]), ("neither", &[]), (DROPPED, &[])];
+/// Events of this name are dropped.
+const DROPPED: &str = "dropped";
 /// More than are ever pending.
 const EVERYTHING: usize = 100_000;
 
@@ -43,7 +46,8 @@ fn step() -> impl Strategy<Value = Step> {
     let answer = || prop_oneof![4 => Just(Deliver), 2 => Just(Fail), 1 => Just(Reject), 1 => Just(Unavailable)];
     let answers = move || [answer(), answer(), answer(), answer()];
     let limit = prop_oneof![Just(EVERYTHING), 1..5_usize];
-    let event = (0..STREAMS.len(), prop_oneof![3 => Just(0), 2 => Just(1), 3 => Just(2), 1 => Just(3_usize)]);
+    let event =
+        (0..STREAMS.len(), prop_oneof![3 => Just(0), 2 => Just(1), 3 => Just(2), 1 => Just(3_usize), 1 => Just(4)]);
     prop_oneof![
         3 => prop::collection::vec(event, 1..8).prop_map(Step::Append),
         4 => (limit, [answers(), answers()]).prop_map(|(limit, answers)| Step::Pass(limit, answers)),
@@ -132,19 +136,22 @@ impl<K: Kept> World<K> {
         };
         let positions = self.outbox().append(&events.iter().map(new).collect::<Vec<_>>()).unwrap();
         for (position, (stream, route)) in positions.into_iter().zip(events) {
-            self.model.pending.insert(position, Entry::new(*stream, ROUTES[*route].1.to_vec()));
+            let (name, publishers) = ROUTES[*route];
+            let entry = Entry { drops: name == DROPPED, ..Entry::new(*stream, publishers.to_vec()) };
+            self.model.pending.insert(position, entry);
         }
     }
 
     fn pass(&mut self, limit: usize, answers: Answers) {
         let before = self.model.clone();
         let (report, calls) = self.run(limit, answers);
-        let set_aside = self.set_aside();
+        let (set_aside, dropped) = (self.set_aside(), self.dropped());
         let mut pass = Pass::new(&mut self.model);
+        pass.dropped(&dropped);
         calls.iter().for_each(|call| pass.called(call));
         let counts = pass.end((limit != EVERYTHING).then_some(limit), &set_aside);
-        let Report { published, to_be_retried, dead_lettered, unavailable, .. } = report;
-        assert_eq!(counts, Counts { published, to_be_retried, dead_lettered, unavailable });
+        let Report { published, to_be_retried, dead_lettered, unavailable, dropped, .. } = report;
+        assert_eq!(counts, Counts { published, to_be_retried, dead_lettered, unavailable, dropped });
         let has_done_nothing = calls.is_empty() && counts == Counts::default();
         assert!(!has_done_nothing || !before.may_go_on(), "nothing was in the way, and nothing was done");
     }
@@ -157,6 +164,8 @@ impl<K: Kept> World<K> {
             ..Route::to(publishers.iter().map(|number| PUBLISHERS[*number]))
         };
         let routes = ROUTES.iter().filter(|(_, publishers)| !publishers.is_empty()).map(route);
+        let drops = Route { name: Some(DROPPED.parse().unwrap()), ..Route::dropping() };
+        let routes = routes.chain([drops]);
         let members: [(&str, &dyn Publisher); 2] = [(PUBLISHERS[0], &one), (PUBLISHERS[1], &two)];
         let report = self.outbox().run(Publishers::routed(members, routes).unwrap(), limit).unwrap();
         (report, calls.into_inner().unwrap())
@@ -166,6 +175,14 @@ impl<K: Kept> World<K> {
     fn set_aside(&self) -> BTreeSet<i64> {
         let dead = self.kept.open().operator().dead_letters(&Selection::all(), EVERYTHING).unwrap();
         dead.into_iter().filter(|dead| dead.outcome == "unrouted").map(|dead| dead.position).collect()
+    }
+
+    /// The entries of the model that are to be dropped and are gone.
+    fn dropped(&self) -> BTreeSet<i64> {
+        let strategy = self.kept.open();
+        let is_gone = |position: &i64| strategy.operator().entry(*position).unwrap().is_none();
+        let dropped = self.model.pending.iter().filter(|(_, entry)| entry.drops).map(|(position, _)| *position);
+        dropped.filter(is_gone).collect()
     }
 
     /// Leaves the marks that a host leaves which dies with calls under way, and lets the next one find them.

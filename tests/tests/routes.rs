@@ -46,6 +46,77 @@ for_each_storage! {
     in_one_stream_nothing_overtakes_an_entry_whose_publisher_is_unavailable
     an_entry_that_some_have_waits_for_the_unavailable_one_and_uses_up_no_attempt
     each_attempt_names_its_publisher
+    a_route_drops_what_it_matches_and_the_stream_goes_on
+    what_waits_is_dropped_by_a_new_route
+    a_relay_drops_behind_a_publisher_that_is_down
+    where_every_route_drops_the_rest_is_unrouted
+    a_row_that_is_no_event_is_not_dropped
+}
+
+/// `debug.*` is dropped, and the rest goes to this publisher.
+fn without_debug(publisher: &dyn Publisher) -> Publishers<'_> {
+    let debug = Route { name: Some("debug.*".parse().unwrap()), ..Route::dropping() };
+    Publishers::routed([("webhook", publisher)], [debug, Route::to(["webhook"])]).unwrap()
+}
+
+fn a_route_drops_what_it_matches_and_the_stream_goes_on<K: Kept>(kept: &K) {
+    let webhook = Scripted::default();
+    let outbox = outbox(kept);
+    let names = ["order.placed", "debug.x", "order.paid", "debug.y", "order.sent"];
+    outbox.append(&names.map(|name| named(name, "a"))).unwrap();
+    outbox.append(&[named("debug.z", "b")]).unwrap();
+    let report = outbox.run(without_debug(&webhook), None).unwrap();
+    assert_eq!((report.published, report.dropped, report.dead_lettered), (3, 3, 0));
+    assert_eq!(webhook.take_positions(), [1, 3, 5]);
+    let status = outbox.strategy().status().unwrap();
+    assert_eq!((status.pending, status.dead_letters), (0, 0));
+    // A dropped entry is one of those that a pass may take.
+    outbox.append(&names.map(|name| named(name, "a"))).unwrap();
+    let report = outbox.run(without_debug(&webhook), 2).unwrap();
+    assert_eq!((report.published, report.dropped, outbox.strategy().status().unwrap().pending), (1, 1, 3));
+}
+
+fn what_waits_is_dropped_by_a_new_route<K: Kept>(kept: &K) {
+    let webhook = Scripted::answering("a", |_| retry());
+    let outbox = outbox(kept);
+    outbox.append(&[named("debug.x", "a"), named("order.paid", "a")]).unwrap();
+    assert_eq!(outbox.run(&webhook, None).unwrap().to_be_retried, 1);
+    webhook.answer("a", |_| Outcome::Delivered);
+    let report = outbox.run(without_debug(&webhook), None).unwrap();
+    assert_eq!((report.published, report.dropped), (1, 1));
+    assert_eq!(webhook.take_positions(), [1, 2]);
+    assert_eq!(outbox.strategy().operator().attempts(1).unwrap(), [], "the records of its attempts are gone with it");
+    assert_eq!(kept.open().drain().unwrap().held().unwrap(), []);
+}
+
+fn a_relay_drops_behind_a_publisher_that_is_down<K: Kept>(kept: &K) {
+    let webhook = |_: &Recorded| Err(outbox_host::PublishError::unavailable("closed"));
+    let outbox = outbox(kept);
+    outbox.append(&[named("order.placed", "w")]).unwrap();
+    // More than may await their commit at once.
+    let noise: Vec<NewEvent> = (0..10_000).map(|number| named("debug.x", &format!("d-{}", number % 50))).collect();
+    let report = relaying(&outbox, without_debug(&webhook), |_| {
+        outbox.append(&noise).unwrap();
+        until("they are dropped", || outbox.strategy().status().unwrap().pending == 1);
+    });
+    assert_eq!((report.published, report.dropped), (0, 10_000));
+}
+
+fn where_every_route_drops_the_rest_is_unrouted<K: Kept>(kept: &K) {
+    let outbox = outbox(kept);
+    outbox.append(&[named("debug.x", "a"), named("order.placed", "a")]).unwrap();
+    let debug = Route { name: Some("debug.*".parse().unwrap()), ..Route::dropping() };
+    let report = outbox.run(Publishers::routed([], [debug]).unwrap(), None).unwrap();
+    assert_eq!((report.published, report.dropped, report.dead_lettered), (0, 1, 1));
+}
+
+/// A route that drops the rest does not drop what cannot be read: it might have gone somewhere else.
+fn a_row_that_is_no_event_is_not_dropped<K: Kept>(kept: &K) {
+    kept.insert(outbox_host::Row { stream_id: "a".into(), ..outbox_host::Row::default() });
+    let (outbox, webhook) = (outbox(kept), Scripted::default());
+    let publishers = Publishers::routed([("webhook", &webhook as _)], [Route::dropping()]).unwrap();
+    let report = outbox.run(publishers, None).unwrap();
+    assert_eq!((report.dropped, report.dead_lettered), (0, 1));
 }
 
 fn each_entry_goes_where_its_route_leads<K: Kept>(kept: &K) {

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use outbox_host::outbox::{RelayCondition, Selection};
 use outbox_host::{
     Attempt, Backoff, BoxFuture, JsonSerde, NewEvent, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy, Outcome,
@@ -44,6 +45,7 @@ for_each_storage! {
     what_waits_from_another_ordering_has_its_turn
     an_unavailable_publisher_holds_back_everything
     a_pass_with_a_limit_takes_the_first
+    a_pass_tries_only_what_was_due_when_it_began
 }
 
 /// Takes its time in another order than that in which it is called, and notes whether it is called twice at once.
@@ -105,6 +107,7 @@ fn where_a_dead_letter_parks_everything_stands_still_until_an_operator_acts<K: K
     let is = |state| status().relay.is_some_and(|relay| relay.state == state);
     relaying(&outbox, &publisher, |_| {
         until("it says that it is parked", || is(RelayCondition::Parked));
+        until("the dead letter is there", || status().dead_letters == 1);
         outbox.append(&of(&["d"])).unwrap();
         assert!(status().relay.unwrap().reason.contains("`outbox dead list` shows it"));
         assert_eq!((status().pending, status().blocked_streams[0].position), (2, 2));
@@ -201,6 +204,25 @@ fn a_pass_with_a_limit_takes_the_first<K: Kept>(kept: &K) {
     assert_eq!(publisher.take_positions(), [1, 2]);
     assert_eq!(outbox.run(&publisher, 2).unwrap().published, 2);
     assert_eq!(publisher.take_positions(), [3, 4]);
+}
+
+/// With a clock that stands still, the wait of the second entry begins with the pass; the call of the first takes longer.
+fn a_pass_tries_only_what_was_due_when_it_began<K: Kept>(kept: &K) {
+    const WAIT: Duration = Duration::from_millis(100);
+    let standing_still = |options| outbox_with(kept, options).with_clock(|| Timestamp::UNIX_EPOCH, || 0.0);
+    let by_stream = standing_still(RelayOptions { ordering: Ordering::Stream, ..options() });
+    let publisher = Scripted::answering("a", |_| rejected());
+    publisher.answer("b", |_| Outcome::Retry { reason: "busy".into(), after: Some(WAIT) });
+    by_stream.append(&of(&["a", "b"])).unwrap();
+    by_stream.run(&publisher, None).unwrap();
+    by_stream.strategy().operator().retry_dead_letters(&Selection::all(), &act()).unwrap();
+    publisher.take_calls();
+    publisher.answer("a", |_| {
+        std::thread::sleep(2 * WAIT);
+        Outcome::Delivered
+    });
+    assert_eq!(standing_still(options()).run(&publisher, None).unwrap().published, 1);
+    assert_eq!(publisher.take_positions(), [1]);
 }
 
 /// The last host died with several calls under way, one for each stream: each entry is tried alone, in its turn.

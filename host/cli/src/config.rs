@@ -158,6 +158,14 @@ mod tests {
             let error = parse(&format!("[[route]]\n{wrong}")).unwrap_err();
             assert!(error.contains("a route has either `publisher"), "{error}");
         }
+        let drops =
+            parse("[[route]]\nmatch = { name = \"debug.*\" }\ndrop = true\n[[route]]\npublisher = \"a\"").unwrap();
+        assert!(drops.route[0].route().drop && !drops.route[1].route().drop);
+        for both in ["publisher = \"a\"", "publishers = [\"a\"]", "publishers = []"] {
+            let error = parse(&format!("[[route]]\ndrop = true\n{both}")).unwrap_err();
+            assert!(error.contains("leads to no publisher: leave one of both out"), "{error}");
+        }
+        assert!(parse("[[route]]\ndrop = false").unwrap_err().contains("a route has either `publisher"));
         assert!(
             parse("[[route]]\nmatch = { name = \"\" }\npublisher = \"a\"").unwrap_err().contains("pattern is empty")
         );

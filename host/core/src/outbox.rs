@@ -111,7 +111,7 @@ pub enum Hold {
 /// An entry's new state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Settled {
-    /// It was delivered, and is removed.
+    /// It was delivered, or a route drops it: it is removed.
     Delivered {
         /// The entry.
         entry: EntryId,

@@ -50,6 +50,17 @@ pub struct Route {
     pub tenant: Option<Pattern>,
     /// The names of the publishers. Each gets the event, and the entry is removed when each has it.
     pub publishers: Vec<String>,
+    /// Whether the entry is removed without a call, and never becomes a dead letter. Such a route has no publishers.
+    pub drop: bool,
+}
+
+/// What becomes of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// It goes to these publishers; to none if no route matches it.
+    Publishers(PublisherSet),
+    /// The route with this number, from 1, drops it.
+    Dropped { route: usize },
 }
 
 /// A text in which `*` stands for anything: `order.*`.
@@ -75,6 +86,12 @@ pub enum InvalidRoutes {
         /// The route's number, from 1.
         route: usize,
     },
+    /// A route that drops what it matches, and leads to a publisher all the same.
+    #[error("route {route} drops what it matches, and names publishers: it can do only one of both")]
+    DropsAndPublishes {
+        /// The route's number, from 1.
+        route: usize,
+    },
     /// Two publishers have the same name.
     #[error("there are two publishers named `{0}`")]
     Twice(String),
@@ -94,7 +111,7 @@ impl<'a> Publishers<'a> {
     }
 
     /// Several publishers with their names, and the routes to them. The first route that matches is taken. An entry
-    /// that no route matches becomes a dead letter: nothing is dropped.
+    /// that no route matches becomes a dead letter: nothing is dropped unless a route says so.
     ///
     /// # Errors
     ///
@@ -132,17 +149,22 @@ impl<'a> Publishers<'a> {
             };
             legs = legs | PublisherSet::one(leg);
         }
-        if legs.is_empty() { Err(InvalidRoutes::NoPublisher { route: number }) } else { Ok(legs) }
+        match (legs.is_empty(), route.drop) {
+            (true, false) => Err(InvalidRoutes::NoPublisher { route: number }),
+            (false, true) => Err(InvalidRoutes::DropsAndPublishes { route: number }),
+            _ => Ok(legs),
+        }
     }
 
-    /// The publishers to which this entry goes; no publisher if no route matches it.
-    pub(crate) fn route(&self, entry: &RawEntry) -> PublisherSet {
-        let Some(routes) = &self.routes else { return PublisherSet::one(0) };
+    /// Where this entry goes.
+    pub(crate) fn route(&self, entry: &RawEntry) -> Destination {
+        let Some(routes) = &self.routes else { return Destination::Publishers(PublisherSet::one(0)) };
         let row = entry.row();
         // A value that cannot be decoded matches no pattern; its entry is set aside, whatever its route.
-        let text = |decoded: Result<_, String>| decoded.ok().flatten();
-        let (name, category) = (text(column::optional(&row.name)), text(column::optional(&row.category)));
+        let (name, category) = (column::optional(&row.name), column::optional(&row.category));
         let tenant = column::tenant_id(&row.tenant_id).ok();
+        let is_readable = name.as_ref().is_ok_and(Option::is_some) && category.is_ok() && tenant.is_some();
+        let (name, category) = (name.ok().flatten(), category.ok().flatten());
         let matches = |route: &Route| {
             let is = |pattern: &Option<Pattern>, text: Option<&str>| {
                 pattern.as_ref().is_none_or(|pattern| text.is_some_and(|text| pattern.matches(text)))
@@ -151,7 +173,12 @@ impl<'a> Publishers<'a> {
                 && is(&route.category, category.as_deref())
                 && is(&route.tenant, tenant.as_deref())
         };
-        routes.iter().find(|(route, _)| matches(route)).map_or(PublisherSet::NONE, |(_, legs)| *legs)
+        match (1..).zip(routes).find(|(_, (route, _))| matches(route)) {
+            // Another route might be the one that is meant for it.
+            Some((_, (Route { drop: true, .. }, _))) if !is_readable => Destination::Publishers(PublisherSet::NONE),
+            Some((route, (Route { drop: true, .. }, _))) => Destination::Dropped { route },
+            found => Destination::Publishers(found.map_or(PublisherSet::NONE, |(_, (_, legs))| *legs)),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -203,7 +230,12 @@ impl Route {
     /// A route that matches every entry.
     pub fn to<N: Into<String>>(publishers: impl IntoIterator<Item = N>) -> Self {
         let publishers = publishers.into_iter().map(Into::into).collect();
-        Self { name: None, category: None, tenant: None, publishers }
+        Self { name: None, category: None, tenant: None, publishers, drop: false }
+    }
+
+    /// A route that matches every entry, and drops it.
+    pub fn dropping() -> Self {
+        Self { drop: true, ..Self::to(Vec::<String>::new()) }
     }
 }
 
@@ -300,7 +332,7 @@ impl fmt::Debug for PublisherSet {
 mod tests {
     use super::*;
     use crate::recorded::Recorded;
-    use crate::row::Row;
+    use crate::row::{Field, Row};
 
     #[test]
     fn a_star_stands_for_anything() {
@@ -341,10 +373,35 @@ mod tests {
         ];
         let publishers = Publishers::routed([("a", &nothing as _), ("b", &nothing as _)], routes).unwrap();
         let (a, b) = (PublisherSet::one(0), PublisherSet::one(1));
-        assert_eq!(publishers.route(&entry("x", None, Some("acme"))), a | b);
-        assert_eq!(publishers.route(&entry("order.placed", Some("order"), Some("other"))), b);
-        assert_eq!(publishers.route(&entry("order.placed", None, Some("other"))), PublisherSet::NONE);
-        assert_eq!(publishers.route(&entry("hello", None, None)), a);
+        let goes = |entry: &RawEntry, to| assert_eq!(publishers.route(entry), Destination::Publishers(to));
+        goes(&entry("x", None, Some("acme")), a | b);
+        goes(&entry("order.placed", Some("order"), Some("other")), b);
+        goes(&entry("order.placed", None, Some("other")), PublisherSet::NONE);
+        goes(&entry("hello", None, None), a);
+    }
+
+    #[test]
+    fn a_route_that_drops_takes_what_it_matches_if_it_is_the_first() {
+        let nothing = |_: &Recorded| Ok(());
+        let debug = || Route { name: Some("debug.*".parse().unwrap()), ..Route::dropping() };
+        let routed = |routes: Vec<Route>| Publishers::routed([("a", &nothing as _)], routes).unwrap();
+        let noise = entry("debug.noise", None, None);
+        let (a, none) = (Destination::Publishers(PublisherSet::one(0)), Destination::Publishers(PublisherSet::NONE));
+        assert_eq!(routed(vec![debug(), Route::to(["a"])]).route(&noise), Destination::Dropped { route: 1 });
+        assert_eq!(routed(vec![debug(), Route::to(["a"])]).route(&entry("x", None, None)), a);
+        assert_eq!(routed(vec![Route::to(["a"]), debug()]).route(&noise), a);
+        assert_eq!(routed(vec![debug()]).route(&entry("x", None, None)), none);
+        // What cannot be read might be meant for another route.
+        let rest = routed(vec![Route { tenant: Some("acme".parse().unwrap()), ..Route::to(["a"]) }, Route::dropping()]);
+        assert_eq!(rest.route(&noise), Destination::Dropped { route: 2 });
+        assert_eq!(
+            rest.route(&RawEntry::new(1, &Row { tenant_id: Field::Bytes(vec![0xff].into()), ..noise.row() })),
+            none
+        );
+        assert_eq!(rest.route(&RawEntry::new(1, &Row { stream_id: "s".into(), ..Row::default() })), none);
+        let both = Route { drop: true, ..Route::to(["a"]) };
+        let refused = Publishers::routed([("a", &nothing as _)], [both]).map(|_| ()).unwrap_err();
+        assert_eq!(refused, InvalidRoutes::DropsAndPublishes { route: 1 });
     }
 
     #[test]

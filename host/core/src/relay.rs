@@ -25,6 +25,7 @@ use self::breakers::{Admission, Breakers};
 use self::caller::Calls;
 use self::channels::{Channels, Message, spawn};
 use self::commit::GROUP_AGE_MAX;
+use self::dropping::Dropping;
 use self::lanes::Lanes;
 use self::log::{Line, Log};
 use self::reader::IN_MEMORY_MAX;
@@ -39,6 +40,7 @@ mod caller;
 mod channels;
 mod commit;
 mod condition;
+mod dropping;
 mod failure_rate;
 #[cfg(test)]
 mod faulty;
@@ -152,6 +154,7 @@ struct Session<'a> {
     /// When entries were found that no notice had reported, how many, and the position of the first.
     found: Option<(Instant, usize, i64)>,
     unsettled: Unsettled,
+    dropping: Dropping,
     may_have_been_operated: bool,
     /// When to read again what is held back.
     reconcile_at: Option<Instant>,
@@ -198,6 +201,7 @@ impl<'a> Session<'a> {
             orders_out: 0,
             found: None,
             unsettled: Unsettled::default(),
+            dropping: Dropping::default(),
             may_have_been_operated: false,
             reconcile_at: None,
             compare_at: now + second_look::COMPARE_PAUSE,
@@ -350,7 +354,7 @@ impl<'a> Session<'a> {
     }
 
     fn refuses_all(&self, admission: Admission) -> bool {
-        admission.refused == self.context.publishers.all()
+        !admission.refused.is_empty() && admission.refused == self.context.publishers.all()
     }
 
     fn take_in(&mut self, message: Message) {

@@ -93,6 +93,9 @@ impl Run {
 
 fn print_report(report: &Report) -> Result<()> {
     print(format!("published       {}", report.published))?;
+    if report.dropped > 0 {
+        print(format!("dropped         {}", report.dropped))?;
+    }
     print(format!("to be retried   {}", report.to_be_retried))?;
     print(format!("dead letters    {}", report.dead_lettered))?;
     if report.unavailable > 0 {
@@ -113,8 +116,9 @@ impl Relay {
         let (stop, stopping) = stop();
         stop_on_signals(stop)?;
         let report = outbox.relay(chosen.publishers()?, &stopping)?;
-        let Report { published, to_be_retried, dead_lettered, .. } = report;
-        tracing::info!(published, to_be_retried, dead_lettered, "stopped");
+        let Report { published, dropped, to_be_retried, dead_lettered, .. } = report;
+        let dropped = (dropped > 0).then_some(dropped);
+        tracing::info!(published, dropped, to_be_retried, dead_lettered, "stopped");
         Ok(())
     }
 }

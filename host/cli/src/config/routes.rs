@@ -5,7 +5,7 @@ use std::str::FromStr;
 use outbox_host::{Pattern, Route};
 use serde::{Deserialize, Deserializer, de};
 
-/// A route with its `publisher` or its `publishers`.
+/// A route with its `publisher` or its `publishers`, or one that drops what it matches.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "RouteTable")]
 pub struct RouteConfig(Route);
@@ -17,6 +17,8 @@ struct RouteTable {
     r#match: Match,
     publisher: Option<String>,
     publishers: Option<Vec<String>>,
+    #[serde(default)]
+    drop: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -38,13 +40,20 @@ impl TryFrom<RouteTable> for RouteConfig {
     type Error = &'static str;
 
     fn try_from(table: RouteTable) -> Result<Self, Self::Error> {
-        let publishers = match (table.publisher, table.publishers) {
-            (Some(publisher), None) => vec![publisher],
-            (None, Some(publishers)) if !publishers.is_empty() => publishers,
-            _ => return Err("a route has either `publisher = \"NAME\"` or `publishers = [\"NAME\", ...]`"),
+        let publishers = match (table.publisher, table.publishers, table.drop) {
+            (Some(publisher), None, false) => vec![publisher],
+            (None, Some(publishers), false) if !publishers.is_empty() => publishers,
+            (None, None, true) => Vec::new(),
+            (_, _, true) => return Err("a route with `drop = true` leads to no publisher: leave one of both out"),
+            _ => {
+                return Err(
+                    "a route has either `publisher = \"NAME\"` or `publishers = [\"NAME\", ...]`, or `drop = true` to \
+                            have its entries removed without a call",
+                );
+            }
         };
         let Match { name, category, tenant } = table.r#match;
-        Ok(Self(Route { name, category, tenant, publishers }))
+        Ok(Self(Route { name, category, tenant, publishers, drop: table.drop }))
     }
 }
 

@@ -36,8 +36,10 @@ impl Session<'_> {
         let Group { lanes, settled, refused, .. } = group;
         let is_refused = |entry| refused.iter().any(|refused| refused.settled.entry() == entry);
         for (lane, settled) in lanes.into_iter().zip(settled) {
-            let was_delivered = matches!(settled, Settled::Delivered { .. });
-            self.report.published += u64::from(was_delivered && !is_refused(settled.entry()));
+            let is_removed = matches!(settled, Settled::Delivered { .. }) && !is_refused(settled.entry());
+            let was_dropped = self.dropping.take(settled.entry());
+            self.report.dropped += u64::from(is_removed && was_dropped);
+            self.report.published += u64::from(is_removed && !was_dropped);
             self.lanes.committed(lane, settled.entry());
         }
         self.not_degraded();

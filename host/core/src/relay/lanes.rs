@@ -20,6 +20,7 @@ use crate::raw::{EntryId, RawEntry};
 use crate::settlement::History;
 use crate::stream::StreamKey;
 
+mod dropped;
 mod lane;
 mod lost;
 mod reconcile;

@@ -226,6 +226,26 @@ fn without_order_others_overtake() {
 }
 
 #[test]
+fn an_entry_that_is_dropped_leaves_its_lane_and_what_is_behind_it_goes_on() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "b")]);
+    let job = world.jobs().remove(0);
+    world.fail(job, SECOND);
+    world.now += SECOND;
+    // Another relay has no publisher for the one that waits.
+    let due = world.lanes.due(world.now, 10);
+    assert_eq!(due.iter().map(|(_, entry)| entry.position).collect::<Vec<_>>(), [1]);
+    let (lane, tried_before) = world.lanes.drop_entry(&entry(1, "a"));
+    assert!(tried_before && !world.lanes.wants(id(1), key("a"), world.now));
+    assert!(world.jobs().is_empty());
+    world.rows.remove(0);
+    world.lanes.committed(lane, id(1));
+    assert_eq!(World::positions(&world.jobs()), [[2]]);
+    let (lane, tried_before) = world.lanes.drop_entry(&entry(9, "new"));
+    world.lanes.committed(lane, id(9));
+    assert!(!tried_before && !world.lanes.lanes.contains_key(&lane));
+}
+
+#[test]
 fn in_total_order_all_streams_are_one_lane() {
     let mut world = World::new(Ordering::Total, &[(1, "a"), (2, "other"), (3, "b")]);
     let mut jobs = world.jobs();

@@ -1,5 +1,6 @@
 //! Logs what may happen again and again: each new condition at once, then now and then with the number of repetitions.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use tracing::Level;
@@ -12,7 +13,11 @@ use crate::text::shown;
 
 /// The relay's log. Lines that it holds back are logged at the latest when it is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Log(Repeats<Line>);
+pub(super) struct Log {
+    lines: Repeats<Line>,
+    /// The routes of which it was said that they drop entries.
+    dropping: HashSet<usize>,
+}
 
 /// One line.
 #[derive(Debug)]
@@ -63,24 +68,31 @@ impl Log {
     pub(super) fn line(&mut self, line: Line, now: Instant) {
         self.say_overdue(now);
         let (kind, text) = (line.kind(), line.text.clone());
-        if let Some(line) = self.0.hear(&kind, &text, line, now) {
+        if let Some(line) = self.lines.hear(&kind, &text, line, now) {
             line.say(None);
+        }
+    }
+
+    /// Says once of each route that it drops entries.
+    pub(super) fn dropped_by(&mut self, route: usize, position: i64) {
+        if self.dropping.insert(route) {
+            tracing::info!(position, "route {route} drops what it matches, this entry first: removed without a call");
         }
     }
 
     /// When a line may be due although nothing happens.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.0.next()
+        self.lines.next()
     }
 
     pub(super) fn say_overdue(&mut self, now: Instant) {
-        say_all(self.0.overdue(now));
+        say_all(self.lines.overdue(now));
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        say_all(self.0.end(Instant::now()));
+        say_all(self.lines.end(Instant::now()));
     }
 }
 

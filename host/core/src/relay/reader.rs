@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::{LOOK_AGAIN, Session, UNACKED_MAX};
 use crate::outbox::{Drain, Page, PageBounds, Settled, StorageError, Wanted};
+use crate::publishers::Destination;
 use crate::raw::{EntryId, RawEntry};
 
 /// The most entries that are read and not yet published, and the most bytes of their data; a page may exceed it.
@@ -119,8 +120,10 @@ impl Session<'_> {
     }
 
     fn push(&mut self, entry: RawEntry) {
-        let route = self.context.publishers.route(&entry);
-        self.lanes.push(entry, route);
+        match self.context.publishers.route(&entry) {
+            Destination::Publishers(route) => self.lanes.push(entry, route),
+            Destination::Dropped { route } => self.drop_entry(&entry, route),
+        }
         if let Some(limit) = &mut self.limit {
             *limit = limit.saturating_sub(1);
         }

@@ -14,6 +14,8 @@ pub const FAILURES_MAX: usize = 100;
 pub struct Report {
     /// Entries that were delivered, and removed durably.
     pub published: u64,
+    /// Entries that a route drops, and that were removed durably without a call.
+    pub dropped: u64,
     /// Attempts that failed, after which the entry waits for a retry.
     pub to_be_retried: u64,
     /// Entries that became dead letters.
@@ -79,6 +81,7 @@ impl Report {
     /// Adds the report of another session.
     pub(super) fn add(&mut self, other: Self) {
         self.published += other.published;
+        self.dropped += other.dropped;
         self.to_be_retried += other.to_be_retried;
         self.dead_lettered += other.dead_lettered;
         self.unavailable += other.unavailable;
