@@ -93,6 +93,35 @@ fn a_slow_destination_is_told_little_again() {
     say(&format!("crash: at most {most} duplicates for one kill, with {CALLS} calls that take {ANSWER:?}"));
 }
 
+/// Whatever the streams: each relay begins where the last one was, or shortly before, and passes over nothing.
+#[test]
+fn in_total_order_no_kill_breaks_the_order() {
+    const STREAMS: usize = 20;
+    const EVENTS: i64 = 150;
+    let mut rng = random("total order");
+    let mut arena = Arena::with(&[], "ordering = \"total\"");
+    arena.append(STREAMS, EVENTS);
+    for _ in 0..15 {
+        if arena.count("outbox") < 200 {
+            arena.append(STREAMS, EVENTS);
+        }
+        Death::AtWork(Duration::from_micros(rng.u64(..50_000))).befall(&mut arena, 8);
+        arena.settle_down();
+    }
+    arena.drain(None);
+    let mut next = 1;
+    for relay in arena.relays() {
+        let positions: Vec<u64> = arena.ledger.of(&relay).map(|seen| seen.position).collect();
+        let Some((first, last)) = positions.first().zip(positions.last()) else { continue };
+        assert!(*first <= next, "{relay} began at {first}, and {next} was not delivered yet");
+        assert!(positions.iter().copied().eq(*first..=*last), "{relay} left the order: {positions:?}");
+        next = next.max(last + 1);
+    }
+    let (delivered, deliveries) = (arena.ledger.uuids().len() as u64, arena.ledger.seen.len());
+    assert_eq!(delivered, next - 1, "each was delivered");
+    say(&format!("crash: {delivered} events in total order, {deliveries} deliveries"));
+}
+
 /// It is found out, tried alone, and set aside after the third time; nobody else is blamed.
 #[test]
 fn an_event_that_kills_the_host_is_set_aside() {

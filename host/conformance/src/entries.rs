@@ -1,10 +1,12 @@
 //! Appending, reading and settling entries.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use outbox_engine::outbox::{Fate, Hold, Page, PageBounds, Settled, Status, StreamState};
 use outbox_engine::{
-    History, JsonSerde, NewEvent, OutboxStorageStrategy, Payload, Recorded, StorageError, StreamId, StreamKey,
+    History, JsonSerde, NewEvent, Ordering, OutboxStorageStrategy, Payload, PublishError, Recorded, RelayOptions,
+    StorageError, StreamId, StreamKey,
 };
 
 use crate::TestStorage;
@@ -143,6 +145,25 @@ pub fn only_what_is_wanted_is_read_and_within_bounds<S: TestStorage>(kept: &S) {
     drain.rewind(i64::MAX);
     drain.rewind(p[4]);
     assert_eq!(next(PAGE, &keys).0, p[1..], "it never goes forward");
+}
+
+/// Pages in the order of positions are what total order is made of.
+pub fn a_pass_in_total_order_takes_entries_by_their_positions<S: TestStorage>(kept: &S) {
+    let p = append(kept, &["b", "a", "b", "c"]);
+    let options = RelayOptions { ordering: Ordering::Total, ..RelayOptions::default() };
+    let outbox = outbox(kept).with_options(options);
+    let called = Mutex::new(Vec::new());
+    let publisher = |event: &Recorded| {
+        let mut called = called.lock().unwrap_or_else(PoisonError::into_inner);
+        called.push(event.position.cast_signed());
+        if event.stream_id.id == "c" { Err(PublishError::retryable("busy")) } else { Ok(()) }
+    };
+    assert_eq!(outbox.run(&publisher, 2).unwrap().published, 2);
+    let last = append(kept, &["a"])[0];
+    let report = outbox.run(&publisher, None).unwrap();
+    assert_eq!((report.published, report.to_be_retried), (1, 1));
+    assert_eq!(called.into_inner().unwrap(), p, "they are called in their order, and nothing behind one that failed");
+    assert_eq!(positions(&kept.open()), [p[3], last]);
 }
 
 /// Entries that appear behind the reader: with lower positions, or after they were passed over.

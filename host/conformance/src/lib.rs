@@ -110,6 +110,7 @@ checks! { ($)
         an_append_is_all_or_nothing
         an_append_is_seen_whole_or_not_at_all_beside_others
         only_what_is_wanted_is_read_and_within_bounds
+        a_pass_in_total_order_takes_entries_by_their_positions
         what_appears_behind_the_reader_is_found
         entries_are_read_by_their_positions
         what_was_delivered_leaves_for_good

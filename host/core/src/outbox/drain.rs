@@ -39,7 +39,9 @@ pub trait Drain: Send + Sync {
 
     /// Reads on, from where the last page ended. `wanted` decides for each entry whether to read it.
     ///
-    /// The entries are in an order in which no entry of a stream comes before an earlier one of that stream.
+    /// The entries are in the order of their positions. Within a stream a relay relies on it; with
+    /// [`Ordering::Total`](crate::Ordering::Total), over all streams, and then it needs all of them: a share that is only a part
+    /// of the outbox has a total order of its own.
     ///
     /// # Errors
     ///
