@@ -1,6 +1,6 @@
 //! Total order: all streams together are one lane, and whatever holds an entry back holds back everything behind it.
 
-use super::lane::Waiting;
+use super::lane::{Lane, Waiting};
 use super::{LaneId, Lanes, Ordering};
 
 /// The lane of every entry.
@@ -18,10 +18,11 @@ impl Lanes {
         self.retire(id);
     }
 
-    /// Whether there is nothing to read, since everything waits for the entry in front.
+    /// Whether there is nothing to read: everything waits for an entry to which the reader will go back.
     pub(in crate::relay) fn everything_waits(&self) -> bool {
-        self.ordering == Ordering::Total
-            && self.lanes.get(&LANE).is_some_and(|lane| lane.parked || lane.not_admitted || lane.held_by.is_some())
+        let waits =
+            |lane: &Lane| lane.parked || lane.not_admitted || lane.held_by.is_some() || lane.missed_from.is_some();
+        self.ordering == Ordering::Total && self.lanes.get(&LANE).is_some_and(waits)
     }
 
     /// Whether everything waits for an operator: a dead letter parks it.
