@@ -225,11 +225,13 @@ impl<'m> Pass<'m> {
         let entry = self.model.entry(call.position);
         assert_eq!((call.attempt, &call.data), (entry.attempts + 1, &entry.data), "{call:?}");
         let (missing, answers) = (entry.missing(), self.open.entry(call.position).or_default());
-        assert_eq!(Some(&call.publisher), missing.get(answers.len()), "another publisher is to be called: {call:?}");
+        let is_awaited =
+            missing.contains(&call.publisher) && answers.iter().all(|(called, _)| *called != call.publisher);
+        assert!(is_awaited, "another publisher is to be called: {call:?}");
         answers.push((call.publisher, call.answer));
         if answers.len() == missing.len() {
             let answers = self.open.remove(&call.position).unwrap_or_default();
-            self.settle(call.position, &answers);
+            self.settle(call.position, &answers, true);
         }
     }
 
@@ -239,7 +241,7 @@ impl<'m> Pass<'m> {
         let entry = self.model.entry(position);
         let (stream, missing) = (entry.stream, entry.missing());
         // Several callers may have begun beside the one that found it unavailable.
-        let knows = self.model.rules.concurrency == 1;
+        let knows = self.model.rules.concurrency == 1 && self.model.rules.publishers == 1;
         let left_alone = missing.iter().find(|publisher| self.left_alone.contains(publisher));
         assert!(!knows || left_alone.is_none(), "{left_alone:?} is unavailable, and called for {position}");
         let before = self.model.before(stream, position);
@@ -267,16 +269,19 @@ impl<'m> Pass<'m> {
         self.model.bury(position, "unrouted");
     }
 
-    /// Each publisher that it goes to has been called.
-    fn settle(&mut self, position: i64, answers: &[(usize, Answer)]) {
+    /// Each publisher that it goes to has been called, or, if not all, the others were found unavailable meanwhile.
+    fn settle(&mut self, position: i64, answers: &[(usize, Answer)], all: bool) {
         let entry = self.model.entry(position);
         let of = |kind| answers.iter().filter(move |(_, answer)| *answer == kind).map(|(publisher, _)| *publisher);
         entry.delivered_to.extend(of(Answer::Deliver));
         self.left_alone.extend(of(Answer::Unavailable));
         let most_open = answers.iter().map(|(_, answer)| answer.openness()).max();
-        let decides = answers.iter().find(|(_, answer)| Some(answer.openness()) == most_open);
+        // Of equal answers that of the first publisher decides.
+        let decides =
+            answers.iter().filter(|(_, answer)| Some(answer.openness()) == most_open).min_by_key(|(it, _)| *it);
         let (publisher, decided) = *decides.unwrap();
         match decided {
+            Answer::Deliver | Answer::Reject if !all => self.counts.unavailable += 1,
             Answer::Deliver => {
                 self.model.pending.remove(&position);
                 self.counts.published += 1;
@@ -309,7 +314,13 @@ impl<'m> Pass<'m> {
     /// The pass is over, and was to try so many entries at most, or all. `set_aside` are those that it has set aside without a
     /// call.
     pub fn end(mut self, limit: Option<usize>, set_aside: &BTreeSet<i64>) -> Counts {
-        assert!(self.open.is_empty(), "not all of its publishers were called: {:?}", self.open);
+        for (position, answers) in std::mem::take(&mut self.open) {
+            let missing = self.model.entry(position).missing();
+            let is_called = |publisher: &usize| answers.iter().any(|(called, _)| called == publisher);
+            let uncalled = missing.iter().find(|it| !is_called(it) && !self.left_alone.contains(it));
+            assert!(uncalled.is_none(), "{uncalled:?} was not called for the entry at {position}");
+            self.settle(position, &answers, false);
+        }
         for position in set_aside.iter().copied() {
             if !self.model.dead.contains_key(&position) {
                 self.begin(position);

@@ -37,6 +37,8 @@ struct Member<'a> {
     /// None for a single publisher, which needs no name.
     name: Option<Arc<str>>,
     publisher: &'a dyn Publisher,
+    /// None for the relay's own.
+    concurrency: Option<usize>,
 }
 
 /// Which entries go to which publishers. An entry takes the first route all of whose patterns match it.
@@ -107,7 +109,7 @@ pub(crate) struct PublisherSet(u64);
 impl<'a> Publishers<'a> {
     /// One publisher, to which every entry goes.
     pub fn one(publisher: &'a dyn Publisher) -> Self {
-        Self { members: vec![Member { name: None, publisher }], routes: None }
+        Self { members: vec![Member { name: None, publisher, concurrency: None }], routes: None }
     }
 
     /// Several publishers with their names, and the routes to them. The first route that matches is taken. An entry
@@ -125,7 +127,7 @@ impl<'a> Publishers<'a> {
             if members.iter().any(|member| member.name.as_deref() == Some(name)) {
                 return Err(InvalidRoutes::Twice(name.to_owned()));
             }
-            members.push(Member { name: Some(name.into()), publisher });
+            members.push(Member { name: Some(name.into()), publisher, concurrency: None });
         }
         if members.len() > PUBLISHERS_MAX {
             return Err(InvalidRoutes::TooMany(members.len()));
@@ -137,6 +139,15 @@ impl<'a> Publishers<'a> {
         });
         publishers.routes = Some(routes.collect::<Result<_, _>>()?);
         Ok(publishers)
+    }
+
+    /// Lets the publisher of this name have so many calls at once, in place of
+    /// [`RelayOptions::concurrency`](crate::RelayOptions::concurrency). Nothing changes if there is none of this name.
+    #[must_use]
+    pub fn with_concurrency(mut self, name: &str, calls: usize) -> Self {
+        let named = self.members.iter_mut().filter(|member| member.name.as_deref() == Some(name));
+        named.for_each(|member| member.concurrency = Some(calls.max(1)));
+        self
     }
 
     fn legs_of(&self, number: usize, route: &Route) -> Result<PublisherSet, InvalidRoutes> {
@@ -195,8 +206,9 @@ impl<'a> Publishers<'a> {
         self.members.iter().map(|member| member.publisher).enumerate()
     }
 
-    pub(crate) fn publisher(&self, leg: usize) -> Option<&'a dyn Publisher> {
-        self.members.get(leg).map(|member| member.publisher)
+    /// The most calls at once. None for the relay's own number.
+    pub(crate) fn concurrency(&self, leg: usize) -> Option<usize> {
+        self.members.get(leg)?.concurrency
     }
 
     /// Its name. None for a single publisher, which needs no name.
@@ -306,6 +318,10 @@ impl PublisherSet {
             bits &= bits.wrapping_sub(1);
             leg
         })
+    }
+
+    pub(crate) fn len(self) -> u32 {
+        self.0.count_ones()
     }
 
     /// The only publisher. None if there are several, or none.

@@ -10,50 +10,49 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select, unbounded};
-use jiff::Timestamp;
 use tracing::Level;
 
-use crate::outbox::{Drain, OutboxStorageStrategy, RelayCondition, RelayState, StorageError};
-use crate::publisher::Withdrawn;
+use crate::outbox::StorageError;
 use crate::publishers::Publishers;
-use crate::serde::Serde;
-use crate::settlement::BreakerRules;
 use crate::text::shown;
 
-use self::acker::{Acker, Group, Patience};
-use self::breakers::{Admission, Breakers};
-use self::caller::Calls;
-use self::channels::{Channels, Message, spawn};
+use self::acker::{Acker, Patience};
+use self::breakers::Admission;
+use self::caller::{Calls, To};
+use self::channels::{Channels, JobQueue, Message, spawn};
 use self::commit::GROUP_AGE_MAX;
-use self::dropping::Dropping;
-use self::lanes::Lanes;
+use self::job::{Job, Load};
 use self::log::{Line, Log};
-use self::reader::IN_MEMORY_MAX;
+use self::session::{LOOK_AGAIN, ORDERS_MAX, Session, UNACKED_MAX};
 use self::stop::StopLevel;
-use self::unsettled::Unsettled;
 
 mod acker;
 mod answers;
 mod breaker;
 mod breakers;
+mod bulkheads;
 mod caller;
 mod channels;
 mod commit;
 mod condition;
 mod dropping;
 mod failure_rate;
+mod fan_out;
 #[cfg(test)]
 mod faulty;
+mod group;
 mod job;
 mod lanes;
 mod log;
 mod maintenance;
 mod options;
+mod panics;
 mod prune;
 mod reader;
 mod recovery;
 mod report;
 mod second_look;
+mod session;
 mod settle;
 mod shutdown;
 mod stop;
@@ -62,28 +61,11 @@ mod unsettled;
 
 pub use self::options::{OnDeadLetter, Ordering, RelayOptions};
 pub use self::report::{FAILURES_MAX, Failure, Report, Then};
+pub(crate) use self::session::RelayContext;
 pub use self::stop::{Stop, Stopping, stop};
 
-/// The most settled entries that await their commit. This bounds how many events may come again after a crash.
-const UNACKED_MAX: usize = 4_096;
-/// The most orders under way: one is being committed, one is being synced, and one is next.
-const ORDERS_MAX: usize = 3;
-/// How long to wait after a failed read, and how often to look whether the database is still there.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How often a standby tries to take over.
 const STANDBY_PAUSE: Duration = Duration::from_millis(100);
-/// What a relay works with.
-#[derive(Clone, Copy)]
-pub(crate) struct RelayContext<'a> {
-    pub(crate) strategy: &'a dyn OutboxStorageStrategy,
-    pub(crate) serde: &'a dyn Serde,
-    pub(crate) publishers: &'a Publishers<'a>,
-    pub(crate) options: &'a RelayOptions,
-    pub(crate) clock: fn() -> Timestamp,
-    /// A random number from 0 to 1.
-    pub(crate) random: fn() -> f64,
-}
-
 /// One pass: every entry that is due now is tried once, at most `limit` of them.
 pub(crate) fn pass(context: RelayContext<'_>, limit: usize) -> Result<Report, StorageError> {
     let drain = context.strategy.drain()?;
@@ -129,113 +111,31 @@ pub(crate) fn relay(context: RelayContext<'_>, stopping: &Stopping) -> Result<Re
     Ok(total)
 }
 
-/// A pass tries each entry once, and makes no probes: in it, failures pause nobody. Nor do they if no entry is ever tried
-/// again.
-fn breaker_rules(context: RelayContext<'_>, limit: Option<usize>) -> BreakerRules {
-    let policy = &context.options.policy;
-    if limit.is_some() || policy.max_attempts <= 1 { BreakerRules::OFF } else { policy.breaker }
-}
-
-/// The time during which one share of an outbox is drained.
-struct Session<'a> {
-    context: RelayContext<'a>,
-    drain: &'a dyn Drain,
-    lanes: Lanes,
-    breakers: Breakers,
-    /// After a read that failed.
-    read_again_at: Option<Instant>,
-    /// How many more entries may be read. None if there is no limit.
-    limit: Option<usize>,
-    /// A pass tries only what was due when it began.
-    began: Instant,
-    /// The settled entries that the acker does not have yet.
-    group: Group,
-    orders_out: usize,
-    /// When entries were found that no notice had reported, how many, and the position of the first.
-    found: Option<(Instant, usize, i64)>,
-    unsettled: Unsettled,
-    dropping: Dropping,
-    may_have_been_operated: bool,
-    /// When to read again what is held back.
-    reconcile_at: Option<Instant>,
-    /// When to compare it with the storage.
-    compare_at: Instant,
-    /// Whether to give back canaries' attempts once nothing is under way.
-    give_back: bool,
-    /// The canaries whose attempts are to be given back.
-    withdrawn: Vec<Withdrawn>,
-    prune_at: Option<Instant>,
-    lost: Option<StorageError>,
-    /// Whether a stage has ended early, so that nobody commits any more.
-    broken: bool,
-    condition: RelayState,
-    log: &'a mut Log,
-    report: Report,
+/// Whom to call: each publisher, and nobody for what needs no call.
+fn tos<'a>(publishers: &'a Publishers<'a>) -> Vec<Option<To<'a>>> {
+    let members = publishers.iter().map(|(leg, publisher)| Some(To { leg, name: publishers.name(leg), publisher }));
+    members.chain([None]).collect()
 }
 
 impl<'a> Session<'a> {
-    fn new(
-        context: RelayContext<'a>,
-        drain: &'a dyn Drain,
-        limit: Option<usize>,
-        log: &'a mut Log,
-    ) -> Result<Self, StorageError> {
-        let now = Instant::now();
-        let condition = RelayState {
-            pid: std::process::id(),
-            state: RelayCondition::Running,
-            since: (context.clock)(),
-            reason: String::new(),
-            publishers: Vec::new(),
-        };
-        drain.show(&condition);
-        let mut session = Self {
-            context,
-            drain,
-            lanes: Lanes::new(context.options.ordering),
-            breakers: Breakers::new(context.publishers.len(), breaker_rules(context, limit)),
-            read_again_at: None,
-            limit,
-            began: now,
-            group: Group::default(),
-            orders_out: 0,
-            found: None,
-            unsettled: Unsettled::default(),
-            dropping: Dropping::default(),
-            may_have_been_operated: false,
-            reconcile_at: None,
-            compare_at: now + second_look::COMPARE_PAUSE,
-            give_back: false,
-            withdrawn: Vec::new(),
-            prune_at: limit.is_none().then_some(now),
-            lost: None,
-            broken: false,
-            condition,
-            log,
-            report: Report::default(),
-        };
-        session.show_publishers(now);
-        session.begin(now)?;
-        Ok(session)
-    }
-
     /// Starts the other stages, and works until there is nothing left to do, or the relay is stopped.
     fn run(mut self, stopping: &Stopping) -> (Report, Result<(), StorageError>) {
         let (message, inbox) = unbounded();
-        let (jobs, taken) = async_channel::bounded(IN_MEMORY_MAX);
+        // The last one is for what needs no call.
+        let jobs: Vec<JobQueue> = (0..=self.context.publishers.len()).map(|_| JobQueue::new()).collect();
+        let taken: Vec<_> = jobs.iter().map(|queue| queue.taken.clone()).collect();
         let (order, orders) = bounded(ORDERS_MAX);
         let (committed, to_sync) = unbounded();
         let (give_up_calls, calls_given_up) = async_channel::bounded(1);
         let (give_up, all_given_up) = bounded(0);
-        let channels =
-            Channels { inbox, jobs, taken_back: taken.clone(), orders: order, give_up_calls, _give_up: give_up };
+        let channels = Channels { inbox, jobs, orders: order, give_up_calls, _give_up: give_up };
         let RelayContext { publishers, serde, strategy, clock, .. } = self.context;
         let (drain, context) = (self.drain, self.context);
         if let Err(error) = maintenance::begin(context, self.limit.is_some(), stopping) {
             return (self.report, Err(error));
         }
-        let (results, given_up, left_alone) = (&message, &calls_given_up, &*self.breakers.left_alone());
-        let calls = Calls { publishers, serde, drain, jobs: &taken, given_up, left_alone, results, clock };
+        let (results, calls_given_up, left_alone) = (&message, &calls_given_up, &*self.breakers.left_alone());
+        let (members, taken, concurrency) = (tos(publishers), &taken, self.context.options.concurrency);
         let (orders, given_up) = (&orders, &all_given_up);
         let patience = Patience { give_up: given_up, in_pass: self.limit.is_some(), results };
         let acker = Acker { operator: strategy.operator(), drain, clock, patience, committed };
@@ -243,8 +143,16 @@ impl<'a> Session<'a> {
         let ended = thread::scope(move |scope| {
             // However this ends, the channels are dropped with it, and the threads end.
             let channels = channels;
-            for (first_slot, share) in caller::shares(session.context.options.concurrency) {
-                spawn(scope, results, "outbox-caller", move || caller::run(calls, first_slot, share))?;
+            let mut slots = 0;
+            for (publisher, jobs) in members.into_iter().zip(taken) {
+                let calls =
+                    Calls { publisher, serde, drain, jobs, given_up: calls_given_up, left_alone, results, clock };
+                let own = publisher.map_or(Some(1), |to| publishers.concurrency(to.leg)).unwrap_or(concurrency);
+                for (first_slot, share) in caller::shares(own, publishers.len()) {
+                    let first_slot = slots + first_slot;
+                    spawn(scope, results, "outbox-caller", move || caller::run(calls, first_slot, share))?;
+                }
+                slots += own.max(1);
             }
             spawn(scope, results, "outbox-acker", move || acker.run(orders))?;
             spawn(scope, results, "outbox-sync", move || syncer::run(drain, &to_sync, patience))?;
@@ -286,7 +194,8 @@ impl<'a> Session<'a> {
             self.commit_what_is_settled(channels, now);
             self.try_again_what_was_refused(channels, now);
             self.show_whether_parked();
-            if may_be_more {
+            // Lanes may have been let in.
+            if may_be_more || (self.lanes.has_missed() && self.room() > 0 && self.read_again_at.is_none()) {
                 continue;
             }
             if self.is_done() {
@@ -309,7 +218,12 @@ impl<'a> Session<'a> {
         let look_back = self.drain.look_back_at().filter(|_| self.limit.is_none() && self.room() > 0);
         let again = self.unsettled.wake_at().filter(|_| self.orders_out < ORDERS_MAX);
         let own = [due, group, look_back, again, self.reconcile_at, self.log.next()];
-        let times = own.into_iter().chain([self.breakers.wake_at(), self.read_again_at, self.prune_at]);
+        let times = own.into_iter().chain([
+            self.breakers.wake_at(),
+            self.bulkheads.wake_at(),
+            self.read_again_at,
+            self.prune_at,
+        ]);
         let next = times.flatten().min();
         next.map_or(LOOK_AGAIN, |next| {
             next.saturating_duration_since(now).clamp(Duration::from_micros(100), LOOK_AGAIN)
@@ -334,19 +248,30 @@ impl<'a> Session<'a> {
         if self.refuses_all(admission) {
             return;
         }
-        while !channels.jobs.is_full()
-            && let Some(job) = self.lanes.next_job(admission)
-        {
+        while let Some(job) = self.lanes.next_job(admission) {
             let probed = job.legs.both(admission.probed);
             if !probed.is_empty() {
                 self.breakers.probe(probed);
                 self.show_publishers(now);
                 admission = Admission { refused: admission.refused | probed, probed: admission.probed.without(probed) };
             }
-            // The channel has room for everything that can be queued, and is closed only at the end.
-            let _ = channels.jobs.try_send(job);
+            self.hand_over(channels, job);
         }
-        self.lanes.admit(admission);
+        let (bulkheads, lanes) = (&self.bulkheads, &mut self.lanes);
+        let loads: Vec<Load> = (0..self.context.publishers.len()).map(|leg| lanes.load(leg)).collect();
+        let room = |leg: usize| loads.get(leg).map_or(0, |load| bulkheads.room(*load));
+        lanes.admit(admission, bulkheads.full(), room);
+    }
+
+    /// Hands a job to the callers of its publisher; if there are several, to those of each, side by side.
+    fn hand_over(&mut self, channels: &Channels, job: Job) {
+        // A queue has no bound of its own, and is closed only at the end.
+        let send = |queue: Option<&JobQueue>, job| _ = queue.map(|queue| queue.jobs.try_send(job));
+        match job.legs.len() {
+            0 => send(channels.jobs.last(), job),
+            1 => send(job.legs.only().and_then(|leg| channels.jobs.get(leg)), job),
+            _ => self.fan_outs.split(&job).into_iter().for_each(|(leg, job)| send(channels.jobs.get(leg), job)),
+        }
     }
 
     fn admission(&self, now: Instant) -> Admission {

@@ -38,6 +38,8 @@ pub struct PublisherConfig {
     pub limits: LimitsConfig,
     pub isolation: IsolationConfig,
     pub recycle_after: Option<u32>,
+    /// The most calls of it at once; without it, that of `[relay]`.
+    pub concurrency: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]

@@ -9,8 +9,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use jiff::Timestamp;
 
 use super::channels::Message;
-use super::job::LaneId;
-use crate::outbox::{Act, Drain, Operator, Retention, Settled, StorageError};
+use super::group::{Group, Order, Refused};
+use crate::outbox::{Drain, Operator, Settled, StorageError};
 use crate::text::shown;
 
 /// The pause before a failed commit is tried again.
@@ -19,36 +19,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 const PASS_PATIENCE: Duration = Duration::from_secs(30);
 /// How many records are pruned in one transaction.
 const PRUNE_MAX: usize = 500;
-
-/// Settled entries, and their lanes.
-#[derive(Debug, Default)]
-pub(super) struct Group {
-    pub(super) lanes: Vec<LaneId>,
-    pub(super) settled: Vec<Settled>,
-    /// When the first of them was settled.
-    pub(super) since: Option<Instant>,
-    /// The settlements that the storage refused.
-    pub(super) refused: Vec<Refused>,
-}
-
-/// A settlement that the storage refuses, and why.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Refused {
-    pub(super) settled: Settled,
-    pub(super) reason: String,
-}
-
-/// An order to the acker.
-#[derive(Debug)]
-pub(super) enum Order {
-    Commit(Group),
-    /// To try refused settlements again.
-    TryAgain(Vec<Settled>),
-    Prune {
-        retention: Retention,
-        by: Act,
-    },
-}
 
 /// What the acker works with.
 pub(super) struct Acker<'a> {

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::job::{Claim, Known, LaneId};
+use super::job::{Claim, Job, Known, LaneId};
 use crate::attempt::{Attempt, Outcome};
 use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
@@ -13,9 +13,18 @@ use crate::stream::StreamKey;
 #[derive(Debug)]
 pub(super) struct Finished {
     pub(super) lane: LaneId,
+    /// The publisher that was to be called. None for what needs no call.
+    pub(super) legs: PublisherSet,
     pub(super) calls: Vec<Called>,
     /// The claims that were not tried, since an entry before them failed. None while the job goes on.
     pub(super) rest: Option<Vec<Claim>>,
+}
+
+impl Finished {
+    /// A job that has not begun.
+    pub(super) fn untried(job: Job) -> Self {
+        Self { lane: job.lane, legs: job.legs, calls: Vec::new(), rest: Some(job.claims) }
+    }
 }
 
 /// The result for an entry that was tried.
@@ -28,6 +37,12 @@ pub(super) struct Called {
     pub(super) available: PublisherSet,
     /// Why not all of its publishers have it. None if all have it.
     pub(super) failed: Option<Box<NotDelivered>>,
+}
+
+impl Called {
+    pub(super) fn is_unavailable(&self) -> bool {
+        self.failed.as_ref().is_some_and(|failed| !failed.unavailable.is_empty())
+    }
 }
 
 impl NotDelivered {
@@ -84,7 +99,7 @@ impl Known {
 }
 
 /// The answers of publishers for an entry.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Answers {
     /// The answer that decides.
     pub(super) attempt: Option<Attempt>,
@@ -108,6 +123,16 @@ impl Answers {
         if !matches!(attempt.outcome, Outcome::Unavailable { .. }) && !attempt.outcome.is_failure() {
             self.available = self.available | PublisherSet::one(leg);
         }
+        self.weigh(attempt);
+    }
+
+    /// Whether an entry would be removed or set aside after these answers.
+    pub(super) fn leaves_nothing_to_try(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| weight(attempt) < WEIGHT_UNAVAILABLE)
+    }
+
+    /// Takes in an answer that may decide, whoever gave it.
+    pub(super) fn weigh(&mut self, attempt: Attempt) {
         match &mut self.attempt {
             None => self.attempt = Some(attempt),
             Some(decides) if weight(&attempt) > weight(decides) => {
@@ -120,6 +145,8 @@ impl Answers {
     }
 }
 
+const WEIGHT_UNAVAILABLE: u8 = 2;
+
 /// How much an answer leaves open. An entry is set aside only if nothing is left to try, and a version on trial decides
 /// nothing for good.
 fn weight(attempt: &Attempt) -> u8 {
@@ -127,7 +154,7 @@ fn weight(attempt: &Attempt) -> u8 {
         Outcome::Delivered => 0,
         _ if attempt.on_trial => 4,
         Outcome::Rejected { .. } | Outcome::Undecodable { .. } | Outcome::Unrouted { .. } => 1,
-        Outcome::Unavailable { .. } => 2,
+        Outcome::Unavailable { .. } => WEIGHT_UNAVAILABLE,
         _ => 3,
     }
 }

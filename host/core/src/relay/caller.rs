@@ -1,8 +1,10 @@
-//! Calls publishers: each caller takes a job, decodes its entries, and publishes them one after the other.
+//! Calls one publisher: each of its callers takes a job, decodes its entries, and publishes them one after the other.
+//! Each publisher has callers and a queue of jobs of its own, so none waits for another.
 
 use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use async_channel::Receiver as Jobs;
 use crossbeam_channel::Sender;
@@ -14,10 +16,11 @@ use super::answers::{Answers, Called, Finished};
 use super::breakers::LeftAlone;
 use super::channels::Message;
 use super::job::{Job, Known, LaneId};
+use super::panics::panic_text;
 use crate::attempt::{Attempt, Outcome};
 use crate::outbox::{Drain, StorageError};
 use crate::publisher::Publisher;
-use crate::publishers::{PublisherSet, Publishers};
+use crate::publishers::PublisherSet;
 use crate::recorded::Recorded;
 use crate::serde::Serde;
 
@@ -29,10 +32,11 @@ const TELL_MAX: usize = 64;
 /// alone after a crash.
 const TAKE_MAX: usize = 64;
 
-/// What all callers share.
+/// What the callers of a publisher share.
 #[derive(Clone, Copy)]
 pub(super) struct Calls<'a> {
-    pub(super) publishers: &'a Publishers<'a>,
+    /// None for the entries that go to no publisher.
+    pub(super) publisher: Option<To<'a>>,
     pub(super) serde: &'a dyn Serde,
     pub(super) drain: &'a dyn Drain,
     pub(super) jobs: &'a Jobs<Job>,
@@ -43,12 +47,33 @@ pub(super) struct Calls<'a> {
     pub(super) clock: fn() -> Timestamp,
 }
 
-/// Spreads `callers` callers over threads: the first slot and the number of callers of each thread. More threads than
-/// processors gain nothing, and one processor is left to the database.
-pub(super) fn shares(callers: usize) -> Vec<(usize, usize)> {
+/// A publisher, and its number and name.
+#[derive(Clone, Copy)]
+pub(super) struct To<'a> {
+    pub(super) leg: usize,
+    /// None for a single publisher, which needs no name.
+    pub(super) name: Option<&'a Arc<str>>,
+    pub(super) publisher: &'a dyn Publisher,
+}
+
+impl To<'_> {
+    /// The attempt with the publisher's name.
+    fn signed(&self, mut attempt: Attempt) -> Attempt {
+        if attempt.outcome != Outcome::Delivered {
+            attempt.publisher = self.name.cloned();
+        }
+        attempt
+    }
+}
+
+/// Spreads the callers of one of `publishers` over threads: the first slot and the number of callers of each thread. More
+/// threads than processors gain nothing, and one processor is left to the database. But each publisher has a thread of its
+/// own: one that computes for long holds up no other.
+pub(super) fn shares(callers: usize, publishers: usize) -> Vec<(usize, usize)> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let spare = processors.saturating_sub(1).clamp(1, 8);
     let callers = callers.max(1);
-    let threads = callers.min(processors.saturating_sub(1).clamp(1, 8));
+    let threads = callers.min((spare / publishers.max(1)).max(1));
     let share = |thread: usize| callers / threads + usize::from(thread < callers % threads);
     (0..threads).map(|thread| ((0..thread).map(share).sum(), share(thread))).collect()
 }
@@ -153,29 +178,27 @@ impl<'a> Caller<'a> {
     }
 
     async fn publish(&mut self, job: Job) -> Finished {
-        let left_alone = self.calls.left_alone.get();
         // Once the relay is stopping, nothing new begins.
-        if job.legs.meets(left_alone) || self.calls.jobs.is_closed() {
-            return job.untried();
+        if self.calls.jobs.is_closed() {
+            return Finished::untried(job);
         }
-        let same = |leg: &usize| job.claims.iter().all(|claim| claim.known.legs() == PublisherSet::one(*leg));
-        let only = job.legs.only().filter(|_| job.claims.len() > 1).filter(same);
-        let takes_batches = |publisher: &&dyn Publisher| publisher.max_batch() > 1;
-        let publishers = self.calls.publishers;
-        let finished = match only.and_then(|leg| Some((leg, publishers.publisher(leg).filter(takes_batches)?))) {
-            Some((leg, publisher)) => self.publish_batch(job, leg, publisher).await,
-            None => self.publish_in_turn(job).await,
+        let Some(to) = self.calls.publisher else { return self.publish_to_nobody(job) };
+        if self.calls.left_alone.get().meets(PublisherSet::one(to.leg)) {
+            return Finished::untried(job);
+        }
+        let finished = match job.claims.len() > 1 && to.publisher.max_batch() > 1 {
+            true => self.publish_batch(job, to).await,
+            false => self.publish_in_turn(job, to).await,
         };
-        let failed = finished.calls.iter().filter_map(|called| called.failed.as_deref());
-        for (leg, _) in failed.flat_map(|failed| &failed.unavailable) {
-            self.calls.left_alone.add(*leg);
+        if finished.calls.iter().any(Called::is_unavailable) {
+            self.calls.left_alone.add(to.leg);
         }
         finished
     }
 
     /// Publishes the entries of a job in turn, up to the first failure.
-    async fn publish_in_turn(&mut self, job: Job) -> Finished {
-        let Calls { publishers, serde, clock, .. } = self.calls;
+    async fn publish_in_turn(&mut self, job: Job, to: To<'_>) -> Finished {
+        let Calls { serde, clock, .. } = self.calls;
         let mut calls = Vec::with_capacity(job.claims.len());
         let mut claims = job.claims.into_iter();
         for claim in claims.by_ref() {
@@ -183,13 +206,8 @@ impl<'a> Caller<'a> {
             let called = match claim.decode(serde) {
                 Ok(event) => {
                     let under_way = UnderWay { lane: job.lane, positions: &[position], calls: &mut calls };
-                    match known.legs().only().and_then(|leg| Some((leg, publishers.publisher(leg)?))) {
-                        Some((leg, publisher)) => {
-                            let answer = self.call(under_way, async { publisher.publish(&event).await }).await;
-                            self.answered_by_one(known, leg, answer)
-                        }
-                        None => self.publish_to_each(&event, known, under_way).await,
-                    }
+                    let answer = self.call(under_way, async { to.publisher.publish(&event).await }).await;
+                    self.answered(known, to, answer)
                 }
                 Err(undecodable) => known.not_called(undecodable, clock()),
             };
@@ -199,41 +217,36 @@ impl<'a> Caller<'a> {
                 break;
             }
         }
-        Finished { lane: job.lane, calls, rest: Some(claims.collect()) }
+        Finished { lane: job.lane, legs: job.legs, calls, rest: Some(claims.collect()) }
     }
 
-    /// Calls each publisher that does not have the event yet. If one fails, the others still get it.
-    async fn publish_to_each(&mut self, event: &Recorded, known: Known, mut under_way: UnderWay<'_>) -> Called {
-        let Calls { publishers, clock, .. } = self.calls;
-        let (route, legs) = (known.route, known.legs());
-        if legs.is_empty() {
-            // All of its publishers have it; or it had none from the start.
-            return if route.is_empty() {
-                known.not_called(unrouted(event), clock())
-            } else {
-                known.delivered(PublisherSet::NONE)
+    /// Entries that need no call: all of their publishers have them, or no route matches them.
+    fn publish_to_nobody(&self, job: Job) -> Finished {
+        let Calls { serde, clock, .. } = self.calls;
+        let mut claims = job.claims.into_iter();
+        let mut calls = Vec::new();
+        for claim in claims.by_ref() {
+            let known = claim.known;
+            let called = match claim.decode(serde) {
+                Ok(event) if known.route.is_empty() => known.not_called(unrouted(&event), clock()),
+                Ok(_) => known.delivered(PublisherSet::NONE),
+                Err(undecodable) => known.not_called(undecodable, clock()),
             };
-        }
-        let mut answers = Answers::default();
-        for leg in legs.iter() {
-            let Some(publisher) = publishers.publisher(leg) else { continue };
-            let answer = self.call(under_way.again(), async { publisher.publish(event).await }).await;
-            let Some(attempt) = answer else {
-                // Of the answers before, only deliveries count.
-                answers.attempt = None;
+            let failed = called.failed.is_some();
+            calls.push(called);
+            if failed {
                 break;
-            };
-            answers.add(leg, self.named(leg, attempt));
+            }
         }
-        known.called(answers, clock)
+        Finished { lane: job.lane, legs: job.legs, calls, rest: Some(claims.collect()) }
     }
 
     /// Publishes the entries of a job with one call. An entry that cannot be decoded ends the batch before it.
-    async fn publish_batch(&mut self, job: Job, leg: usize, publisher: &dyn Publisher) -> Finished {
+    async fn publish_batch(&mut self, job: Job, to: To<'_>) -> Finished {
         let Calls { serde, clock, .. } = self.calls;
         let mut claims = job.claims.into_iter();
         let (mut all_known, mut events, mut undecodable) = (Vec::new(), Vec::new(), None);
-        for claim in claims.by_ref().take(publisher.max_batch()) {
+        for claim in claims.by_ref().take(to.publisher.max_batch()) {
             let known = claim.known;
             match claim.decode(serde) {
                 Ok(event) => {
@@ -251,44 +264,34 @@ impl<'a> Caller<'a> {
         let attempts = match events.as_slice() {
             [] => Some(Vec::new()),
             [event] => {
-                let attempt = self.call(under_way, async { publisher.publish(event).await }).await;
+                let attempt = self.call(under_way, async { to.publisher.publish(event).await }).await;
                 attempt.map(|attempt| vec![attempt])
             }
-            events => self.call(under_way, async { publisher.publish_batch(events).await }).await,
+            events => self.call(under_way, async { to.publisher.publish_batch(events).await }).await,
         };
         let mut attempts = attempts.map(Vec::into_iter);
         let mut calls: Vec<Called> = all_known
             .into_iter()
             .map(|known| {
                 let answer = attempts.as_mut().map(|attempts| attempts.next().unwrap_or_else(miscounted));
-                self.answered_by_one(known, leg, answer)
+                self.answered(known, to, answer)
             })
             .collect();
         calls.extend(undecodable);
-        Finished { lane: job.lane, calls, rest: Some(claims.collect()) }
+        Finished { lane: job.lane, legs: job.legs, calls, rest: Some(claims.collect()) }
     }
 
-    /// The result of the only publisher that was called; `answer` is None if its call was given up.
-    fn answered_by_one(&self, known: Known, leg: usize, answer: Option<Attempt>) -> Called {
+    /// The result for an entry; `answer` is None if its call was given up.
+    fn answered(&self, known: Known, to: To<'_>, answer: Option<Attempt>) -> Called {
         match answer {
             // By far the most common case.
-            Some(attempt) if attempt.outcome == Outcome::Delivered => known.delivered(PublisherSet::one(leg)),
+            Some(attempt) if attempt.outcome == Outcome::Delivered => known.delivered(PublisherSet::one(to.leg)),
             answer => {
                 let mut answers = Answers::default();
-                answer.into_iter().for_each(|attempt| answers.add(leg, self.named(leg, attempt)));
+                answer.into_iter().for_each(|attempt| answers.add(to.leg, to.signed(attempt)));
                 known.called(answers, self.calls.clock)
             }
         }
-    }
-
-    /// The attempt with its publisher's name, if publishers have names.
-    fn named(&self, leg: usize, mut attempt: Attempt) -> Attempt {
-        if attempt.outcome != Outcome::Delivered
-            && let Some(name) = self.calls.publishers.name(leg)
-        {
-            attempt.publisher = Some(name.clone());
-        }
-        attempt
     }
 
     /// Marks a call, and awaits its result. None if it is given up. A panic of a native publisher is an outcome like
@@ -326,9 +329,10 @@ impl<'a> Caller<'a> {
         }
         if !under_way.calls.is_empty() {
             let calls = std::mem::take(under_way.calls);
-            self.told.push(Finished { lane: under_way.lane, calls, rest: None });
+            let legs = self.calls.publisher.map_or(PublisherSet::NONE, |to| PublisherSet::one(to.leg));
+            self.told.push(Finished { lane: under_way.lane, legs, calls, rest: None });
         }
-        self.told.extend(self.taken.drain(..).map(Job::untried));
+        self.told.extend(self.taken.drain(..).map(Finished::untried));
         self.tell();
     }
 }
@@ -338,12 +342,6 @@ struct UnderWay<'a> {
     lane: LaneId,
     positions: &'a [i64],
     calls: &'a mut Vec<Called>,
-}
-
-impl UnderWay<'_> {
-    fn again(&mut self) -> UnderWay<'_> {
-        UnderWay { calls: self.calls, ..*self }
-    }
 }
 
 fn unrouted(event: &Recorded) -> Outcome {
@@ -377,11 +375,6 @@ impl FromPanic for Vec<Attempt> {
 
 fn miscounted() -> Attempt {
     Outcome::Trapped { reason: "the publisher gave no answer for this event of a batch".into() }.into()
-}
-
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ fn jobs(positions: std::ops::RangeInclusive<i64>) -> Vec<Job> {
             data: "{}".into(),
             ..Row::default()
         };
-        lanes.push(RawEntry::new(position, &row), PublisherSet::one(0));
+        lanes.push(RawEntry::new(position, &row), PublisherSet::one(0), PublisherSet::NONE);
     }
     std::iter::from_fn(|| lanes.next_job(Default::default())).collect()
 }
@@ -58,14 +58,13 @@ fn called(publisher: &WaitsFor, jobs: Vec<Job>, first_told: impl FnOnce()) -> (V
     let (_give_up, given_up) = async_channel::bounded(1);
     let (results, told) = crossbeam_channel::unbounded();
     jobs.into_iter().for_each(|job| queue.try_send(job).unwrap());
-    let publishers = Publishers::from(publisher);
     let mut finished = Vec::new();
     std::thread::scope(|scope| {
         let left_alone = LeftAlone::default();
-        let (publishers, drain, given_up, taken) = (&publishers, &drain, &given_up, &taken);
+        let (drain, given_up, taken) = (&drain, &given_up, &taken);
         scope.spawn(move || {
             let calls = Calls {
-                publishers,
+                publisher: Some(To { leg: 0, name: None, publisher }),
                 serde: &JsonSerde,
                 drain,
                 jobs: taken,

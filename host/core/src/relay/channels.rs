@@ -5,10 +5,10 @@ use std::thread;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::acker::{Group, Order, Refused};
 use super::answers::Finished;
-use super::caller;
+use super::group::{Group, Order, Refused};
 use super::job::Job;
+use super::panics::panic_text;
 use crate::outbox::{Pruned, StorageError};
 use crate::publisher::Maintenance;
 use crate::raw::EntryId;
@@ -35,13 +35,27 @@ pub(super) enum Message {
 /// The session's ends of the channels to the other stages.
 pub(super) struct Channels {
     pub(super) inbox: Receiver<Message>,
-    pub(super) jobs: async_channel::Sender<Job>,
-    pub(super) taken_back: async_channel::Receiver<Job>,
+    /// The queue of each publisher, and one for what needs no call.
+    pub(super) jobs: Vec<JobQueue>,
     pub(super) orders: Sender<Order>,
     /// Closed to cut off the calls under way.
     pub(super) give_up_calls: async_channel::Sender<()>,
     /// Dropped, with the rest, to give up commits and to end watching.
     pub(super) _give_up: Sender<()>,
+}
+
+/// The jobs of a publisher's callers. Each entry in memory may be queued: how many there are is bounded there.
+pub(super) struct JobQueue {
+    pub(super) jobs: async_channel::Sender<Job>,
+    /// The callers' end, also for taking back what has not begun.
+    pub(super) taken: async_channel::Receiver<Job>,
+}
+
+impl JobQueue {
+    pub(super) fn new() -> Self {
+        let (jobs, taken) = async_channel::unbounded();
+        Self { jobs, taken }
+    }
 }
 
 /// Starts a stage. If it panics, the session ends: nobody else would do its work.
@@ -53,7 +67,7 @@ pub(super) fn spawn<'scope, 'env>(
 ) -> Result<(), StorageError> {
     let work = move || {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-            let reason = caller::panic_text(panic.as_ref());
+            let reason = panic_text(panic.as_ref());
             let _ = results.send(Message::Broken(StorageError::Panicked { part, reason }));
         }
     };

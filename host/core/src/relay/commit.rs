@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::acker::{Group, Order};
 use super::channels::Channels;
+use super::group::{Group, Order};
 use super::job::LaneId;
-use super::{ORDERS_MAX, Session};
+use super::session::{ORDERS_MAX, Session};
 use crate::outbox::Settled;
 
 /// A group is committed when it has this many entries, or is this old, or when nothing else is under way.

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use tracing::Level;
 
-use super::Session;
 use super::log::Line;
+use super::session::Session;
 use crate::outbox::{BreakerState, PublisherState, RelayCondition, StorageError};
 
 const PARKED: &str = "in total order, everything waits until an operator retries or discards the dead letter that parks it: \

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::Session;
+use super::session::Session;
 use crate::outbox::Settled;
 use crate::raw::{EntryId, RawEntry};
 

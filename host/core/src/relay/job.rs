@@ -2,7 +2,6 @@
 
 use std::hash::Hasher;
 
-use super::answers::Finished;
 use crate::attempt::Outcome;
 use crate::publishers::PublisherSet;
 use crate::raw::{EntryId, RawEntry};
@@ -45,19 +44,14 @@ impl Claim {
     }
 }
 
-/// Entries of one lane, to be published one after the other.
+/// Entries of one lane that go to the same publishers, to be published one after the other. If these are several, it is
+/// one entry.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Job {
     pub(super) lane: LaneId,
     pub(super) claims: Vec<Claim>,
-    /// The publishers that it calls.
+    /// The publishers that are to be called.
     pub(super) legs: PublisherSet,
-}
-
-impl Job {
-    pub(super) fn untried(self) -> Finished {
-        Finished { lane: self.lane, calls: Vec::new(), rest: Some(self.claims) }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

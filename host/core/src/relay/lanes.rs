@@ -1,15 +1,17 @@
 //! Decides which entry may be published next, and which has to wait for another.
 //!
-//! Each stream is a lane; in total order all streams together are one. At most one job of a lane is under way at a time, and nothing behind an entry that waits for
-//! its retry. An entry that may not go yet is not kept in memory: the reader passes over it, the lane remembers the
-//! first such position, and once nothing of the lane is under way the reader goes back there. The lanes know each entry
-//! that is under way. Any other entry in the outbox is new, wherever its position lies, and is read.
+//! Each stream is a lane; in total order all streams together are one. At most one job of a lane is under way at a time,
+//! and nothing behind an entry that waits for its retry. An entry that may not go yet is not kept in memory: the reader
+//! passes over it, and the lane remembers its position. Once nothing of the lane is under way, these positions are read;
+//! if there were too many to remember, the reader goes back to the first of the others. The lanes know each entry that is
+//! under way. Any other entry in the outbox is new, wherever its position lies, and is read.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::hash::BuildHasherDefault;
 use std::time::Instant;
 
+use self::admission::Waiters;
 use self::lane::{Lane, Waiting};
 pub(super) use self::reconcile::{HeldBy, HeldEntry};
 use super::breakers::Admission;
@@ -20,14 +22,21 @@ use crate::raw::{EntryId, RawEntry};
 use crate::settlement::History;
 use crate::stream::StreamKey;
 
+mod admission;
 mod dropped;
 mod lane;
 mod lost;
+mod missed;
+mod progress;
 mod reconcile;
 mod total;
 
 /// The most entries of a job.
 const JOB_MAX: usize = 64;
+/// Stands for the entries that go to no publisher.
+pub(super) const NO_PUBLISHER: usize = PUBLISHERS_MAX;
+/// The most positions of entries that were passed over which are remembered, of all lanes: 8 MB.
+const MISSED_MAX: usize = 1_000_000;
 
 /// All lanes that something is known of.
 pub(super) struct Lanes {
@@ -37,12 +46,18 @@ pub(super) struct Lanes {
     /// Lanes whose next entry must be published with no other call under way.
     ready_alone: VecDeque<LaneId>,
     timers: BinaryHeap<Reverse<(Instant, i64, LaneId)>>,
-    /// Lanes that wait for a publisher, with the publishers of their next entry.
-    not_admitted: Vec<(LaneId, PublisherSet)>,
+    /// The lanes that wait for each publisher.
+    waiting_for: Vec<Waiters>,
     /// How many jobs are under way for each publisher.
     running_for: [u16; PUBLISHERS_MAX],
+    /// What was read for each publisher and is not published yet; the last is for entries that go to none.
+    loads: [Load; NO_PUBLISHER + 1],
     /// Lanes with waiting entries, for which the reader wants entries that were not pushed yet.
     coming: Vec<LaneId>,
+    /// Lanes that may go on, and whose entries that were passed over are to be read.
+    recalled: VecDeque<LaneId>,
+    /// How many more positions of entries that were passed over may be remembered.
+    missed_room: usize,
     /// The position to which the reader has to go back.
     rewind: Option<i64>,
     /// The entries that were read and whose settlement is not committed.
@@ -63,9 +78,12 @@ impl Lanes {
             ready: VecDeque::new(),
             ready_alone: VecDeque::new(),
             timers: BinaryHeap::new(),
-            not_admitted: Vec::new(),
+            waiting_for: Vec::new(),
             running_for: [0; PUBLISHERS_MAX],
+            loads: [Load::default(); NO_PUBLISHER + 1],
             coming: Vec::new(),
+            recalled: VecDeque::new(),
+            missed_room: MISSED_MAX,
             rewind: None,
             in_flight: HashSet::default(),
             unsettled: HashSet::default(),
@@ -124,7 +142,7 @@ impl Lanes {
         lane.waiting.insert(position, waiting);
         let holder = lane.held_by.map_or(position, |holder| holder.min(position));
         if let Some(other) = [lane.held_by, Some(position)].into_iter().flatten().find(|other| *other != holder) {
-            lane.miss(other);
+            lane.missed.add(other, &mut self.missed_room);
         }
         lane.held_by = Some(holder);
     }
@@ -168,17 +186,24 @@ impl Lanes {
     pub(super) fn vanished(&mut self, id: LaneId, entry: EntryId) {
         self.no_longer_waiting(id, entry);
         if let Some(lane) = self.lanes.get_mut(&id) {
-            lane.miss(entry.position);
+            lane.missed.add(entry.position, &mut self.missed_room);
         }
         self.retire(id);
     }
 
     /// Whether the reader should read this entry, or pass over it for now.
     pub(super) fn wants(&mut self, entry: EntryId, stream: StreamKey, now: Instant) -> bool {
+        let id = self.id(stream, entry.position);
+        let has_missed = self.lanes.get(&id).is_some_and(|lane| !lane.missed.is_empty());
+        self.may_go(id, entry, has_missed, now)
+    }
+
+    /// Whether this entry may be pushed. `is_behind` says that earlier ones of its lane were passed over.
+    fn may_go(&mut self, id: LaneId, entry: EntryId, is_behind: bool, now: Instant) -> bool {
         if self.in_flight.contains(&entry) || self.unsettled.contains(&entry) {
             return false;
         }
-        let (id, position) = (self.id(stream, entry.position), entry.position);
+        let position = entry.position;
         let Some(lane) = self.lanes.get_mut(&id) else {
             return true;
         };
@@ -186,15 +211,15 @@ impl Lanes {
         if lane.held_by == Some(position) {
             return false;
         }
-        if lane.parked || lane.not_admitted || lane.held_by.is_some() || lane.missed_from.is_some() {
-            lane.miss(position);
+        if lane.parked || lane.not_admitted || lane.held_by.is_some() || is_behind {
+            lane.missed.add(position, &mut self.missed_room);
             return false;
         }
         match lane.waiting.get(&position).copied() {
             Some(waiting) if waiting.alone || waiting.due > now => {
                 if lane.is_active() {
                     // It holds its lane once the entries before it are gone.
-                    lane.miss(position);
+                    lane.missed.add(position, &mut self.missed_room);
                 } else {
                     lane.held_by = Some(position);
                     self.timers.push(Reverse((waiting.due, position, id)));
@@ -202,7 +227,8 @@ impl Lanes {
                 false
             }
             _ => {
-                if !lane.waiting.is_empty() && !std::mem::replace(&mut lane.coming, true) {
+                if !lane.waiting.is_empty() {
+                    lane.coming.push(position);
                     self.coming.push(id);
                 }
                 true
@@ -214,17 +240,21 @@ impl Lanes {
     pub(super) fn page_ended(&mut self) {
         for id in std::mem::take(&mut self.coming) {
             if let Some(lane) = self.lanes.get_mut(&id) {
-                lane.coming = false;
+                // They could not be read.
+                let unread = std::mem::take(&mut lane.coming);
+                unread.into_iter().for_each(|position| lane.missed.add(position, &mut self.missed_room));
             }
             self.retire(id);
         }
     }
 
     /// Takes in an entry that was read because it was wanted or due. If it has appeared before others of its stream, it
-    /// goes before those that are not under way.
-    pub(super) fn push(&mut self, entry: RawEntry, route: PublisherSet) {
+    /// goes before those that are not under way. If it goes to one of the publishers in `full`, which have no room, it is
+    /// passed over.
+    pub(super) fn push(&mut self, entry: RawEntry, route: PublisherSet, full: PublisherSet) {
         let (id, entry_id) = (self.id(entry.stream_key(), entry.position), entry.id());
         let lane = self.lanes.entry(id).or_default();
+        lane.coming.retain(|coming| *coming != entry_id.position);
         let waiting = lane.waiting_as(entry_id);
         let known = Known {
             id: entry_id,
@@ -235,8 +265,11 @@ impl Lanes {
             delivered: waiting.map_or(PublisherSet::NONE, |waiting| waiting.delivered),
         };
         let claim = Claim { known, entry };
-        self.in_memory.add(&claim);
+        if claim.known.legs().meets(full) {
+            return self.turn_away(id, &claim);
+        }
         self.in_flight.insert(entry_id);
+        add_load(&mut self.in_memory, &mut self.loads, &claim);
         let earlier = lane.queue.iter().rposition(|queued| queued.known.id.position < entry_id.position);
         lane.queue.insert(earlier.map_or(0, |earlier| earlier + 1), claim);
         if lane.queue.len() == 1 && !lane.running {
@@ -269,205 +302,23 @@ impl Lanes {
             Some(id) => id,
             None => loop {
                 let id = self.ready.pop_front()?;
-                if !self.is_not_admitted(id, admission.refused) {
+                let is_empty = self.lanes.get(&id).is_none_or(|lane| lane.queue.is_empty());
+                if !is_empty && !self.is_not_admitted(id, admission.refused) {
                     break id;
                 }
             },
         };
         let lane = self.lanes.get_mut(&id)?;
         let first = lane.queue.front()?.known.legs();
-        let may_go = |claim: &Claim| !claim.known.legs().meets(admission.refused | admission.probed);
-        let entries = match first.meets(admission.probed) {
+        let entries = match first.meets(admission.probed) || first.len() > 1 {
             true => 1,
-            false => lane.queue.iter().take(JOB_MAX).take_while(|claim| may_go(claim)).count(),
+            false => lane.queue.iter().take(JOB_MAX).take_while(|claim| claim.known.legs() == first).count(),
         };
         let claims: Vec<Claim> = lane.queue.drain(..entries).collect();
-        let legs = claims.iter().fold(PublisherSet::NONE, |legs, claim| legs | claim.known.legs());
-        (lane.running, lane.load, lane.legs) = (true, Load::of(&claims), legs);
+        (lane.running, lane.load, lane.legs) = (true, Load::of(&claims), first);
         self.running += 1;
-        self.count_running(legs, 1);
-        Some(Job { lane: id, claims, legs })
-    }
-
-    /// Whether the lane's next entry goes to one of these publishers. If so, the lane waits from now on.
-    fn is_not_admitted(&mut self, id: LaneId, refused: PublisherSet) -> bool {
-        let Some(lane) = self.lanes.get_mut(&id) else { return false };
-        let Some(next) = lane.queue.front().filter(|next| next.known.legs().meets(refused)) else { return false };
-        let (position, legs) = (next.known.id.position, next.known.legs());
-        lane.not_admitted = true;
-        if lane.held_by != Some(position) {
-            lane.miss(position);
-        }
-        let queue = std::mem::take(&mut lane.queue);
-        self.not_admitted.push((id, legs));
-        self.drop_unread(&queue);
-        true
-    }
-
-    /// Drops the queue of a lane, to be read again.
-    fn drop_unread(&mut self, queue: &VecDeque<Claim>) {
-        self.in_memory.remove(Load::of(queue));
-        queue.iter().for_each(|claim| _ = self.in_flight.remove(&claim.known.id));
-    }
-
-    /// Lets the reader read lanes again whose publishers may be called; for a publisher that is to be probed, only the
-    /// first lane.
-    pub(super) fn admit(&mut self, admission: Admission) {
-        let mut probed = PublisherSet::NONE;
-        let mut opened = Vec::new();
-        self.not_admitted.retain(|(id, legs)| {
-            let waits = legs.meets(admission.refused) || legs.both(admission.probed).meets(probed);
-            if !waits {
-                probed = probed | legs.both(admission.probed);
-                opened.push(*id);
-            }
-            waits
-        });
-        for id in opened {
-            let Some(lane) = self.lanes.get_mut(&id) else { continue };
-            lane.not_admitted = false;
-            self.retire(id);
-        }
-    }
-
-    /// Whether a job that calls this publisher is under way.
-    pub(super) fn is_running_for(&self, leg: usize) -> bool {
-        self.running_for.get(leg).is_some_and(|running| *running > 0)
-    }
-
-    fn count_running(&mut self, legs: PublisherSet, change: i16) {
-        for leg in legs.iter() {
-            if let Some(running) = self.running_for.get_mut(leg) {
-                *running = running.saturating_add_signed(change);
-            }
-        }
-    }
-
-    /// Notes that an entry of a running job was settled, and awaits its commit.
-    pub(super) fn settled(&mut self, id: LaneId, entry: EntryId) {
-        self.unacked += 1;
-        self.lanes.entry(id).or_default().unacked += 1;
-        self.no_longer_waiting(id, entry);
-    }
-
-    /// Notes that an entry of a running job failed, and waits until `due`.
-    pub(super) fn failed(
-        &mut self,
-        id: LaneId,
-        entry: EntryId,
-        due: Instant,
-        history: History,
-        delivered: PublisherSet,
-    ) {
-        self.settled(id, entry);
-        let (alone, uuid_hash) = (history.host_deaths > 0, entry.uuid_hash);
-        self.wait(id, entry.position, Waiting { uuid_hash, due, history, delivered, on_record: true, alone });
-    }
-
-    /// Notes that an entry of a running job became a dead letter that parks its stream.
-    pub(super) fn parked(&mut self, id: LaneId) {
-        if self.ordering != Ordering::None {
-            self.lanes.entry(id).or_default().parked = true;
-        }
-    }
-
-    /// Notes that an entry of a running job was not tried after all: it will be read again.
-    pub(super) fn released(&mut self, id: LaneId, entry: EntryId) {
-        self.in_flight.remove(&entry);
-        let lane = self.lanes.entry(id).or_default();
-        if lane.held_by != Some(entry.position) {
-            lane.miss(entry.position);
-        }
-    }
-
-    /// Notes that an entry of a running job was not tried after all, since these publishers are not available: its lane
-    /// waits for them, behind those that wait already. So each has its turn to be the probe.
-    pub(super) fn turned_away(&mut self, id: LaneId, entry: EntryId, legs: PublisherSet) {
-        self.in_flight.remove(&entry);
-        let lane = self.lanes.entry(id).or_default();
-        if lane.held_by != Some(entry.position) {
-            lane.miss(entry.position);
-        }
-        if !std::mem::replace(&mut lane.not_admitted, true) {
-            self.not_admitted.push((id, legs));
-        }
-    }
-
-    /// Notes that a job has ended. `rest` are its claims that were not tried.
-    pub(super) fn finished(&mut self, id: LaneId, rest: Vec<Claim>) {
-        self.running -= 1;
-        self.running_alone = false;
-        let lane = self.lanes.entry(id).or_default();
-        lane.running = false;
-        let legs = std::mem::take(&mut lane.legs);
-        self.in_memory.remove(std::mem::take(&mut lane.load));
-        for claim in rest.into_iter().rev() {
-            self.in_memory.add(&claim);
-            lane.queue.push_front(claim);
-        }
-        if let Some(next) = lane.queue.front().map(|claim| claim.known.id.position) {
-            if lane.parked || lane.held_by.is_some() || lane.missed_from.is_some_and(|from| from < next) {
-                // They have to wait for another entry, and are read again when that is gone.
-                lane.miss(next);
-                let queue = std::mem::take(&mut lane.queue);
-                self.drop_unread(&queue);
-            } else {
-                self.ready.push_back(id);
-            }
-        }
-        self.count_running(legs, -1);
-        self.retire(id);
-    }
-
-    /// Notes that a settled entry is committed.
-    pub(super) fn committed(&mut self, id: LaneId, entry: EntryId) {
-        self.unacked -= 1;
-        self.in_flight.remove(&entry);
-        let lane = self.lanes.entry(id).or_default();
-        lane.unacked -= 1;
-        self.retire(id);
-    }
-
-    /// Notes that the storage refuses to settle this entry: it stays where it is, and is not read again.
-    pub(super) fn keep_unsettled(&mut self, entry: EntryId) {
-        self.unsettled.insert(entry);
-    }
-
-    /// Whether the storage refuses to settle this entry.
-    pub(super) fn is_unsettled(&self, entry: EntryId) -> bool {
-        self.unsettled.contains(&entry)
-    }
-
-    /// Notes that this entry has been settled after all.
-    pub(super) fn no_longer_unsettled(&mut self, entry: EntryId) {
-        self.unsettled.remove(&entry);
-    }
-
-    fn no_longer_waiting(&mut self, id: LaneId, entry: EntryId) {
-        if let Some(lane) = self.lanes.get_mut(&id).filter(|lane| lane.waiting_as(entry).is_some()) {
-            lane.waiting.remove(&entry.position);
-            if lane.held_by == Some(entry.position) {
-                lane.held_by = None;
-            }
-        }
-    }
-
-    /// If nothing of a lane is under way and nothing holds it, sends the reader back to what it passed over, and
-    /// forgets the lane, unless some entry of it waits.
-    fn retire(&mut self, id: LaneId) {
-        let Some(lane) = self.lanes.get_mut(&id).filter(|lane| !lane.is_active()) else { return };
-        if lane.parked || lane.not_admitted {
-            return;
-        }
-        if lane.held_by.is_some() {
-            return self.rearm(id);
-        }
-        if let Some(from) = lane.missed_from.take() {
-            self.rewind = Some(self.rewind.map_or(from, |rewind| rewind.min(from)));
-        }
-        if lane.waiting.is_empty() {
-            self.lanes.remove(&id);
-        }
+        self.count_running(first, 1);
+        Some(Job { lane: id, claims, legs: first })
     }
 
     // --- how much there is -------------------------------------------------------------------------------------
@@ -475,6 +326,11 @@ impl Lanes {
     /// How much was read, and is not published yet.
     pub(super) fn in_memory(&self) -> Load {
         self.in_memory
+    }
+
+    /// How much of it is for each publisher.
+    pub(super) fn load(&self, leg: usize) -> Load {
+        self.loads.get(leg).copied().unwrap_or_default()
     }
 
     /// How many jobs are under way.
@@ -499,6 +355,19 @@ impl Lanes {
             Ordering::Total => total::LANE,
             Ordering::None => LaneId(position.cast_unsigned()),
         }
+    }
+}
+
+/// Counts a claim that is in memory, for each publisher that it goes to.
+fn add_load(all: &mut Load, loads: &mut [Load], claim: &Claim) {
+    all.add(claim);
+    each_load(loads, claim.known.legs(), |load| load.add(claim));
+}
+
+fn each_load(loads: &mut [Load], legs: PublisherSet, mut change: impl FnMut(&mut Load)) {
+    match legs.is_empty() {
+        true => loads.last_mut().into_iter().for_each(change),
+        false => legs.iter().for_each(|leg| loads.get_mut(leg).into_iter().for_each(&mut change)),
     }
 }
 

@@ -13,6 +13,8 @@ struct World {
     cursor: i64,
     now: Instant,
     admission: Admission,
+    /// Publishers that have no room.
+    full: PublisherSet,
 }
 
 /// Streams named `other...` go to another publisher, and `both...` to both.
@@ -50,15 +52,24 @@ impl World {
             cursor: i64::MIN,
             now: Instant::now(),
             admission: Admission::default(),
+            full: PublisherSet::NONE,
         }
     }
 
     fn read(&mut self) {
         for (lane, id) in self.lanes.due(self.now, 100) {
             match self.rows.iter().find(|(row, _)| *row == id.position) {
-                Some((position, stream)) => self.lanes.push(entry(*position, stream), route(stream)),
+                Some((position, stream)) => self.lanes.push(entry(*position, stream), route(stream), self.full),
                 None => self.lanes.vanished(lane, id),
             }
+        }
+        while let Some((lane, positions)) = self.lanes.next_missed(64) {
+            for (position, stream) in self.rows.clone().into_iter().filter(|(row, _)| positions.contains(row)) {
+                if self.lanes.wants_missed(id(position), key(stream), self.now) {
+                    self.lanes.push(entry(position, stream), route(stream), self.full);
+                }
+            }
+            self.lanes.missed_read(lane, &[]);
         }
         if let Some(from) = self.lanes.take_rewind() {
             self.cursor = self.cursor.min(from - 1);
@@ -68,8 +79,13 @@ impl World {
         let mut page = self.rows.clone();
         page.retain(|(position, stream)| *position > from && self.lanes.wants(id(*position), key(stream), self.now));
         self.cursor = self.rows.last().map_or(from, |(last, _)| from.max(*last));
-        page.into_iter().for_each(|(position, stream)| self.lanes.push(entry(position, stream), route(stream)));
+        page.into_iter()
+            .for_each(|(position, stream)| self.lanes.push(entry(position, stream), route(stream), self.full));
         self.lanes.page_ended();
+    }
+
+    fn admit(&mut self) {
+        self.lanes.admit(self.admission, self.full, |_| 100);
     }
 
     /// Reads, and starts whatever may start: the positions of each job.
@@ -152,7 +168,7 @@ fn a_lane_that_nothing_would_wake_is_found() {
 
     world.lanes.timers.clear();
     assert_eq!((world.lanes.wake_lost(), world.lanes.next_due()), (1, Some(world.now + SECOND)));
-    world.lanes.not_admitted.clear();
+    world.lanes.waiting_for.clear();
     assert_eq!(world.lanes.wake_lost(), 1);
     world.admission = Admission::default();
     assert_eq!(World::positions(&world.jobs()), [[3], [4]]);
@@ -247,7 +263,7 @@ fn an_entry_that_is_dropped_leaves_its_lane_and_what_is_behind_it_goes_on() {
 
 #[test]
 fn in_total_order_all_streams_are_one_lane() {
-    let mut world = World::new(Ordering::Total, &[(1, "a"), (2, "other"), (3, "b")]);
+    let mut world = World::new(Ordering::Total, &[(1, "a"), (2, "c"), (3, "b")]);
     let mut jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[1, 2, 3]]);
     world.fail(jobs.pop().unwrap(), SECOND);
@@ -319,8 +335,11 @@ fn in_total_order_everything_waits_for_a_publisher_that_may_not_be_called() {
     world.deliver(job);
     assert!(world.jobs().is_empty() && world.lanes.everything_waits());
     world.admission = Admission::default();
-    world.lanes.admit(world.admission);
-    assert_eq!(World::positions(&world.jobs()), [[2, 3]]);
+    world.admit();
+    let job = world.jobs().pop().unwrap();
+    assert_eq!(World::positions(std::slice::from_ref(&job)), [[2]]);
+    world.deliver(job);
+    assert_eq!(World::positions(&world.jobs()), [[3]]);
 }
 
 #[test]
@@ -501,38 +520,72 @@ fn a_page_that_cannot_be_read_changes_nothing() {
     }
 }
 
-/// In whatever order jobs end and groups are committed, each lane goes in order, and nothing is forgotten.
+/// Whatever happens to a lane, in any order: calls that end, fail or are given back, commits, publishers that may not be
+/// called or have no room, pages that cannot be read, entries that the host may have died of. Each stream goes in order,
+/// and nothing is forgotten.
 #[test]
 fn every_entry_has_its_turn() {
-    const STREAMS: [&str; 5] = ["a", "b", "c", "d", "e"];
-    for seed in 0..2_000 {
+    const STREAMS: [&str; 6] = ["a", "b", "other-1", "other-2", "both-1", "both-2"];
+    let set = |rng: &mut fastrand::Rng| [0, 0, 1, 2].map(PublisherSet::of_bits)[rng.usize(..4)];
+    for seed in 0..300 {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let rows: Vec<(i64, &str)> = (1..60).map(|position| (position, STREAMS[rng.usize(..5)])).collect();
+        let rows: Vec<(i64, &str)> = (1..60).map(|position| (position, STREAMS[rng.usize(..STREAMS.len())])).collect();
         let mut world = World::new(Ordering::Stream, &rows);
+        // Few are remembered, so that the reader has to go back too.
+        world.lanes.missed_room = rng.usize(..10);
         for (position, stream) in rows.iter().filter(|_| rng.u8(..10) == 0) {
             world.lanes.suspect(key(stream), id(*position), world.now);
         }
         let (mut running, mut settled, mut delivered) = (Vec::new(), std::collections::VecDeque::new(), Vec::new());
-        for _ in 0..2_000 {
-            match rng.u8(..3) {
+        for step in 0..2_500 {
+            let is_calm = step > 700;
+            match rng.u8(..8) {
                 0 => running.extend(world.jobs()),
-                1 if !running.is_empty() => {
+                1 | 2 if !running.is_empty() => {
                     let job: Job = running.swap_remove(rng.usize(..running.len()));
-                    for position in job.claims.iter().map(|claim| claim.known.id.position) {
-                        world.lanes.settled(job.lane, id(position));
-                        settled.push_back((job.lane, position));
-                        delivered.push(position);
+                    let (lane, mut claims) = (job.lane, job.claims.into_iter());
+                    let tried = if is_calm { claims.len() } else { rng.usize(..=claims.len()) };
+                    for claim in claims.by_ref().take(tried) {
+                        world.lanes.settled(lane, claim.known.id);
+                        settled.push_back((lane, claim.known.id.position, true));
+                        delivered.push(claim.known.id.position);
                     }
-                    world.lanes.finished(job.lane, vec![]);
+                    match claims.as_slice().first().map(|claim| claim.known) {
+                        Some(failed) if rng.bool() => {
+                            let attempts = failures(failed.history.attempts + 1);
+                            let due = world.now + SECOND * rng.u32(..3);
+                            world.lanes.failed(lane, failed.id, due, attempts, PublisherSet::NONE);
+                            settled.push_back((lane, failed.id.position, false));
+                            claims.next();
+                        }
+                        Some(released) if rng.bool() => {
+                            world.lanes.released(lane, released.id);
+                            claims.next();
+                        }
+                        _ => {}
+                    }
+                    world.lanes.finished(lane, claims.collect());
                 }
-                2 => {
-                    for (lane, position) in settled.drain(..rng.usize(..=settled.len())) {
-                        world.rows.retain(|(row, _)| *row != position);
+                3 => {
+                    for (lane, position, gone) in settled.drain(..rng.usize(..=settled.len())) {
+                        world.rows.retain(|(row, _)| *row != position || !gone);
                         world.lanes.committed(lane, id(position));
                     }
                 }
-                _ => {}
+                4 => world.now += SECOND * rng.u32(..2),
+                5 => {
+                    world.admission.refused = if is_calm { PublisherSet::NONE } else { set(&mut rng) };
+                    world.full = if is_calm { PublisherSet::NONE } else { set(&mut rng) };
+                }
+                6 if !is_calm => {
+                    let now = world.now;
+                    world.rows.clone().iter().for_each(|row| _ = world.lanes.wants(id(row.0), key(row.1), now));
+                    world.lanes.page_ended();
+                    world.cursor = world.cursor.min(rng.i64(..60));
+                }
+                _ => world.admit(),
             }
+            assert!(step % 25 > 0 || world.lanes.wake_lost() == 0, "seed {seed}, step {step}");
         }
         for stream in STREAMS {
             let of_stream = |position: &i64| rows.contains(&(*position, stream));
@@ -540,7 +593,45 @@ fn every_entry_has_its_turn() {
             let came: Vec<i64> = delivered.iter().copied().filter(of_stream).collect();
             assert_eq!(came, expected, "stream {stream}, seed {seed}");
         }
+        assert_eq!(world.lanes.in_memory(), Load::default(), "seed {seed}");
+        assert_eq!([0, 1, NO_PUBLISHER].map(|leg| world.lanes.load(leg)), [Load::default(); 3], "seed {seed}");
     }
+}
+
+#[test]
+fn what_goes_to_a_publisher_without_room_is_passed_over_and_comes_in_order() {
+    let rows = [(1, "other-1"), (2, "a"), (3, "other-2"), (4, "other-1"), (5, "both"), (6, "a"), (7, "both")];
+    let mut world = World::new(Ordering::Stream, &rows);
+    world.full = PublisherSet::one(1);
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[2, 6]]);
+    assert_eq!((world.lanes.in_memory().entries, world.lanes.not_admitted()), (2, 3));
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    world.admit();
+    assert!(world.jobs().is_empty(), "it has no room yet");
+
+    world.full = PublisherSet::NONE;
+    world.lanes.admit(world.admission, world.full, |_| 1);
+    let first = world.jobs();
+    assert_eq!(World::positions(&first), [[1, 4]], "the first that came");
+    world.admit();
+    assert_eq!(World::positions(&world.jobs()), [[3], [5]]);
+    first.into_iter().for_each(|job| world.deliver(job));
+    assert_eq!(world.lanes.not_admitted(), 0);
+}
+
+/// Its lane is at work for another publisher when it is read.
+#[test]
+fn what_is_passed_over_behind_a_running_job_is_read_after_it() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a")]);
+    let job = world.jobs().pop().unwrap();
+    world.full = PublisherSet::one(1);
+    world.rows.push((2, "a"));
+    let both = PublisherSet::one(0) | PublisherSet::one(1);
+    assert!(world.lanes.wants(id(2), key("a"), world.now));
+    world.lanes.push(entry(2, "a"), both, world.full);
+    world.deliver(job);
+    assert_eq!(world.lanes.next_missed(64).map(|(_, positions)| positions), Some(vec![2]));
 }
 
 #[test]
@@ -585,8 +676,11 @@ fn lanes_of_a_publisher_that_may_not_be_called_wait_and_keep_nothing_in_memory()
     assert_eq!(World::positions(&world.jobs()), [[8]]);
 
     world.admission = Admission::default();
-    world.lanes.admit(world.admission);
-    assert_eq!(World::positions(&world.jobs()), [vec![2, 5, 7], vec![3, 6]]);
+    world.admit();
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [vec![2, 5, 7], vec![3]], "what goes to several goes alone");
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    assert_eq!(World::positions(&world.jobs()), [[6]]);
 }
 
 #[test]
@@ -595,7 +689,7 @@ fn a_publisher_is_probed_with_one_entry_of_one_lane() {
     world.admission = refused(1);
     assert!(world.jobs().is_empty());
     world.admission = probed(1);
-    world.lanes.admit(world.admission);
+    world.admit();
     world.read();
     let job = world.lanes.next_job(world.admission).unwrap();
     assert_eq!(World::positions(std::slice::from_ref(&job)), [[1]]);
@@ -606,7 +700,7 @@ fn a_publisher_is_probed_with_one_entry_of_one_lane() {
     world.deliver(job);
     assert!(!world.lanes.is_running_for(1));
     world.admission = Admission::default();
-    world.lanes.admit(world.admission);
+    world.admit();
     assert_eq!(World::positions(&world.jobs()), [[3], [2]]);
 }
 
@@ -617,7 +711,7 @@ fn a_waiting_entry_that_is_due_waits_for_its_publisher_too() {
     world.admission = refused(1);
     assert!(world.jobs().is_empty());
     world.admission = Admission::default();
-    world.lanes.admit(world.admission);
+    world.admit();
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[1]]);
     jobs.into_iter().for_each(|job| world.deliver(job));

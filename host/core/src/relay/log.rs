@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tracing::Level;
 
-use super::Session;
 use super::report::{Failure, Then};
+use super::session::Session;
 use crate::attempt::Attempt;
 use crate::repeats::{Repeated, Repeats};
 use crate::text::shown;

@@ -8,8 +8,8 @@ use tracing::Level;
 
 use super::channels::Message;
 use super::log::{Line, Log};
+use super::session::{LOOK_AGAIN, RelayContext, Session};
 use super::stop::{StopLevel, Stopping};
-use super::{LOOK_AGAIN, RelayContext, Session};
 use crate::outbox::StorageError;
 use crate::publisher::Maintenance;
 use crate::text::shown;

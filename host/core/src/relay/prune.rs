@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::acker::Order;
 use super::channels::Channels;
-use super::{ORDERS_MAX, Session};
+use super::group::Order;
+use super::session::{ORDERS_MAX, Session};
 use crate::outbox::{Act, Pruned, StorageError};
 use crate::text::shown;
 

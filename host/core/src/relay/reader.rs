@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
-use super::{LOOK_AGAIN, Session, UNACKED_MAX};
+use super::bulkheads::IN_MEMORY;
+use super::lanes::NO_PUBLISHER;
+use super::session::{LOOK_AGAIN, Session, UNACKED_MAX};
 use crate::outbox::{Drain, Page, PageBounds, Settled, StorageError, Wanted};
 use crate::publishers::Destination;
 use crate::raw::{EntryId, RawEntry};
 
-/// The most entries that are read and not yet published, and the most bytes of their data; a page may exceed it.
-pub(super) const IN_MEMORY_MAX: usize = 2_048;
-const IN_MEMORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// With this many streams that wait for a publisher which may not be called or has no room, nothing more is read: each takes
+/// some hundred bytes.
+const NOT_ADMITTED_MAX: usize = 200_000;
 /// One read from the outbox.
 const PAGE: PageBounds = PageBounds { read_max: 256, bytes_max: 4 * 1024 * 1024, looked_at_max: 4_096 };
 /// How many due retries are read at once.
@@ -34,9 +36,11 @@ impl Session<'_> {
             if self.give_back {
                 return Ok(false);
             }
+            self.bulkheads.update(now, |leg| self.lanes.load(leg));
             self.read_due(now)?;
+            let read_missed = self.read_missed(now)?;
             self.look_again(now)?;
-            self.read_page(now)
+            Ok(self.read_page(now)? || read_missed)
         });
         match read {
             Err(error) if (error.is_passing() || error.is_refusal()) && self.limit.is_none() => {
@@ -62,8 +66,7 @@ impl Session<'_> {
             return Ok(());
         }
         let positions: Vec<i64> = due.iter().map(|(_, entry)| entry.position).collect();
-        let bytes_max = IN_MEMORY_BYTES_MAX.saturating_sub(self.lanes.in_memory().bytes);
-        let read = self.drain.entries_at(&positions, bytes_max);
+        let read = self.drain.entries_at(&positions, PAGE.bytes_max);
         let (read, failed) = read.map_or_else(|error| (Vec::new(), Some(error)), |read| (read, None));
         let unread = due.iter().skip(read.len());
         unread.for_each(|(lane, _)| self.lanes.rearm(*lane));
@@ -82,6 +85,33 @@ impl Session<'_> {
             self.drain.settle(&gone)?;
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Reads entries that were passed over and may go now. Returns whether there were any.
+    fn read_missed(&mut self, now: Instant) -> Result<bool, StorageError> {
+        let mut any = false;
+        while self.room() > 0
+            && let Some((lane, positions)) = self.lanes.next_missed(DUE_MAX.min(self.room()))
+        {
+            any = true;
+            let (entries, failed) = match self.drain.entries_at(&positions, PAGE.bytes_max) {
+                Ok(entries) => (entries, None),
+                Err(error) => (Vec::new(), Some(error)),
+            };
+            let rest = positions.get(entries.len()..).unwrap_or_default();
+            // One after the other: an entry that waits holds those behind it.
+            for entry in entries.into_iter().flatten() {
+                if self.lanes.wants_missed(entry.id(), entry.stream_key(), now) {
+                    self.push(entry);
+                }
+            }
+            self.lanes.missed_read(lane, rest);
+            self.bulkheads.update(now, |leg| self.lanes.load(leg));
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        Ok(any)
     }
 
     /// Reads the next entries, as far as nothing is in their way.
@@ -103,7 +133,7 @@ impl Session<'_> {
         read: impl FnOnce(&dyn Drain, PageBounds, Wanted<'_>) -> Result<Page, StorageError>,
     ) -> Result<TakenIn, StorageError> {
         let now = if self.limit.is_some() { self.began } else { now };
-        let bounds = PageBounds { read_max: PAGE.read_max.min(self.room()), ..PAGE };
+        let bounds = PageBounds { read_max: self.room(), ..PAGE };
         let lanes = &mut self.lanes;
         let read = read(self.drain, bounds, &mut |entry, stream| lanes.wants(entry, stream, now));
         let taken_in = read.map(|page| {
@@ -121,7 +151,7 @@ impl Session<'_> {
 
     fn push(&mut self, entry: RawEntry) {
         match self.context.publishers.route(&entry) {
-            Destination::Publishers(route) => self.lanes.push(entry, route),
+            Destination::Publishers(route) => self.lanes.push(entry, route, self.bulkheads.full()),
             Destination::Dropped { route } => self.drop_entry(&entry, route),
         }
         if let Some(limit) = &mut self.limit {
@@ -131,11 +161,11 @@ impl Session<'_> {
 
     /// How many more entries may be read now.
     pub(super) fn room(&self) -> usize {
-        let in_memory = self.lanes.in_memory();
-        let is_full = in_memory.bytes >= IN_MEMORY_BYTES_MAX || self.lanes.unacked() >= UNACKED_MAX;
-        if is_full || self.unsettled.is_full() {
-            return 0;
-        }
-        IN_MEMORY_MAX.saturating_sub(in_memory.entries).min(self.limit.unwrap_or(usize::MAX))
+        let is_full = self.bulkheads.makes_wait()
+            || self.lanes.load(NO_PUBLISHER).entries >= IN_MEMORY.entries
+            || self.lanes.unacked() >= UNACKED_MAX
+            || self.lanes.not_admitted() >= NOT_ADMITTED_MAX
+            || self.unsettled.is_full();
+        if is_full { 0 } else { PAGE.read_max.min(self.limit.unwrap_or(usize::MAX)) }
     }
 }

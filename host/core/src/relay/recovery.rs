@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::Session;
 use super::lanes::{HeldBy, HeldEntry};
+use super::session::Session;
 use super::settle::fate;
 use crate::attempt::{Attempt, Outcome};
 use crate::outbox::{Failed, Held, Hold, Settled, StorageError};

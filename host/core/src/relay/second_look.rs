@@ -3,19 +3,17 @@
 
 use std::time::{Duration, Instant};
 
-use super::acker::{Order, Refused};
 use super::channels::Channels;
+use super::group::{Order, Refused};
+use super::session::{COMPARE_PAUSE, ORDERS_MAX, Session};
 use super::unsettled::is_done_with;
-use super::{ORDERS_MAX, Session};
 use crate::outbox::StorageError;
 use crate::raw::EntryId;
 use crate::text::shown;
 
 /// How soon to try again to take in a change that found its stream busy.
 const RECONCILE_AGAIN: Duration = Duration::from_millis(20);
-/// How often to compare what is held back with the storage, since others may change its tables. If comparing takes
-/// long, it happens less often: it may take one part in `COMPARE_SHARE` of all time.
-pub(super) const COMPARE_PAUSE: Duration = Duration::from_secs(5);
+/// Comparing may take one part in this many of all time: if it takes long, it happens less often.
 const COMPARE_SHARE: u32 = 100;
 /// A notice of an entry counts as lost after this time.
 const NEWS_MAX: Duration = Duration::from_secs(1);

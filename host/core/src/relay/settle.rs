@@ -8,8 +8,9 @@ use super::answers::{Called, Finished, NotDelivered};
 use super::breaker::Pause;
 use super::breakers::FailedCall;
 use super::job::LaneId;
+use super::options::OnDeadLetter;
 use super::report::Then;
-use super::{OnDeadLetter, Session};
+use super::session::Session;
 use crate::attempt::{Attempt, Outcome};
 use crate::outbox::{Failed, Fate, Settled};
 use crate::raw::EntryId;
@@ -22,6 +23,7 @@ const REASON_CHARS_MAX: usize = 4_000;
 impl Session<'_> {
     pub(super) fn settle_job(&mut self, job: Finished) {
         let now = Instant::now();
+        let Some(job) = self.fan_outs.answered(job, self.context.clock) else { return };
         for Called { entry, stream, tried_before, available, failed } in job.calls {
             self.breakers.available(available, stream);
             let is_outage = failed.as_ref().is_some_and(|failed| self.leave_alone(entry, failed, now));

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{after, select};
 
-use super::Session;
+use super::answers::Finished;
 use super::channels::Channels;
+use super::session::Session;
 use super::stop::{StopLevel, Stopping};
 use crate::text::shown;
 
@@ -18,9 +19,11 @@ const LAST_GRACE: Duration = Duration::from_millis(500);
 impl Session<'_> {
     pub(super) fn shut_down(&mut self, channels: &Channels, stopping: &Stopping) {
         let until = Instant::now() + self.context.options.shutdown_grace;
-        channels.jobs.close();
-        while let Ok(job) = channels.taken_back.try_recv() {
-            self.lanes.finished(job.lane, Vec::new());
+        for queue in &channels.jobs {
+            queue.jobs.close();
+            while let Ok(job) = queue.taken.try_recv() {
+                self.settle_job(Finished::untried(job));
+            }
         }
         // A stage that has ended does nothing more.
         let is_over = |session: &mut Self| session.broken || session.lanes.running() == 0;

@@ -5,8 +5,9 @@ use std::iter::once;
 
 use crossbeam_channel::Receiver;
 
-use super::acker::{Group, Patience, until_done};
+use super::acker::{Patience, until_done};
 use super::channels::Message;
+use super::group::Group;
 use crate::outbox::Drain;
 
 /// Makes committed groups durable, and reports them, until there are no more. None stands for a piece of a group.

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::acker::Refused;
+use super::group::Refused;
 use crate::outbox::{Fate, Settled, StorageError};
 use crate::raw::EntryId;
 

@@ -16,6 +16,8 @@ pub struct Chosen {
     publishers: Vec<(String, Box<dyn Publisher>)>,
     /// Without routes, there is one publisher.
     routes: Vec<Route>,
+    /// The most calls at once of those that have a number of their own.
+    concurrency: Vec<(String, usize)>,
 }
 
 /// Where a publisher comes from.
@@ -51,6 +53,7 @@ impl Chosen {
             return Ok(Self {
                 publishers: vec![(String::new(), load(&source, &config.publisher)?)],
                 routes: Vec::new(),
+                concurrency: Vec::new(),
             });
         }
         ensure!(named.is_none(), "with [[route]], name publishers in the file, not with --publisher or --watch");
@@ -66,14 +69,15 @@ impl Chosen {
         if let Some(unused) = config.publishers.keys().find(|name| !names.contains(name)) {
             bail!("no [[route]] leads to [publishers.{unused}]");
         }
-        let mut publishers = Vec::new();
+        let (mut publishers, mut concurrency) = (Vec::new(), Vec::new());
         for name in names {
             let config = config.publishers.get(name).cloned().unwrap_or_default();
+            concurrency.extend(config.concurrency.map(|calls| (name.clone(), calls)));
             let source = Source::configured(&config)?.unwrap_or_else(|| Source::Deployed(name.clone()));
             let publisher = load(&source, &config).with_context(|| format!("the publisher {name}"))?;
             publishers.push((name.clone(), publisher));
         }
-        Ok(Self { publishers, routes })
+        Ok(Self { publishers, routes, concurrency })
     }
 
     pub fn publishers(&self) -> Result<Publishers<'_>> {
@@ -81,7 +85,9 @@ impl Chosen {
             [(_, only)] if self.routes.is_empty() => Ok(Publishers::one(&**only)),
             several => {
                 let several = several.iter().map(|(name, publisher)| (name.as_str(), &**publisher));
-                Ok(Publishers::routed(several, self.routes.clone())?)
+                let publishers = Publishers::routed(several, self.routes.clone())?;
+                let each = self.concurrency.iter();
+                Ok(each.fold(publishers, |publishers, (name, calls)| publishers.with_concurrency(name, *calls)))
             }
         }
     }

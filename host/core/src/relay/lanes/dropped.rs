@@ -10,6 +10,7 @@ impl Lanes {
         let (lane, id) = (self.id(entry.stream_key(), entry.position), entry.id());
         let waiting = self.lanes.get(&lane).and_then(|lane| lane.waiting_as(id));
         self.in_flight.insert(id);
+        self.lanes.entry(lane).or_default().coming.retain(|coming| *coming != id.position);
         self.settled(lane, id);
         (lane, waiting.is_some_and(|waiting| waiting.on_record))
     }

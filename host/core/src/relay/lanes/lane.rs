@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
+use super::missed::Missed;
 use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
 use crate::relay::job::{Claim, Load};
@@ -11,8 +12,8 @@ use crate::settlement::History;
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     pub(super) queue: VecDeque<Claim>,
-    /// The reader wants entries of it that were not pushed yet.
-    pub(super) coming: bool,
+    /// If some entry of it waits: the entries that the reader wants and that were not pushed yet.
+    pub(super) coming: Vec<i64>,
     pub(super) running: bool,
     /// What its running job has taken.
     pub(super) load: Load,
@@ -28,8 +29,10 @@ pub(super) struct Lane {
     pub(super) held_by: Option<i64>,
     /// Its waiting entries.
     pub(super) waiting: BTreeMap<i64, Waiting>,
-    /// The first entry that was passed over.
-    pub(super) missed_from: Option<i64>,
+    /// The entries that were passed over.
+    pub(super) missed: Missed,
+    /// They are to be read.
+    pub(super) recalled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +47,7 @@ pub(super) struct Waiting {
 
 impl Lane {
     pub(super) fn is_active(&self) -> bool {
-        self.running || self.unacked > 0 || !self.queue.is_empty() || self.coming
+        self.running || self.unacked > 0 || !self.queue.is_empty() || !self.coming.is_empty()
     }
 
     /// What is known of this entry, if it waits.
@@ -66,9 +69,5 @@ impl Lane {
 
     pub(super) fn is_free(&self) -> bool {
         !self.running && !self.parked && !self.not_admitted
-    }
-
-    pub(super) fn miss(&mut self, position: i64) {
-        self.missed_from = Some(self.missed_from.map_or(position, |from| from.min(position)));
     }
 }

@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
+use super::admission::Waiters;
 use super::{LaneId, Lanes};
 
 impl Lanes {
@@ -17,18 +18,23 @@ impl Lanes {
             })
             .map(|Reverse((.., id))| *id)
             .collect();
-        let queued: HashSet<LaneId> = self.not_admitted.iter().map(|(id, _)| *id).collect();
+        let queued: HashSet<LaneId> =
+            self.waiting_for.iter().flat_map(Waiters::iter).map(|waiter| waiter.lane).collect();
+        let recalled: HashSet<LaneId> = self.recalled.iter().copied().collect();
         let lost: Vec<LaneId> = (self.lanes.iter())
             .filter(|(id, lane)| {
                 let waits = lane.parked || (lane.not_admitted && queued.contains(id));
-                let forgotten = if lane.held_by.is_some() { !armed.contains(id) } else { lane.missed_from.is_some() };
+                let forgotten = match lane.held_by {
+                    Some(_) => !armed.contains(id),
+                    None => !lane.missed.is_empty() && !recalled.contains(id),
+                };
                 !lane.is_active() && !waits && forgotten
             })
             .map(|(id, _)| *id)
             .collect();
         for id in &lost {
             if let Some(lane) = self.lanes.get_mut(id) {
-                lane.not_admitted = false;
+                (lane.not_admitted, lane.recalled) = (false, false);
             }
             self.retire(*id);
         }

@@ -82,7 +82,7 @@ impl Lanes {
             for position in gone {
                 lane.waiting.remove(&position);
                 lane.held_by = lane.held_by.filter(|holder| *holder != position);
-                lane.miss(position);
+                lane.missed.add(position, &mut self.missed_room);
                 reconciled.changes += 1;
                 released.push(*id);
             }

@@ -14,14 +14,13 @@ impl Lanes {
         lane.waiting.insert(position, waiting);
         // What waits behind it has its turn after it, and is read again.
         lane.held_by = lane.held_by.filter(|holder| *holder < position);
-        lane.miss(position);
+        lane.missed.add(position, &mut self.missed_room);
         self.retire(id);
     }
 
     /// Whether there is nothing to read: everything waits for an entry to which the reader will go back.
     pub(in crate::relay) fn everything_waits(&self) -> bool {
-        let waits =
-            |lane: &Lane| lane.parked || lane.not_admitted || lane.held_by.is_some() || lane.missed_from.is_some();
+        let waits = |lane: &Lane| lane.parked || lane.not_admitted || lane.held_by.is_some() || !lane.missed.is_empty();
         self.ordering == Ordering::Total && self.lanes.get(&LANE).is_some_and(waits)
     }
 

@@ -1,0 +1,36 @@
+//! A group of settled entries, and the orders to the acker.
+
+use std::time::Instant;
+
+use super::job::LaneId;
+use crate::outbox::{Act, Retention, Settled};
+
+/// Settled entries, and their lanes.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub(super) lanes: Vec<LaneId>,
+    pub(super) settled: Vec<Settled>,
+    /// When the first of them was settled.
+    pub(super) since: Option<Instant>,
+    /// The settlements that the storage refused.
+    pub(super) refused: Vec<Refused>,
+}
+
+/// A settlement that the storage refuses, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Refused {
+    pub(super) settled: Settled,
+    pub(super) reason: String,
+}
+
+/// An order to the acker.
+#[derive(Debug)]
+pub(super) enum Order {
+    Commit(Group),
+    /// To try refused settlements again.
+    TryAgain(Vec<Settled>),
+    Prune {
+        retention: Retention,
+        by: Act,
+    },
+}
