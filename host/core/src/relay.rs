@@ -37,6 +37,7 @@ mod commit;
 mod condition;
 mod dropping;
 mod failure_rate;
+mod failures;
 mod fan_out;
 #[cfg(test)]
 mod faulty;
@@ -194,8 +195,7 @@ impl<'a> Session<'a> {
             self.commit_what_is_settled(channels, now);
             self.try_again_what_was_refused(channels, now);
             self.show_whether_parked();
-            // Lanes may have been let in.
-            if may_be_more || (self.lanes.has_missed() && self.room() > 0 && self.read_again_at.is_none()) {
+            if may_be_more || self.may_read_on() {
                 continue;
             }
             if self.is_done() {

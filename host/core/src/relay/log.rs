@@ -5,9 +5,6 @@ use std::time::{Duration, Instant};
 
 use tracing::Level;
 
-use super::report::{Failure, Then};
-use super::session::Session;
-use crate::attempt::Attempt;
 use crate::repeats::{Repeated, Repeats};
 use crate::text::shown;
 
@@ -22,13 +19,13 @@ pub(super) struct Log {
 /// One line.
 #[derive(Debug)]
 pub(super) struct Line {
-    level: Level,
-    position: Option<i64>,
-    attempt: Option<u32>,
-    publisher: Option<String>,
-    outcome: Option<&'static str>,
-    then: Option<&'static str>,
-    text: String,
+    pub(super) level: Level,
+    pub(super) position: Option<i64>,
+    pub(super) attempt: Option<u32>,
+    pub(super) publisher: Option<String>,
+    pub(super) outcome: Option<&'static str>,
+    pub(super) then: Option<&'static str>,
+    pub(super) text: String,
 }
 
 impl Line {
@@ -98,32 +95,4 @@ impl Drop for Log {
 
 fn say_all(repeated: Vec<Repeated<Line>>) {
     repeated.into_iter().for_each(|Repeated { last, times, over }| last.say(Some((times, over))));
-}
-
-impl Session<'_> {
-    pub(super) fn note_failure(&mut self, position: i64, attempt: u32, failed: &Attempt, then: Then) {
-        let (outcome, reason) = (failed.outcome.name(), failed.outcome.reason().to_owned());
-        // A single publisher need not be named.
-        let publisher = failed.publisher.clone().filter(|_| self.context.publishers.name(0).is_some());
-        let publisher: Option<String> = publisher.as_deref().map(Into::into);
-        let level = if then == Then::DeadLetter { Level::ERROR } else { Level::WARN };
-        let line = Line {
-            position: Some(position),
-            attempt: Some(attempt),
-            publisher: publisher.clone(),
-            outcome: Some(outcome),
-            then: Some(then.name()),
-            ..Line::new(level, &*reason)
-        };
-        self.log.line(line, Instant::now());
-        self.report.failed(Failure { position, attempt, publisher, outcome, reason, then });
-    }
-
-    /// If several publishers failed, one decides; the failures of the others are logged too.
-    pub(super) fn note_other_failure(&mut self, position: i64, other: &Attempt) {
-        let line = Line::new(Level::WARN, other.outcome.reason());
-        let publisher = other.publisher.as_deref().map(Into::into);
-        let outcome = Some(other.outcome.name());
-        self.log.line(Line { position: Some(position), publisher, outcome, ..line }, Instant::now());
-    }
 }

@@ -2,8 +2,11 @@
 
 use std::time::Instant;
 
+use tracing::Level;
+
 use super::bulkheads::IN_MEMORY;
 use super::lanes::NO_PUBLISHER;
+use super::log::Line;
 use super::session::{LOOK_AGAIN, Session, UNACKED_MAX};
 use crate::outbox::{Drain, Page, PageBounds, Settled, StorageError, Wanted};
 use crate::publishers::Destination;
@@ -37,6 +40,7 @@ impl Session<'_> {
                 return Ok(false);
             }
             self.bulkheads.update(now, |leg| self.lanes.load(leg));
+            self.say_that_too_many_wait(now);
             self.read_due(now)?;
             let read_missed = self.read_missed(now)?;
             self.look_again(now)?;
@@ -156,6 +160,22 @@ impl Session<'_> {
         }
         if let Some(limit) = &mut self.limit {
             *limit = limit.saturating_sub(1);
+        }
+    }
+
+    /// Whether lanes that were let in since the last read can be read now.
+    pub(super) fn may_read_on(&self) -> bool {
+        self.lanes.has_missed() && self.room() > 0 && self.read_again_at.is_none() && !self.give_back
+    }
+
+    /// Says that so many streams wait that nothing more is read.
+    fn say_that_too_many_wait(&mut self, now: Instant) {
+        if self.lanes.not_admitted() >= NOT_ADMITTED_MAX {
+            let text = format!(
+                "{NOT_ADMITTED_MAX} streams wait for publishers that are paused or slow: nothing more is read until some of \
+                 them go on"
+            );
+            self.log.line(Line::new(Level::WARN, text), now);
         }
     }
 
