@@ -1,0 +1,141 @@
+//! Several publishers on one relay: each has calls and memory of its own, and those of one entry are called side by side.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Barrier, Mutex};
+use std::time::Duration;
+
+use outbox_host::{
+    Attempt, Backoff, BoxFuture, JsonSerde, NewEvent, Outbox, OutboxStorageStrategy, Outcome, Policy, PublishError,
+    Publisher, Publishers, Recorded, RelayOptions, Route, StreamId,
+};
+use outbox_tests::for_each_storage;
+use outbox_tests::outboxes::Kept;
+use outbox_tests::relaying::relaying;
+use outbox_tests::waiting::until;
+
+for_each_storage! {
+    a_publisher_that_stands_still_holds_up_nobody_and_loses_nothing
+    the_publishers_of_an_entry_are_called_side_by_side
+    each_publisher_has_a_number_of_calls_of_its_own
+    a_stream_stays_in_order_over_all_of_its_publishers
+}
+
+fn outbox<K: Kept>(kept: &K) -> Outbox<K::Strategy> {
+    let backoff = Backoff { initial: Duration::from_millis(1), max: Duration::from_millis(5) };
+    let policy = Policy { backoff, max_attempts: 1_000, ..Policy::default() };
+    Outbox::new(kept.open(), JsonSerde).with_options(RelayOptions { policy, ..RelayOptions::default() })
+}
+
+/// An event for the publishers that its name tells.
+fn to(publishers: &str, stream: &str) -> NewEvent {
+    NewEvent::json(StreamId::new(stream), publishers, "{}")
+}
+
+fn routed<'a>(slow: &'a dyn Publisher, fast: &'a dyn Publisher) -> Publishers<'a> {
+    let route = |name: &str, publishers: &[&str]| Route {
+        name: Some(name.parse().unwrap()),
+        ..Route::to(publishers.iter().copied())
+    };
+    let routes = [route("slow", &["slow"]), route("fast", &["fast"]), route("both", &["slow", "fast"])];
+    Publishers::routed([("slow", slow), ("fast", fast)], routes).unwrap()
+}
+
+/// A publisher whose calls wait until it is opened, and that knows what it was called with.
+#[derive(Default)]
+struct Gate {
+    is_open: AtomicBool,
+    calls: Mutex<Vec<(String, u64)>>,
+    under_way: AtomicUsize,
+    most: AtomicUsize,
+}
+
+impl Gate {
+    fn open() -> Self {
+        Self { is_open: AtomicBool::new(true), ..Self::default() }
+    }
+}
+
+impl Publisher for Gate {
+    fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
+        Box::pin(async move {
+            self.most.fetch_max(1 + self.under_way.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+            while !self.is_open.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            self.calls.lock().unwrap().push((event.stream_id.id.clone(), event.position));
+            self.under_way.fetch_sub(1, Ordering::SeqCst);
+            Outcome::Delivered.into()
+        })
+    }
+}
+
+/// More entries than fit into memory are in front: single ones and long streams.
+fn a_publisher_that_stands_still_holds_up_nobody_and_loses_nothing<K: Kept>(kept: &K) {
+    let (slow, fast) = (Gate::default(), Gate::open());
+    let singles = (0..3_000).map(|stream| to("slow", &format!("s-{stream}")));
+    let long = (0..3_000).map(|entry| to("slow", &format!("long-{}", entry % 2)));
+    let outbox = outbox(kept);
+    outbox.append(&singles.chain(long).collect::<Vec<_>>()).unwrap();
+    outbox.append(&[to("fast", "f")]).unwrap();
+    relaying(&outbox, routed(&slow, &fast), |_| {
+        until("the fast one is delivered", || fast.calls.lock().unwrap().len() == 1);
+        assert_eq!(slow.calls.lock().unwrap().len(), 0);
+        for more in 2..20 {
+            outbox.append(&[to("fast", &format!("f-{more}")), to("slow", "long-0")]).unwrap();
+            until("the next one is delivered too", || fast.calls.lock().unwrap().len() == more);
+        }
+        slow.is_open.store(true, Ordering::SeqCst);
+        until("all are delivered", || kept.open().status().unwrap().pending == 0);
+    });
+    let calls = slow.calls.into_inner().unwrap();
+    assert_eq!(calls.len(), 6_018, "each of them once");
+    let mut streams: HashMap<String, Vec<u64>> = HashMap::new();
+    calls.into_iter().for_each(|(stream, position)| streams.entry(stream).or_default().push(position));
+    assert!(streams.values().all(|positions| positions.is_sorted()), "in the order of each stream");
+}
+
+/// Each waits for the other: one after the other would never end.
+fn the_publishers_of_an_entry_are_called_side_by_side<K: Kept>(kept: &K) {
+    let meeting = Barrier::new(2);
+    let meets = |_: &Recorded| {
+        meeting.wait();
+        Ok::<(), PublishError>(())
+    };
+    let outbox = outbox(kept);
+    outbox.append(&[to("both", "a"), to("both", "a"), to("both", "b")]).unwrap();
+    let report = outbox.run(routed(&meets, &meets), None).unwrap();
+    assert_eq!((report.published, outbox.strategy().status().unwrap().pending), (3, 0));
+}
+
+fn each_publisher_has_a_number_of_calls_of_its_own<K: Kept>(kept: &K) {
+    let (slow, fast) = (Gate::default(), Gate::default());
+    let outbox = outbox(kept);
+    let events = (0..20).flat_map(|stream| [to("slow", &format!("s-{stream}")), to("fast", &format!("f-{stream}"))]);
+    outbox.append(&events.collect::<Vec<_>>()).unwrap();
+    let publishers = routed(&slow, &fast).with_concurrency("slow", 2).with_concurrency("fast", 5);
+    relaying(&outbox, publishers, |_| {
+        let under_way = || [&slow, &fast].map(|gate| gate.under_way.load(Ordering::SeqCst));
+        until("each has its calls", || under_way() == [2, 5]);
+        [&slow, &fast].iter().for_each(|gate| gate.is_open.store(true, Ordering::SeqCst));
+        until("all are delivered", || kept.open().status().unwrap().pending == 0);
+    });
+    assert_eq!([&slow, &fast].map(|gate| gate.most.load(Ordering::SeqCst)), [2, 5]);
+}
+
+/// An entry waits for the one before it, also if that goes to another publisher.
+fn a_stream_stays_in_order_over_all_of_its_publishers<K: Kept>(kept: &K) {
+    let order = Mutex::new(Vec::new());
+    let notes = |event: &Recorded| {
+        order.lock().unwrap().push(event.position);
+        Ok::<(), PublishError>(())
+    };
+    let outbox = outbox(kept);
+    let events: Vec<NewEvent> = (0..300).map(|entry| to(["slow", "fast", "both"][entry % 3], "a")).collect();
+    outbox.append(&events).unwrap();
+    let report = outbox.run(routed(&notes, &notes), 1_000).unwrap();
+    assert_eq!(report.published, 300);
+    let order = order.into_inner().unwrap();
+    assert_eq!(order.len(), 400, "every third one goes to both");
+    assert!(order.is_sorted(), "{order:?}");
+}
