@@ -163,6 +163,14 @@ impl Session<'_> {
         }
     }
 
+    /// Settles an entry that was read, and that this route drops.
+    fn drop_entry(&mut self, entry: &RawEntry, route: usize) {
+        self.log.dropped_by(route, entry.position);
+        let (lane, tried_before) = self.lanes.drop_entry(entry);
+        self.dropping.insert(entry.id());
+        self.await_commit(lane, Settled::Delivered { entry: entry.id(), tried_before }, Instant::now());
+    }
+
     /// Whether lanes that were let in since the last read can be read now.
     pub(super) fn may_read_on(&self) -> bool {
         self.lanes.has_missed() && self.room() > 0 && self.read_again_at.is_none() && !self.give_back
