@@ -73,7 +73,11 @@ impl Log {
     /// Says once of each route that it drops entries.
     pub(super) fn dropped_by(&mut self, route: usize, position: i64) {
         if self.dropping.insert(route) {
-            tracing::info!(position, "route {route} drops what it matches, this entry first: removed without a call");
+            tracing::info!(
+                position,
+                "route {} drops what it matches, this entry first: removed without a call",
+                shown(route)
+            );
         }
     }
 
