@@ -1,8 +1,8 @@
 //! The memory of a process and of those that it starts.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -22,30 +22,36 @@ pub fn children(parent: u32) -> Vec<u32> {
 /// Watches a process and those that it starts, until it is stopped.
 pub struct Watch {
     end: Arc<AtomicBool>,
-    thread: thread::JoinHandle<BTreeMap<u32, usize>>,
+    most: Arc<Mutex<BTreeMap<u32, usize>>>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl Watch {
     pub fn begin(parent: u32) -> Self {
-        let end = Arc::new(AtomicBool::new(false));
-        let ended = end.clone();
+        let (end, most) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeMap::new())));
+        let (ended, seen) = (end.clone(), most.clone());
         let thread = thread::spawn(move || {
-            let mut most = BTreeMap::new();
             while !ended.load(Ordering::Relaxed) {
                 for pid in children(parent) {
                     let bytes = memory::highest_of(pid).unwrap_or_default();
-                    most.entry(pid).and_modify(|most: &mut usize| *most = bytes.max(*most)).or_insert(bytes);
+                    let mut seen = seen.lock().unwrap();
+                    seen.entry(pid).and_modify(|most: &mut usize| *most = bytes.max(*most)).or_insert(bytes);
                 }
                 thread::sleep(Duration::from_millis(5));
             }
-            most
         });
-        Self { end, thread }
+        Self { end, most, thread }
+    }
+
+    /// Whether it has seen one.
+    pub fn has_seen_one(&self) -> bool {
+        !self.most.lock().unwrap().is_empty()
     }
 
     /// The most memory that each of them had.
     pub fn end(self) -> BTreeMap<u32, usize> {
         self.end.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap()
+        self.thread.join().unwrap();
+        std::mem::take(&mut *self.most.lock().unwrap())
     }
 }

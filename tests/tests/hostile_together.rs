@@ -239,6 +239,8 @@ fn a_relay_under_all_attacks_at_once_delivers_the_good_ones_events_at_once_withi
             attack(&place, &attacks);
         }
         versions.next().iter().for_each(|version| store(&place, version));
+        // The first one is compiled. Those after it take its place, and are refused before.
+        until_within(END_MAX, "a version is compiled", || watch.has_seen_one());
         took.push(deliver(&place, number, &server.url, &relay));
         if number % 10 == 0 {
             assert_eq!(place.status()["relay"]["pid"], relay.pid());
