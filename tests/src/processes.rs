@@ -19,6 +19,11 @@ pub fn children(parent: u32) -> Vec<u32> {
     pids.filter(is_child).collect()
 }
 
+/// The command line of a process; empty if it is gone.
+fn command(pid: u32) -> Vec<u8> {
+    std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
 /// Watches a process and those that it starts, until it is stopped.
 pub struct Watch {
     end: Arc<AtomicBool>,
@@ -32,7 +37,8 @@ impl Watch {
         let (ended, seen) = (end.clone(), most.clone());
         let thread = thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
-                for pid in children(parent) {
+                // Until it runs its own program, a child shows the memory of its parent.
+                for pid in children(parent).into_iter().filter(|pid| command(*pid) != command(parent)) {
                     let bytes = memory::highest_of(pid).unwrap_or_default();
                     let mut seen = seen.lock().unwrap();
                     seen.entry(pid).and_modify(|most: &mut usize| *most = bytes.max(*most)).or_insert(bytes);
