@@ -278,7 +278,9 @@ fn without_order_too_a_stream_that_was_bad_and_delivers_again_is_bad_no_more<K: 
     // The first event of each stream fails while others are delivered, and then none.
     let destination = Destination { poisonous: (1..=20).collect(), ..Destination::default() };
     append(kept, 200, 20);
-    let options = RelayOptions { ordering: outbox_host::Ordering::None, ..options() };
+    let mut options = RelayOptions { ordering: outbox_host::Ordering::None, ..options() };
+    // If those that fail for good are left alone at the end, they wait for as long before they use up attempts.
+    options.policy.breaker = BreakerRules { patience: 500 * MS, ..BreakerRules::default() };
     relaying(&outbox(kept, options), &destination, |_| {
         until("all of it is delivered, or dead", || pending(kept) == 0);
         append(kept, 200, 20);
