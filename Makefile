@@ -28,7 +28,7 @@ unit:
 ALL_TESTS := $(basename $(notdir $(wildcard tests/tests/*.rs)))
 # These need other languages, root or the system's tools, or take long: crashes, hostile publishers, figures.
 NOT_UNIT := any_value applications cli_new languages need walkthrough \
-  crash damaged descriptors disk_full durable model_relay shutdown swap swap_crash tls users \
+  crash damaged descriptors disk_full durable model model_relay outage shutdown swap swap_crash tls unsettled users \
   hostile hostile_compile hostile_http hostile_relay hostile_together hostile_variants hostile_wasi \
   cli_bench idle instances_cost instructions limits_cost rows_memory
 
