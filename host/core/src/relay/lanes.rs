@@ -250,11 +250,14 @@ impl Lanes {
 
     /// Takes in an entry that was read because it was wanted or due. If it has appeared before others of its stream, it
     /// goes before those that are not under way. If it goes to one of the publishers in `full`, which have no room, it is
-    /// passed over.
+    /// passed over, and so is what was read with it and comes after it in its lane.
     pub(super) fn push(&mut self, entry: RawEntry, route: PublisherSet, full: PublisherSet) {
         let (id, entry_id) = (self.id(entry.stream_key(), entry.position), entry.id());
         let lane = self.lanes.entry(id).or_default();
         lane.coming.retain(|coming| *coming != entry_id.position);
+        if lane.held_by != Some(entry_id.position) && lane.missed.has_before(entry_id.position) {
+            return lane.missed.add(entry_id.position, &mut self.missed_room);
+        }
         let waiting = lane.waiting_as(entry_id);
         let known = Known {
             id: entry_id,

@@ -17,9 +17,10 @@ struct World {
     full: PublisherSet,
 }
 
-/// Streams named `other...` go to another publisher, and `both...` to both.
-fn route(stream: &str) -> PublisherSet {
+/// Streams named `other...` go to another publisher, `both...` to both, and the entries of `mixed...` here and there.
+fn route(position: i64, stream: &str) -> PublisherSet {
     match stream {
+        _ if stream.starts_with("mixed") => PublisherSet::of_bits(1 + position.cast_unsigned() % 3),
         _ if stream.starts_with("other") => PublisherSet::one(1),
         _ if stream.starts_with("both") => PublisherSet::one(0) | PublisherSet::one(1),
         _ => PublisherSet::one(0),
@@ -59,14 +60,16 @@ impl World {
     fn read(&mut self) {
         for (lane, id) in self.lanes.due(self.now, 100) {
             match self.rows.iter().find(|(row, _)| *row == id.position) {
-                Some((position, stream)) => self.lanes.push(entry(*position, stream), route(stream), self.full),
+                Some((position, stream)) => {
+                    self.lanes.push(entry(*position, stream), route(*position, stream), self.full)
+                }
                 None => self.lanes.vanished(lane, id),
             }
         }
         while let Some((lane, positions)) = self.lanes.next_missed(64) {
             for (position, stream) in self.rows.clone().into_iter().filter(|(row, _)| positions.contains(row)) {
                 if self.lanes.wants_missed(id(position), key(stream), self.now) {
-                    self.lanes.push(entry(position, stream), route(stream), self.full);
+                    self.lanes.push(entry(position, stream), route(position, stream), self.full);
                 }
             }
             self.lanes.missed_read(lane, &[]);
@@ -79,8 +82,9 @@ impl World {
         let mut page = self.rows.clone();
         page.retain(|(position, stream)| *position > from && self.lanes.wants(id(*position), key(stream), self.now));
         self.cursor = self.rows.last().map_or(from, |(last, _)| from.max(*last));
-        page.into_iter()
-            .for_each(|(position, stream)| self.lanes.push(entry(position, stream), route(stream), self.full));
+        page.into_iter().for_each(|(position, stream)| {
+            self.lanes.push(entry(position, stream), route(position, stream), self.full)
+        });
         self.lanes.page_ended();
     }
 
@@ -525,7 +529,7 @@ fn a_page_that_cannot_be_read_changes_nothing() {
 /// and nothing is forgotten.
 #[test]
 fn every_entry_has_its_turn() {
-    const STREAMS: [&str; 6] = ["a", "b", "other-1", "other-2", "both-1", "both-2"];
+    const STREAMS: [&str; 6] = ["a", "other-1", "both-1", "both-2", "mixed-1", "mixed-2"];
     let set = |rng: &mut fastrand::Rng| [0, 0, 1, 2].map(PublisherSet::of_bits)[rng.usize(..4)];
     for seed in 0..300 {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -618,6 +622,26 @@ fn what_goes_to_a_publisher_without_room_is_passed_over_and_comes_in_order() {
     assert_eq!(World::positions(&world.jobs()), [[3], [5]]);
     first.into_iter().for_each(|job| world.deliver(job));
     assert_eq!(world.lanes.not_admitted(), 0);
+}
+
+/// They come in one page, so that the later one was wanted before the earlier one was passed over.
+#[test]
+fn nothing_overtakes_an_entry_that_is_passed_over_whichever_publisher_it_goes_to() {
+    // The entries go to 1, to both, to 0, to 1, ...
+    let rows = [(1, "mixed"), (2, "mixed"), (3, "mixed"), (4, "mixed")];
+    for ordering in [Ordering::Stream, Ordering::Total] {
+        let mut world = World::new(ordering, &rows);
+        world.full = PublisherSet::one(1);
+        assert!(world.jobs().is_empty(), "3 goes to 0, and waits for those before it");
+        assert_eq!(world.lanes.in_memory(), Load::default());
+        world.full = PublisherSet::NONE;
+        world.admit();
+        for expected in 1..=4 {
+            let job = world.jobs().pop().unwrap();
+            assert_eq!(World::positions(std::slice::from_ref(&job)), [[expected]]);
+            world.deliver(job);
+        }
+    }
 }
 
 /// Its lane is at work for another publisher when it is read.

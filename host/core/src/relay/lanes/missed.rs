@@ -23,8 +23,13 @@ impl Missed {
         self.positions.is_empty() && self.beyond.is_none()
     }
 
-    pub(super) fn first(&self) -> Option<i64> {
+    fn first(&self) -> Option<i64> {
         self.positions.front().copied().or(self.beyond)
+    }
+
+    /// Whether something before this position was passed over.
+    pub(super) fn has_before(&self, position: i64) -> bool {
+        self.first().is_some_and(|first| first < position)
     }
 
     /// Remembers a position; `room` is how many more may be remembered, of all lanes.
@@ -81,8 +86,8 @@ impl Lanes {
     pub(in crate::relay) fn wants_missed(&mut self, entry: EntryId, stream: StreamKey, now: Instant) -> bool {
         let id = self.id(stream, entry.position);
         // One of those that were read with it may have to wait after all.
-        let earlier = self.lanes.get(&id).and_then(|lane| lane.missed.first());
-        self.may_go(id, entry, earlier.is_some_and(|earlier| earlier < entry.position), now)
+        let is_behind = self.lanes.get(&id).is_some_and(|lane| lane.missed.has_before(entry.position));
+        self.may_go(id, entry, is_behind, now)
     }
 
     /// Takes in that the positions of [`next_missed`](Self::next_missed) were read, except `rest`.

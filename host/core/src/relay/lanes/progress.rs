@@ -58,7 +58,7 @@ impl Lanes {
             lane.queue.push_front(claim);
         }
         if let Some(next) = lane.queue.front().map(|claim| claim.known.id.position) {
-            if lane.parked || lane.held_by.is_some() || lane.missed.first().is_some_and(|first| first < next) {
+            if lane.parked || lane.held_by.is_some() || lane.missed.has_before(next) {
                 // They have to wait for another entry, and are read again when that is gone.
                 self.drop_unread(id);
             } else {
