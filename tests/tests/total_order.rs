@@ -5,8 +5,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use jiff::Timestamp;
-use outbox_host::outbox::{RelayCondition, Selection};
+use jiff::{SignedDuration, Timestamp};
+use outbox_conformance::helpers::{at, failed, settle};
+use outbox_host::outbox::{Fate, RelayCondition, Selection};
 use outbox_host::{
     Attempt, Backoff, BoxFuture, JsonSerde, NewEvent, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy, Outcome,
     Policy, Publisher, Publishers, Recorded, RelayOptions, Route,
@@ -222,6 +223,25 @@ fn a_pass_tries_only_what_was_due_when_it_began<K: Kept>(kept: &K) {
         Outcome::Delivered
     });
     assert_eq!(standing_still(options()).run(&publisher, None).unwrap().published, 1);
+    assert_eq!(publisher.take_positions(), [1]);
+}
+
+/// The same within a stream: the second entry is read when the first is gone.
+#[test]
+fn a_pass_by_streams_too_tries_only_what_was_due_when_it_began() {
+    const WAIT: Duration = Duration::from_millis(100);
+    let kept = Sqlite::new();
+    let by_stream = outbox_with(&kept, RelayOptions { ordering: Ordering::Stream, ..options() })
+        .with_clock(|| Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1), || 0.0);
+    let p = by_stream.append(&of(&["a", "a"])).unwrap();
+    let until = |wait: Duration| Fate::Retry { at: at(1) + wait };
+    let waits = [(p[0], Duration::ZERO), (p[1], WAIT)].map(|(p, wait)| failed(by_stream.strategy(), p, 1, until(wait)));
+    settle(by_stream.strategy(), &waits);
+    let publisher = Scripted::answering("a", |_| {
+        std::thread::sleep(2 * WAIT);
+        Outcome::Delivered
+    });
+    assert_eq!(by_stream.run(&publisher, None).unwrap().published, 1);
     assert_eq!(publisher.take_positions(), [1]);
 }
 

@@ -64,8 +64,7 @@ impl Session<'_> {
 
     /// Reads the waiting entries whose time has come.
     fn read_due(&mut self, now: Instant) -> Result<(), StorageError> {
-        let now = if self.limit.is_some() { self.began } else { now };
-        let due = self.lanes.due(now, DUE_MAX.min(self.room()));
+        let due = self.lanes.due(self.due_by(now), DUE_MAX.min(self.room()));
         if due.is_empty() {
             return Ok(());
         }
@@ -105,7 +104,7 @@ impl Session<'_> {
             let rest = positions.get(entries.len()..).unwrap_or_default();
             // One after the other: an entry that waits holds those behind it.
             for entry in entries.into_iter().flatten() {
-                if self.lanes.wants_missed(entry.id(), entry.stream_key(), now) {
+                if self.lanes.wants_missed(entry.id(), entry.stream_key(), self.due_by(now)) {
                     self.push(entry);
                 }
             }
@@ -136,10 +135,9 @@ impl Session<'_> {
         now: Instant,
         read: impl FnOnce(&dyn Drain, PageBounds, Wanted<'_>) -> Result<Page, StorageError>,
     ) -> Result<TakenIn, StorageError> {
-        let now = if self.limit.is_some() { self.began } else { now };
-        let bounds = PageBounds { read_max: self.room(), ..PAGE };
+        let (bounds, due_by) = (PageBounds { read_max: self.room(), ..PAGE }, self.due_by(now));
         let lanes = &mut self.lanes;
-        let read = read(self.drain, bounds, &mut |entry, stream| lanes.wants(entry, stream, now));
+        let read = read(self.drain, bounds, &mut |entry, stream| lanes.wants(entry, stream, due_by));
         let taken_in = read.map(|page| {
             let Page { entries, end, reload, unnoticed } = page;
             if reload {
@@ -151,6 +149,11 @@ impl Session<'_> {
         });
         self.lanes.page_ended();
         taken_in
+    }
+
+    /// The time by which a waiting entry must be due to be tried now: a pass tries only what was due when it began.
+    fn due_by(&self, now: Instant) -> Instant {
+        if self.limit.is_some() { self.began } else { now }
     }
 
     fn push(&mut self, entry: RawEntry) {
