@@ -1,7 +1,7 @@
 //! Several publishers on one relay: each has calls and memory of its own, and those of one entry are called side by side.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
@@ -13,12 +13,14 @@ use outbox_tests::for_each_storage;
 use outbox_tests::outboxes::Kept;
 use outbox_tests::relaying::relaying;
 use outbox_tests::waiting::until;
+use tokio::sync::watch;
 
 for_each_storage! {
     a_publisher_that_stands_still_holds_up_nobody_and_loses_nothing
     the_publishers_of_an_entry_are_called_side_by_side
     each_publisher_has_a_number_of_calls_of_its_own
     a_stream_stays_in_order_over_all_of_its_publishers
+    a_stream_stays_in_order_beside_a_publisher_without_room
 }
 
 fn outbox<K: Kept>(kept: &K) -> Outbox<K::Strategy> {
@@ -44,15 +46,21 @@ fn routed<'a>(slow: &'a dyn Publisher, fast: &'a dyn Publisher) -> Publishers<'a
 /// A publisher whose calls wait until it is opened, and that knows what it was called with.
 #[derive(Default)]
 struct Gate {
-    is_open: AtomicBool,
+    is_open: watch::Sender<bool>,
     calls: Mutex<Vec<(String, u64)>>,
     under_way: AtomicUsize,
     most: AtomicUsize,
 }
 
 impl Gate {
-    fn open() -> Self {
-        Self { is_open: AtomicBool::new(true), ..Self::default() }
+    fn opened() -> Self {
+        let gate = Self::default();
+        gate.open();
+        gate
+    }
+
+    fn open(&self) {
+        self.is_open.send_replace(true);
     }
 }
 
@@ -60,9 +68,7 @@ impl Publisher for Gate {
     fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
         Box::pin(async move {
             self.most.fetch_max(1 + self.under_way.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
-            while !self.is_open.load(Ordering::SeqCst) {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            self.is_open.subscribe().wait_for(|is_open| *is_open).await.unwrap();
             self.calls.lock().unwrap().push((event.stream_id.id.clone(), event.position));
             self.under_way.fetch_sub(1, Ordering::SeqCst);
             Outcome::Delivered.into()
@@ -72,7 +78,7 @@ impl Publisher for Gate {
 
 /// More entries than fit into memory are in front: single ones and long streams.
 fn a_publisher_that_stands_still_holds_up_nobody_and_loses_nothing<K: Kept>(kept: &K) {
-    let (slow, fast) = (Gate::default(), Gate::open());
+    let (slow, fast) = (Gate::default(), Gate::opened());
     let singles = (0..3_000).map(|stream| to("slow", &format!("s-{stream}")));
     let long = (0..3_000).map(|entry| to("slow", &format!("long-{}", entry % 2)));
     let outbox = outbox(kept);
@@ -85,7 +91,7 @@ fn a_publisher_that_stands_still_holds_up_nobody_and_loses_nothing<K: Kept>(kept
             outbox.append(&[to("fast", &format!("f-{more}")), to("slow", "long-0")]).unwrap();
             until("the next one is delivered too", || fast.calls.lock().unwrap().len() == more);
         }
-        slow.is_open.store(true, Ordering::SeqCst);
+        slow.open();
         until("all are delivered", || kept.open().status().unwrap().pending == 0);
     });
     let calls = slow.calls.into_inner().unwrap();
@@ -117,7 +123,7 @@ fn each_publisher_has_a_number_of_calls_of_its_own<K: Kept>(kept: &K) {
     relaying(&outbox, publishers, |_| {
         let under_way = || [&slow, &fast].map(|gate| gate.under_way.load(Ordering::SeqCst));
         until("each has its calls", || under_way() == [2, 5]);
-        [&slow, &fast].iter().for_each(|gate| gate.is_open.store(true, Ordering::SeqCst));
+        [&slow, &fast].iter().for_each(|gate| gate.open());
         until("all are delivered", || kept.open().status().unwrap().pending == 0);
     });
     assert_eq!([&slow, &fast].map(|gate| gate.most.load(Ordering::SeqCst)), [2, 5]);
@@ -138,4 +144,27 @@ fn a_stream_stays_in_order_over_all_of_its_publishers<K: Kept>(kept: &K) {
     let order = order.into_inner().unwrap();
     assert_eq!(order.len(), 400, "every third one goes to both");
     assert!(order.is_sorted(), "{order:?}");
+}
+
+/// Its entries go to a publisher that has no room and to one that has, in turn.
+fn a_stream_stays_in_order_beside_a_publisher_without_room<K: Kept>(kept: &K) {
+    let (slow, fast) = (Gate::default(), Gate::opened());
+    let outbox = outbox(kept);
+    let in_front = (0..3_000).map(|stream| to("slow", &format!("s-{stream}")));
+    let mixed = (0..40).map(|entry| to(["slow", "fast", "both"][entry % 3], "mixed"));
+    outbox.append(&in_front.chain(mixed).collect::<Vec<_>>()).unwrap();
+    outbox.append(&[to("fast", "f")]).unwrap();
+    let of_mixed = |gate: &Gate| -> Vec<u64> {
+        let calls = gate.calls.lock().unwrap();
+        calls.iter().filter(|(stream, _)| stream == "mixed").map(|(_, position)| *position).collect()
+    };
+    relaying(&outbox, routed(&slow, &fast), |_| {
+        until("what is behind them is delivered", || !fast.calls.lock().unwrap().is_empty());
+        assert_eq!(of_mixed(&fast), [0_u64; 0], "the first of its stream goes to the other publisher");
+        slow.open();
+        until("all are delivered", || kept.open().status().unwrap().pending == 0);
+    });
+    let (slow, fast) = (of_mixed(&slow), of_mixed(&fast));
+    assert_eq!((slow.len(), fast.len()), (27, 26));
+    assert!(slow.is_sorted() && fast.is_sorted(), "{slow:?} {fast:?}");
 }
