@@ -143,6 +143,15 @@ impl<'a> Publishers<'a> {
 
     /// Lets the publisher of this name have so many calls at once, in place of
     /// [`RelayOptions::concurrency`](crate::RelayOptions::concurrency). Nothing changes if there is none of this name.
+    ///
+    /// ```
+    /// use outbox_engine::{Publishers, Recorded, Route};
+    ///
+    /// let (webhook, archive) = (|_: &Recorded| Ok(()), |_: &Recorded| Ok(()));
+    /// let members = [("webhook", &webhook as _), ("archive", &archive as _)];
+    /// let publishers = Publishers::routed(members, [Route::to(["webhook", "archive"])])?.with_concurrency("archive", 1);
+    /// # Ok::<(), outbox_engine::InvalidRoutes>(())
+    /// ```
     #[must_use]
     pub fn with_concurrency(mut self, name: &str, calls: usize) -> Self {
         let named = self.members.iter_mut().filter(|member| member.name.as_deref() == Some(name));

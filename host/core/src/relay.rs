@@ -67,6 +67,7 @@ pub use self::stop::{Stop, Stopping, stop};
 
 /// How often a standby tries to take over.
 const STANDBY_PAUSE: Duration = Duration::from_millis(100);
+
 /// One pass: every entry that is due now is tried once, at most `limit` of them.
 pub(crate) fn pass(context: RelayContext<'_>, limit: usize) -> Result<Report, StorageError> {
     let drain = context.strategy.drain()?;

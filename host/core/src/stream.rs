@@ -7,7 +7,8 @@ use crate::row::{Field, fnv};
 /// lost.
 ///
 /// A storage may make its keys itself, for example in SQL: the relay only compares those of one storage. All spellings
-/// of a stream must have the same key, in entries, in what waits, and in dead letters.
+/// of a stream must have the same key, in entries, in what waits, and in dead letters. An entry whose stream cannot be
+/// determined has the key that [`of_entry`](Self::of_entry) gives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamKey(pub u64);
 

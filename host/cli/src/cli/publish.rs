@@ -31,7 +31,7 @@ struct Publishing {
     /// How many attempts an entry gets before it becomes a dead letter.
     #[arg(long, value_name = "N")]
     max_attempts: Option<u32>,
-    /// The most calls at once.
+    /// The most calls of each publisher at once.
     #[arg(long, value_name = "N")]
     concurrency: Option<usize>,
 }

@@ -26,7 +26,6 @@ pub(super) const UNACKED_MAX: usize = 4_096;
 pub(super) const ORDERS_MAX: usize = 3;
 /// How long to wait after a failed read, and how often to look whether the database is still there.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(200);
-
 /// How often to compare what is held back with the storage, since others may change its tables.
 pub(super) const COMPARE_PAUSE: Duration = Duration::from_secs(5);
 
