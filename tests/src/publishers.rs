@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use outbox_host::{BoxFuture, Outcome, Publisher, Recorded};
+use outbox_host::{BoxFuture, Outcome, Publisher, Recorded, Route};
 
 /// The answers of a publisher, by the event's stream; other events are delivered.
 type Answers = HashMap<String, Box<dyn Fn(&Recorded) -> Outcome + Send + Sync>>;
@@ -61,4 +61,9 @@ pub fn rejected() -> Outcome {
 /// Says that the destination is down.
 pub fn unavailable() -> Outcome {
     Outcome::Unavailable { reason: "closed".into(), after: None }
+}
+
+/// A route that events of this name, in which `*` stands for anything, take to these publishers.
+pub fn route(name: &str, publishers: &[&str]) -> Route {
+    Route { name: Some(name.parse().unwrap()), ..Route::to(publishers.iter().copied()) }
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use outbox_host::{
     Attempt, Backoff, BoxFuture, JsonSerde, NewEvent, Outbox, OutboxStorageStrategy, Outcome, Policy, PublishError,
-    Publisher, Publishers, Recorded, RelayOptions, Route, StreamId,
+    Publisher, Publishers, Recorded, RelayOptions, StreamId,
 };
 use outbox_tests::for_each_storage;
 use outbox_tests::outboxes::Kept;
+use outbox_tests::publishers::route;
 use outbox_tests::relaying::relaying;
 use outbox_tests::waiting::until;
 use tokio::sync::watch;
@@ -35,10 +36,6 @@ fn to(publishers: &str, stream: &str) -> NewEvent {
 }
 
 fn routed<'a>(slow: &'a dyn Publisher, fast: &'a dyn Publisher) -> Publishers<'a> {
-    let route = |name: &str, publishers: &[&str]| Route {
-        name: Some(name.parse().unwrap()),
-        ..Route::to(publishers.iter().copied())
-    };
     let routes = [route("slow", &["slow"]), route("fast", &["fast"]), route("both", &["slow", "fast"])];
     Publishers::routed([("slow", slow), ("fast", fast)], routes).unwrap()
 }

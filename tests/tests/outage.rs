@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use outbox_host::outbox::{BreakerState, Hold, RelayCondition, Selection};
 use outbox_host::{
     Attempt, Backoff, BoxFuture, BreakerRules, JsonSerde, NewEvent, Outbox, OutboxStorageStrategy, Outcome, Policy,
-    Publisher, Publishers, Recorded, RelayOptions, Route,
+    Publisher, Publishers, Recorded, RelayOptions,
 };
 use outbox_tests::outboxes::{Kept, event};
+use outbox_tests::publishers::route;
 use outbox_tests::relaying::relaying;
 use outbox_tests::waiting::until;
 
@@ -256,11 +257,7 @@ fn an_outage_of_one_publisher_holds_up_no_other<K: Kept>(kept: &K) {
     let events: Vec<NewEvent> =
         (0..STREAMS).flat_map(|stream| [named("down", stream), named("up", stream), named("both", stream)]).collect();
     outbox(kept, options()).append(&events).unwrap();
-    let to = |name: &str, publishers: &[&str]| Route {
-        name: Some(name.parse().unwrap()),
-        ..Route::to(publishers.iter().copied())
-    };
-    let routes = [to("down", &["down"]), to("up", &["up"]), to("both", &["down", "up"])];
+    let routes = [route("down", &["down"]), route("up", &["up"]), route("both", &["down", "up"])];
     let publishers = Publishers::routed([("down", &down as _), ("up", &up as _)], routes).unwrap();
     let report = relaying(&outbox(kept, options()), publishers, |_| {
         until("the other one's are delivered", || pending(kept) == 2 * STREAMS as u64 && up.calls().len() >= STREAMS);

@@ -12,7 +12,7 @@ use outbox_host::{
 use outbox_tests::act;
 use outbox_tests::for_each_storage;
 use outbox_tests::outboxes::{Kept, event};
-use outbox_tests::publishers::{Scripted, rejected, retry, unavailable};
+use outbox_tests::publishers::{Scripted, rejected, retry, route, unavailable};
 use outbox_tests::relaying::relaying;
 use outbox_tests::waiting::until;
 
@@ -27,11 +27,8 @@ fn named(name: &str, stream: &str) -> NewEvent {
 
 /// `order.*` goes to both, `audit.*` to the audit only, and the rest nowhere.
 fn routed<'a>(webhook: &'a dyn Publisher, audit: &'a dyn Publisher) -> Publishers<'a> {
-    let to = |name: &str, publishers: &[&str]| Route {
-        name: Some(name.parse().unwrap()),
-        ..Route::to(publishers.iter().copied())
-    };
-    let routes = [to("order.*", &["webhook", "audit"]), to("audit.*", &["audit"]), to("webhook.*", &["webhook"])];
+    let routes =
+        [route("order.*", &["webhook", "audit"]), route("audit.*", &["audit"]), route("webhook.*", &["webhook"])];
     Publishers::routed([("webhook", webhook), ("audit", audit)], routes).unwrap()
 }
 

@@ -10,12 +10,12 @@ use outbox_conformance::helpers::{at, failed, settle};
 use outbox_host::outbox::{Fate, RelayCondition, Selection};
 use outbox_host::{
     Attempt, Backoff, BoxFuture, JsonSerde, NewEvent, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy, Outcome,
-    Policy, Publisher, Publishers, Recorded, RelayOptions, Route,
+    Policy, Publisher, Publishers, Recorded, RelayOptions,
 };
 use outbox_tests::act;
 use outbox_tests::for_each_storage;
 use outbox_tests::outboxes::{Kept, Sqlite, event};
-use outbox_tests::publishers::{Scripted, rejected, retry, unavailable};
+use outbox_tests::publishers::{Scripted, rejected, retry, route, unavailable};
 use outbox_tests::relaying::relaying;
 use outbox_tests::waiting::until;
 
@@ -181,8 +181,7 @@ fn an_unavailable_publisher_holds_back_everything<K: Kept>(kept: &K) {
         done.lock().unwrap().push(event.position);
         Ok(())
     };
-    let to = |name: &str, publisher: &str| Route { name: Some(name.parse().unwrap()), ..Route::to([publisher]) };
-    let routes = [to("webhook.*", "webhook"), to("audit.*", "audit")];
+    let routes = [route("webhook.*", &["webhook"]), route("audit.*", &["audit"])];
     let publishers = Publishers::routed([("webhook", &webhook as _), ("audit", &audit as _)], routes).unwrap();
     let outbox = outbox(kept);
     let named = |name: &str, stream: &str| NewEvent { name: name.into(), ..event(stream, "{}") };
