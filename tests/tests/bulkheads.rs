@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use outbox_host::{
     Attempt, Backoff, BoxFuture, JsonSerde, NewEvent, Outbox, OutboxStorageStrategy, Outcome, Policy, PublishError,
-    Publisher, Publishers, Recorded, RelayOptions, StreamId,
+    Publisher, PublisherOptions, Publishers, Recorded, RelayOptions, StreamId,
 };
 use outbox_tests::for_each_storage;
 use outbox_tests::outboxes::Kept;
@@ -38,6 +38,10 @@ fn to(publishers: &str, stream: &str) -> NewEvent {
 fn routed<'a>(slow: &'a dyn Publisher, fast: &'a dyn Publisher) -> Publishers<'a> {
     let routes = [route("slow", &["slow"]), route("fast", &["fast"]), route("both", &["slow", "fast"])];
     Publishers::routed([("slow", slow), ("fast", fast)], routes).unwrap()
+}
+
+fn calls(most: usize) -> PublisherOptions {
+    PublisherOptions { concurrency: Some(most) }
 }
 
 /// A publisher whose calls wait until it is opened, and that knows what it was called with.
@@ -116,7 +120,7 @@ fn each_publisher_has_a_number_of_calls_of_its_own<K: Kept>(kept: &K) {
     let outbox = outbox(kept);
     let events = (0..20).flat_map(|stream| [to("slow", &format!("s-{stream}")), to("fast", &format!("f-{stream}"))]);
     outbox.append(&events.collect::<Vec<_>>()).unwrap();
-    let publishers = routed(&slow, &fast).with_concurrency("slow", 2).with_concurrency("fast", 5);
+    let publishers = routed(&slow, &fast).with_options("slow", calls(2)).with_options("fast", calls(5));
     relaying(&outbox, publishers, |_| {
         let under_way = || [&slow, &fast].map(|gate| gate.under_way.load(Ordering::SeqCst));
         until("each has its calls", || under_way() == [2, 5]);

@@ -37,6 +37,8 @@ mod new_event;
 pub mod outbox;
 pub mod publisher;
 #[cfg(feature = "relay")]
+mod publisher_options;
+#[cfg(feature = "relay")]
 mod publishers;
 mod raw;
 mod recorded;
@@ -59,6 +61,8 @@ pub use entry::Undecodable;
 pub use new_event::{NewEvent, parse_time};
 pub use outbox::{MemoryOutbox, NoOutbox, OutboxStorageStrategy, StorageError};
 pub use publisher::{BoxFuture, Maintenance, Publisher, Withdrawn};
+#[cfg(feature = "relay")]
+pub use publisher_options::PublisherOptions;
 #[cfg(feature = "relay")]
 pub use publishers::{InvalidRoutes, PUBLISHERS_MAX, Pattern, Publishers, Route};
 pub use raw::{EntryId, RawEntry};

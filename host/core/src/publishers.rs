@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::column;
 use crate::publisher::Publisher;
+use crate::publisher_options::PublisherOptions;
 use crate::raw::RawEntry;
 
 /// The most publishers of one outbox.
@@ -37,8 +38,7 @@ struct Member<'a> {
     /// None for a single publisher, which needs no name.
     name: Option<Arc<str>>,
     publisher: &'a dyn Publisher,
-    /// None for the relay's own.
-    concurrency: Option<usize>,
+    options: PublisherOptions,
 }
 
 /// Which entries go to which publishers. An entry takes the first route all of whose patterns match it.
@@ -109,7 +109,7 @@ pub(crate) struct PublisherSet(u64);
 impl<'a> Publishers<'a> {
     /// One publisher, to which every entry goes.
     pub fn one(publisher: &'a dyn Publisher) -> Self {
-        Self { members: vec![Member { name: None, publisher, concurrency: None }], routes: None }
+        Self { members: vec![Member { name: None, publisher, options: PublisherOptions::default() }], routes: None }
     }
 
     /// Several publishers with their names, and the routes to them. The first route that matches is taken. An entry
@@ -127,7 +127,7 @@ impl<'a> Publishers<'a> {
             if members.iter().any(|member| member.name.as_deref() == Some(name)) {
                 return Err(InvalidRoutes::Twice(name.to_owned()));
             }
-            members.push(Member { name: Some(name.into()), publisher, concurrency: None });
+            members.push(Member { name: Some(name.into()), publisher, options: PublisherOptions::default() });
         }
         if members.len() > PUBLISHERS_MAX {
             return Err(InvalidRoutes::TooMany(members.len()));
@@ -141,21 +141,12 @@ impl<'a> Publishers<'a> {
         Ok(publishers)
     }
 
-    /// Lets the publisher of this name have so many calls at once, in place of
-    /// [`RelayOptions::concurrency`](crate::RelayOptions::concurrency). Nothing changes if there is none of this name.
-    ///
-    /// ```
-    /// use outbox_engine::{Publishers, Recorded, Route};
-    ///
-    /// let (webhook, archive) = (|_: &Recorded| Ok(()), |_: &Recorded| Ok(()));
-    /// let members = [("webhook", &webhook as _), ("archive", &archive as _)];
-    /// let publishers = Publishers::routed(members, [Route::to(["webhook", "archive"])])?.with_concurrency("archive", 1);
-    /// # Ok::<(), outbox_engine::InvalidRoutes>(())
-    /// ```
+    /// Has the relay call the publisher of this name with these options. A single publisher, which needs no name, is meant
+    /// by any. Nothing changes if there is none of this name.
     #[must_use]
-    pub fn with_concurrency(mut self, name: &str, calls: usize) -> Self {
-        let named = self.members.iter_mut().filter(|member| member.name.as_deref() == Some(name));
-        named.for_each(|member| member.concurrency = Some(calls.max(1)));
+    pub fn with_options(mut self, name: &str, options: PublisherOptions) -> Self {
+        let is_meant = |member: &&mut Member<'a>| member.name.as_deref().is_none_or(|own| own == name);
+        self.members.iter_mut().filter(is_meant).for_each(|member| member.options = options.clone());
         self
     }
 
@@ -215,9 +206,9 @@ impl<'a> Publishers<'a> {
         self.members.iter().map(|member| member.publisher).enumerate()
     }
 
-    /// The most calls at once. None for the relay's own number.
-    pub(crate) fn concurrency(&self, leg: usize) -> Option<usize> {
-        self.members.get(leg)?.concurrency
+    /// How to call it.
+    pub(crate) fn options(&self, leg: usize) -> Option<&PublisherOptions> {
+        self.members.get(leg).map(|member| &member.options)
     }
 
     /// Its name. None for a single publisher, which needs no name.

@@ -149,7 +149,8 @@ impl<'a> Session<'a> {
             for (publisher, jobs) in members.into_iter().zip(taken) {
                 let calls =
                     Calls { publisher, serde, drain, jobs, given_up: calls_given_up, left_alone, results, clock };
-                let own = publisher.map_or(Some(1), |to| publishers.concurrency(to.leg)).unwrap_or(concurrency);
+                let own =
+                    publisher.map_or(Some(1), |to| publishers.options(to.leg)?.concurrency).unwrap_or(concurrency);
                 for (first_slot, share) in caller::shares(own, publishers.len()) {
                     let first_slot = slots + first_slot;
                     spawn(scope, results, "outbox-caller", move || caller::run(calls, first_slot, share))?;

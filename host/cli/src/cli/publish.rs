@@ -66,7 +66,9 @@ impl Publishing {
         let named = watched.map(Source::Watched).or_else(|| self.publisher.map(Source::named));
         self.running.grant(&mut config.publisher);
         config.relay.max_attempts = self.max_attempts.or(config.relay.max_attempts);
-        config.relay.concurrency = self.concurrency.or(config.publisher.concurrency).or(config.relay.concurrency);
+        if let Some(calls) = self.concurrency {
+            (config.relay.concurrency, config.publisher.concurrency) = (Some(calls), None);
+        }
         let chosen = Chosen::load(named, &config, &outbox, |publisher| self.running.settings(publisher))?;
         Ok((Outbox::new(outbox, JsonSerde).with_options(config.options()), chosen))
     }

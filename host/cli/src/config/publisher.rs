@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use outbox_host::CanaryRules;
 use outbox_host::publisher::component::{
     Authorities, Grants, HeaderSecret, HttpGrant, Isolation, LimitsConfig, Settings, TcpGrant,
 };
+use outbox_host::{CanaryRules, PublisherOptions};
 use serde::Deserialize;
 
 use super::compiler::compiler;
@@ -95,6 +95,11 @@ impl PublisherConfig {
     /// Names the file that cannot be read, or contains no certificate.
     pub fn authorities(&self) -> Result<Authorities> {
         self.tls.authorities()
+    }
+
+    /// How the relay calls it.
+    pub fn options(&self) -> PublisherOptions {
+        PublisherOptions { concurrency: self.concurrency }
     }
 
     /// The settings for the component, without its secrets and certificate authorities, which are read from files.

@@ -15,8 +15,7 @@ pub struct RelayOptions {
     /// What becomes of a stream when one of its entries becomes a dead letter.
     pub on_dead_letter: OnDeadLetter,
     /// The most calls of each publisher at once, each for another stream; at least 1. Another number for one of them:
-    /// [`Publishers::with_concurrency`](crate::Publishers::with_concurrency). With [`Ordering::Total`], there is one at a
-    /// time.
+    /// [`PublisherOptions`](crate::PublisherOptions). With [`Ordering::Total`], there is one at a time.
     pub concurrency: usize,
     /// How long calls under way may take to end, once the relay is stopping.
     pub shutdown_grace: Duration,

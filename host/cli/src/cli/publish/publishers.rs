@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use outbox_host::publisher::component::{ComponentPublisher, Settings};
 use outbox_host::{
-    CanaryRules, OutboxStorageStrategy, Publisher, Publishers, Route, SqliteOutbox, VersionedPublisher,
-    WatchedPublisher,
+    CanaryRules, OutboxStorageStrategy, Publisher, PublisherOptions, Publishers, Route, SqliteOutbox,
+    VersionedPublisher, WatchedPublisher,
 };
 
 use crate::config::{Config, PublisherConfig};
@@ -16,8 +16,7 @@ pub struct Chosen {
     publishers: Vec<(String, Box<dyn Publisher>)>,
     /// Without routes, there is one publisher.
     routes: Vec<Route>,
-    /// The most calls at once of those that have a number of their own.
-    concurrency: Vec<(String, usize)>,
+    options: Vec<(String, PublisherOptions)>,
 }
 
 /// Where a publisher comes from.
@@ -53,7 +52,7 @@ impl Chosen {
             return Ok(Self {
                 publishers: vec![(String::new(), load(&source, &config.publisher)?)],
                 routes: Vec::new(),
-                concurrency: Vec::new(),
+                options: vec![(String::new(), config.publisher.options())],
             });
         }
         ensure!(named.is_none(), "with [[route]], name publishers in the file, not with --publisher or --watch");
@@ -69,27 +68,27 @@ impl Chosen {
         if let Some(unused) = config.publishers.keys().find(|name| !names.contains(name)) {
             bail!("no [[route]] leads to [publishers.{unused}]");
         }
-        let (mut publishers, mut concurrency) = (Vec::new(), Vec::new());
+        let (mut publishers, mut options) = (Vec::new(), Vec::new());
         for name in names {
             let config = config.publishers.get(name).cloned().unwrap_or_default();
-            concurrency.extend(config.concurrency.map(|calls| (name.clone(), calls)));
+            options.push((name.clone(), config.options()));
             let source = Source::configured(&config)?.unwrap_or_else(|| Source::Deployed(name.clone()));
             let publisher = load(&source, &config).with_context(|| format!("the publisher {name}"))?;
             publishers.push((name.clone(), publisher));
         }
-        Ok(Self { publishers, routes, concurrency })
+        Ok(Self { publishers, routes, options })
     }
 
     pub fn publishers(&self) -> Result<Publishers<'_>> {
-        match self.publishers.as_slice() {
-            [(_, only)] if self.routes.is_empty() => Ok(Publishers::one(&**only)),
+        let publishers = match self.publishers.as_slice() {
+            [(_, only)] if self.routes.is_empty() => Publishers::one(&**only),
             several => {
                 let several = several.iter().map(|(name, publisher)| (name.as_str(), &**publisher));
-                let publishers = Publishers::routed(several, self.routes.clone())?;
-                let each = self.concurrency.iter();
-                Ok(each.fold(publishers, |publishers, (name, calls)| publishers.with_concurrency(name, *calls)))
+                Publishers::routed(several, self.routes.clone())?
             }
-        }
+        };
+        let each = self.options.iter().cloned();
+        Ok(each.fold(publishers, |publishers, (name, options)| publishers.with_options(&name, options)))
     }
 }
 
