@@ -1,9 +1,11 @@
 //! Native publishers for tests: they answer as configured, and remember their calls.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::Mutex;
 
-use outbox_host::{BoxFuture, Outcome, Publisher, Recorded, Route};
+use outbox_host::{BoxFuture, Outcome, Publisher, PublisherOptions, RateBy, RateLimit, Recorded, Route};
+use proptest::prelude::*;
 
 /// The answers of a publisher, by the event's stream; other events are delivered.
 type Answers = HashMap<String, Box<dyn Fn(&Recorded) -> Outcome + Send + Sync>>;
@@ -66,4 +68,14 @@ pub fn unavailable() -> Outcome {
 /// A route that events of this name, in which `*` stands for anything, take to these publishers.
 pub fn route(name: &str, publishers: &[&str]) -> Route {
     Route { name: Some(name.parse().unwrap()), ..Route::to(publishers.iter().copied()) }
+}
+
+/// Mostly none, or a rate limit that a test need not wait long for.
+pub fn any_options() -> impl Strategy<Value = PublisherOptions> {
+    let by = prop_oneof![Just(RateBy::Publisher), Just(RateBy::Tenant), Just(RateBy::Stream), Just(RateBy::Category)];
+    let limit = (by, 1..4_u32).prop_map(|(by, burst)| {
+        let rate = "1000/s".parse().expect("a rate");
+        RateLimit { by, burst: NonZeroU32::new(burst), ..RateLimit::of(rate) }
+    });
+    prop::option::of(limit).prop_map(|rate| PublisherOptions { rate, ..PublisherOptions::default() })
 }

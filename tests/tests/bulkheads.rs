@@ -41,7 +41,7 @@ fn routed<'a>(slow: &'a dyn Publisher, fast: &'a dyn Publisher) -> Publishers<'a
 }
 
 fn calls(most: usize) -> PublisherOptions {
-    PublisherOptions { concurrency: Some(most) }
+    PublisherOptions { concurrency: Some(most), ..PublisherOptions::default() }
 }
 
 /// A publisher whose calls wait until it is opened, and that knows what it was called with.

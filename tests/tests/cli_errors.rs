@@ -152,6 +152,8 @@ fn settings_that_are_not_understood_are_shown_with_line_column_and_caret() {
         ("[publisher.limits]\ncall_time = \"soon\"\n", 4, 13, "^^^^^^", "`soon` is no duration: write for example"),
         ("allow_http = [\"example.com\"]\n", 3, 14, "^^^^", "`example.com` cannot be granted"),
         ("[relay]\nconcurrency = \"many\"\n", 4, 15, "^^^^^^", "invalid type: string \"many\""),
+        ("rate = \"fast\"\n", 3, 8, "^^^^^^", "`fast` is no rate: write a whole number from 1 on and a unit"),
+        ("rate = \"1/s\"\nburst = 0\n", 4, 9, "^", "expected a nonzero u32"),
         (
             "[relay]\nordering = \"backwards\"\n",
             4,

@@ -3,6 +3,7 @@
 use outbox_tests::sink::Sink;
 use outbox_tests::waiting::until;
 use outbox_tests::workplace::{Signal, Workplace};
+use serde_json::json;
 
 fn lines(names: &[&str]) -> String {
     let line = |(number, name): (usize, &&str)| {
@@ -115,6 +116,30 @@ fn what_does_not_fit_together_is_refused() {
     assert!(refused(&format!("{route}[publishers.b]\n"), "").contains("no [[route]] leads to [publishers.b]"));
     let both = refused(&format!("{route}drop = true\n"), "");
     assert!(both.contains("line 2") && both.contains("leads to no publisher: leave one of both out"), "{both}");
+    let burst = refused(&format!("{route}[publishers.a]\nfile = \"guests/noop.wasm\"\nburst = 3\n"), "");
+    assert!(burst.starts_with("the publisher a: it has `burst`, but no `rate`"), "{burst}");
     let missing = refused(&format!("{route}[publishers.a]\nfile = \"none.wasm\"\n"), "");
     assert!(missing.starts_with("the publisher a: cannot read"), "{missing}");
+}
+
+#[test]
+fn a_rate_limit_is_kept_with_one_publisher_and_with_routes_and_the_status_says_what_waits_for_it() {
+    let place = Workplace::new();
+    let own = "file = \"guests/noop.wasm\"\nrate = \"2/h\"\nburst = 1\nrate_by = \"tenant\"\nconcurrency = 3\n";
+    let [alone, routed] = ["[publisher]\n", "[[route]]\npublisher = \"a\"\n[publishers.a]\n"];
+    for (table, name) in [(alone, ""), (routed, "a is ")] {
+        place.query("DELETE FROM outbox");
+        place.append(&["acme", "acme", "other"].map(|tenant| event_of(tenant) + "\n").concat());
+        place.write("outbox.toml", format!("db = \"app.db\"\n{table}{own}"));
+        let mut relay = place.start_logged("relay --config outbox.toml");
+        until("one of each tenant is published", || place.status()["pending"] == 1);
+        let line = format!("rate limit      {name}waiting, next entry ");
+        until("the status says it", || place.outbox("status --config outbox.toml").ok().contains(&line));
+        relay.signal(Signal::TERM);
+        assert_eq!(relay.wait(), Some(0));
+    }
+}
+
+fn event_of(tenant: &str) -> String {
+    json!({"name": "order.paid", "stream_id": "s", "tenant_id": tenant, "data": 1}).to_string()
 }

@@ -2,7 +2,7 @@
 //!
 //! `OUTBOX_CRASH_SEED` repeats a run's random choices, `OUTBOX_CRASH_KILLS` sets how many relays are killed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{Write, stderr};
 use std::time::Duration;
 
@@ -120,6 +120,28 @@ fn in_total_order_no_kill_breaks_the_order() {
     let (delivered, deliveries) = (arena.ledger.uuids().len() as u64, arena.ledger.seen.len());
     assert_eq!(delivered, next - 1, "each was delivered");
     say(&format!("crash: {delivered} events in total order, {deliveries} deliveries"));
+}
+
+/// Lanes that wait for a token keep nothing in memory here, and are read again and again.
+#[test]
+fn with_a_rate_limit_no_kill_loses_anything_or_leaves_the_order_of_a_stream() {
+    const STREAMS: usize = 20;
+    let mut rng = random("rate limit");
+    let mut arena = Arena::with(&[], "[publisher]\nrate = \"200/s\"\nburst = 3\nrate_by = \"stream\"");
+    arena.append(STREAMS, 50);
+    for _ in 0..15 {
+        Death::AtWork(Duration::from_micros(rng.u64(..100_000))).befall(&mut arena, 8);
+        arena.settle_down();
+    }
+    arena.drain(None);
+    for relay in arena.relays() {
+        let mut last = HashMap::new();
+        for seen in arena.ledger.of(&relay) {
+            let before = last.insert(seen.stream.clone(), seen.position);
+            assert!(before.is_none_or(|before| before < seen.position), "{relay} left the order: {seen:?}");
+        }
+    }
+    assert_eq!(arena.ledger.uuids().len(), STREAMS * 50, "each was delivered");
 }
 
 /// It is found out, tried alone, and set aside after the third time; nobody else is blamed.

@@ -8,11 +8,12 @@ use std::sync::Mutex;
 use outbox_host::outbox::{Hold, Selection};
 use outbox_host::{
     Attempt, Backoff, BoxFuture, JsonSerde, NewEvent, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy, Outcome,
-    Payload, Policy, Publisher, Publishers, Recorded, RelayOptions, Report, Route,
+    Payload, Policy, Publisher, PublisherOptions, Publishers, Recorded, RelayOptions, Report, Route,
 };
 use outbox_tests::act;
 use outbox_tests::model::{Answer, Call, Counts, Entry, Model, Order, Pass, Record, Rules};
 use outbox_tests::outboxes::{Kept, Memory, Sqlite, event};
+use outbox_tests::publishers::any_options;
 use proptest::prelude::*;
 
 const STREAMS: [&str; 4] = ["a", "b", "c", "d"];
@@ -101,6 +102,8 @@ impl Publisher for Told<'_> {
 struct World<K: Kept> {
     kept: K,
     model: Model,
+    /// How the first publisher is called.
+    options: PublisherOptions,
 }
 
 impl<K: Kept> World<K> {
@@ -167,7 +170,8 @@ impl<K: Kept> World<K> {
         let drops = Route { name: Some(DROPPED.parse().unwrap()), ..Route::dropping() };
         let routes = routes.chain([drops]);
         let members: [(&str, &dyn Publisher); 2] = [(PUBLISHERS[0], &one), (PUBLISHERS[1], &two)];
-        let report = self.outbox().run(Publishers::routed(members, routes).unwrap(), limit).unwrap();
+        let publishers = Publishers::routed(members, routes).unwrap().with_options(PUBLISHERS[0], self.options.clone());
+        let report = self.outbox().run(publishers, limit).unwrap();
         (report, calls.into_inner().unwrap())
     }
 
@@ -309,8 +313,8 @@ fn records(strategy: &impl OutboxStorageStrategy, position: i64) -> Vec<Record> 
     attempts.iter().map(|it| (it.attempt, it.publisher.as_ref().map(number), outcome(&it.outcome))).collect()
 }
 
-fn go_through<K: Kept>(rules: Rules, steps: &[Step]) {
-    let mut world = World { kept: K::new(), model: Model::new(rules) };
+fn go_through<K: Kept>(rules: Rules, options: PublisherOptions, steps: &[Step]) {
+    let mut world = World { kept: K::new(), model: Model::new(rules), options };
     steps.iter().for_each(|step| world.take(step));
     world.drain();
 }
@@ -319,8 +323,12 @@ proptest! {
     #![proptest_config(outbox_tests::proptest_config!("model", 150))]
 
     #[test]
-    fn memory_does_as_the_model(rules in rules(), steps in prop::collection::vec(step(), 1..40)) {
-        go_through::<Memory>(rules, &steps);
+    fn memory_does_as_the_model(
+        rules in rules(),
+        options in any_options(),
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        go_through::<Memory>(rules, options, &steps);
     }
 }
 
@@ -329,7 +337,11 @@ proptest! {
     #![proptest_config(outbox_tests::proptest_config!("model", 60))]
 
     #[test]
-    fn sqlite_does_as_the_model(rules in rules(), steps in prop::collection::vec(step(), 1..20)) {
-        go_through::<Sqlite>(rules, &steps);
+    fn sqlite_does_as_the_model(
+        rules in rules(),
+        options in any_options(),
+        steps in prop::collection::vec(step(), 1..20),
+    ) {
+        go_through::<Sqlite>(rules, options, &steps);
     }
 }

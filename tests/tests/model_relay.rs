@@ -12,10 +12,11 @@ use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
 use outbox_host::outbox::{RelayCondition, Selection};
 use outbox_host::{
     Attempt, Backoff, BoxFuture, BreakerRules, JsonSerde, OnDeadLetter, Outbox, OutboxStorageStrategy, Outcome, Policy,
-    PublishError, Publisher, Recorded, RelayOptions,
+    PublishError, Publisher, PublisherOptions, Publishers, Recorded, RelayOptions,
 };
 use outbox_tests::act;
 use outbox_tests::outboxes::{Kept, Sqlite};
+use outbox_tests::publishers::any_options;
 use outbox_tests::relaying::relaying;
 use outbox_tests::waiting::{PATIENCE, until};
 use proptest::prelude::*;
@@ -190,7 +191,7 @@ impl Publisher for Destination<'_> {
     }
 }
 
-fn go_through(steps: &[Step]) {
+fn go_through(own: PublisherOptions, steps: &[Step]) {
     let mut world = World::new();
     let (delivered, over) = (Mutex::new(BTreeSet::new()), AtomicBool::new(false));
     let (is_down, released) = (world.is_down.clone(), Semaphore::new(0));
@@ -201,7 +202,7 @@ fn go_through(steps: &[Step]) {
     let policy = Policy { backoff, pause: backoff, breaker, ..Policy::default() };
     let options = RelayOptions { policy, on_dead_letter: OnDeadLetter::Park, ..RelayOptions::default() };
     let outbox = Outbox::new(world.kept.open(), JsonSerde).with_options(options);
-    relaying(&outbox, &publisher, |_| {
+    relaying(&outbox, Publishers::from(&publisher).with_options("", own), |_| {
         steps.iter().for_each(|step| world.take(step));
         world.refuse(false);
         over.store(true, Ordering::SeqCst);
@@ -225,7 +226,10 @@ proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 200, ..outbox_tests::proptest_config!("model_relay", 40) })]
 
     #[test]
-    fn whatever_programs_do_each_event_is_delivered(steps in prop::collection::vec(step(), 1..30)) {
-        go_through(&steps);
+    fn whatever_programs_do_each_event_is_delivered(
+        own in any_options(),
+        steps in prop::collection::vec(step(), 1..30),
+    ) {
+        go_through(own, &steps);
     }
 }

@@ -44,9 +44,10 @@ pub use outbox_engine::{
     Attempt, Backoff, BoxFuture, BreakerRules, CanaryRules, Column, DEFAULT_LIMIT, DEFAULT_TENANT, EntryId,
     FAILURES_MAX, Failure, Field, Filterer, History, InvalidRoutes, JsonSerde, Maintenance, MemoryOutbox, NewEvent,
     NoOutbox, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy, Outcome, PUBLISHERS_MAX, Pattern, Payload, Policy,
-    PublishError, Publisher, PublisherOptions, Publishers, RawEntry, Recorded, RelayOptions, Report, Route, Row,
-    STREAM_NAMESPACE, Serde, SerdeError, Settlement, Stop, Stopping, StorageError, StoredData, StoredValue, StreamId,
-    StreamKey, Then, Undecodable, Verdict, Withdrawn, WrappedEvent, files, judge, settle, settle_on_trial, stop, text,
+    PublishError, Publisher, PublisherOptions, Publishers, Rate, RateBy, RateLimit, RawEntry, Recorded, RelayOptions,
+    Report, Route, Row, STREAM_NAMESPACE, Serde, SerdeError, Settlement, Stop, Stopping, StorageError, StoredData,
+    StoredValue, StreamId, StreamKey, Then, Undecodable, Verdict, Withdrawn, WrappedEvent, files, judge, settle,
+    settle_on_trial, stop, text,
 };
 pub use outbox_sqlite::SqliteOutbox;
 pub use outbox_wasm::{VersionedPublisher, WatchedPublisher};

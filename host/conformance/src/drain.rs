@@ -53,6 +53,7 @@ pub fn the_relays_state_is_shown_while_it_drains<S: TestStorage>(kept: &S) {
         since: at(3),
         reason: "closed".into(),
         next_probe: Some(at(4)),
+        next_token: Some(at(5)),
     };
     let (state, reason, publishers) = (RelayCondition::Paused, "closed".into(), vec![publisher]);
     let state = RelayState { pid: 7, state, since: at(3), reason, publishers };

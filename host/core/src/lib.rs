@@ -40,6 +40,8 @@ pub mod publisher;
 mod publisher_options;
 #[cfg(feature = "relay")]
 mod publishers;
+#[cfg(feature = "relay")]
+mod rate;
 mod raw;
 mod recorded;
 #[cfg(feature = "relay")]
@@ -65,6 +67,8 @@ pub use publisher::{BoxFuture, Maintenance, Publisher, Withdrawn};
 pub use publisher_options::PublisherOptions;
 #[cfg(feature = "relay")]
 pub use publishers::{InvalidRoutes, PUBLISHERS_MAX, Pattern, Publishers, Route};
+#[cfg(feature = "relay")]
+pub use rate::{Rate, RateBy, RateLimit};
 pub use raw::{EntryId, RawEntry};
 pub use recorded::{DEFAULT_TENANT, Payload, Recorded, STREAM_NAMESPACE, StreamId, WrappedEvent};
 #[cfg(feature = "relay")]

@@ -30,6 +30,7 @@ mod acker;
 mod answers;
 mod breaker;
 mod breakers;
+mod bucket;
 mod bulkheads;
 mod caller;
 mod channels;
@@ -197,6 +198,7 @@ impl<'a> Session<'a> {
             self.commit_what_is_settled(channels, now);
             self.try_again_what_was_refused(channels, now);
             self.show_whether_parked();
+            self.show_publishers(now);
             if may_be_more || self.may_read_on() {
                 continue;
             }
@@ -223,6 +225,7 @@ impl<'a> Session<'a> {
         let times = own.into_iter().chain([
             self.breakers.wake_at(),
             self.bulkheads.wake_at(),
+            self.lanes.next_token_at().filter(|_| self.may_claim(now)),
             self.read_again_at,
             self.prune_at,
         ]);
@@ -242,15 +245,11 @@ impl<'a> Session<'a> {
 
     /// Hands over every job that may be published now.
     fn claim(&mut self, channels: &Channels, now: Instant) {
-        if self.give_back || self.lanes.unacked() >= UNACKED_MAX {
+        if !self.may_claim(now) {
             return;
         }
         let mut admission = self.admission(now);
-        // If every publisher is blocked, keep the queues: dropping them helps nobody.
-        if self.refuses_all(admission) {
-            return;
-        }
-        while let Some(job) = self.lanes.next_job(admission) {
+        while let Some(job) = self.lanes.next_job(admission, now) {
             let probed = job.legs.both(admission.probed);
             if !probed.is_empty() {
                 self.breakers.probe(probed);
@@ -263,6 +262,12 @@ impl<'a> Session<'a> {
         let loads: Vec<Load> = (0..self.context.publishers.len()).map(|leg| lanes.load(leg)).collect();
         let room = |leg: usize| loads.get(leg).map_or(0, |load| bulkheads.room(*load));
         lanes.admit(admission, bulkheads.full(), room);
+    }
+
+    /// Whether anything may be handed over now. If every publisher is blocked, the queues are kept: dropping them helps
+    /// nobody.
+    fn may_claim(&self, now: Instant) -> bool {
+        !self.give_back && self.lanes.unacked() < UNACKED_MAX && !self.refuses_all(self.admission(now))
     }
 
     /// Hands a job to the callers of its publisher; if there are several, to those of each, side by side.

@@ -291,6 +291,7 @@ mod tests {
             since: jiff::Timestamp::MAX,
             reason: "x".repeat(10_000),
             next_probe: Some(jiff::Timestamp::MAX),
+            next_token: Some(jiff::Timestamp::MAX),
         };
         let state = RelayState {
             pid: 7,

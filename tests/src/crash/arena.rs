@@ -48,13 +48,13 @@ impl Arena {
         Self::with(&["--late-ms", "60"], "")
     }
 
-    /// `sink` are options of the sink's, `relay` is more in the section `[relay]` of the settings.
-    pub fn with(sink: &[&str], relay: &str) -> Self {
+    /// `sink` are options of the sink's, `more` goes behind the keys of `[relay]` in the settings.
+    pub fn with(sink: &[&str], more: &str) -> Self {
         let folder = Folder::new();
         let database = folder.path().join("app.db");
         let init = Command::new(outbox_program()).args(["init", "--db"]).arg(&database).output().unwrap();
         assert!(init.status.success(), "{init:?}");
-        fs::write(folder.path().join("outbox.toml"), format!("db = \"app.db\"\n[relay]\n{relay}\n{RELAY}")).unwrap();
+        fs::write(folder.path().join("outbox.toml"), format!("db = \"app.db\"\n[relay]{RELAY}{more}\n")).unwrap();
         let ledger = folder.path().join("ledger");
         let sink = Sink::start_with(&ledger, program("outbox-sink").to_str().unwrap(), sink);
         Self { sink, ledger: Ledger::new(ledger), db: Connection::open(database).unwrap(), relays: 0, folder }

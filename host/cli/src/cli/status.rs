@@ -85,17 +85,18 @@ fn print_relay(status: &Status) -> Result<()> {
         Some(relay) => {
             let (state, pid, since) = (relay.state.name(), relay.pid, second(relay.since));
             print(format!("relay           {state} (process {pid}) since {since}{}", because(&relay.reason)))?;
-            relay.publishers.iter().try_for_each(print_breaker)
+            relay.publishers.iter().try_for_each(print_publisher)
         }
     }
 }
 
-fn print_breaker(publisher: &PublisherState) -> Result<()> {
+fn print_publisher(publisher: &PublisherState) -> Result<()> {
     let name = publisher.name.as_deref().map_or_else(String::new, |name| format!("{} is ", cell(name)));
     let (state, since) = (publisher.breaker.name(), second(publisher.since));
     let next = publisher.next_probe.map_or_else(String::new, |at| format!(", next probe {}", second(at)));
     let reason = cell(publisher.reason.lines().next().unwrap_or_default());
-    print(format!("breaker         {name}{state} since {since}{next}{}", because(&reason)))
+    print(format!("breaker         {name}{state} since {since}{next}{}", because(&reason)))?;
+    publisher.next_token.map_or(Ok(()), |at| print(format!("rate limit      {name}waiting, next entry {}", second(at))))
 }
 
 fn because(reason: &str) -> String {

@@ -1,19 +1,20 @@
 //! `[publisher]` and `[publishers.NAME]`: a publisher, and what it may do.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use outbox_host::publisher::component::{
     Authorities, Grants, HeaderSecret, HttpGrant, Isolation, LimitsConfig, Settings, TcpGrant,
 };
-use outbox_host::{CanaryRules, PublisherOptions};
+use outbox_host::{CanaryRules, PublisherOptions, RateBy, RateLimit};
 use serde::Deserialize;
 
 use super::compiler::compiler;
 use super::secrets::SecretConfig;
 use super::tls::TlsConfig;
-use super::values::{Percentage, parsed};
+use super::values::{Percentage, RateConfig, parsed};
 
 /// `[publisher]`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -40,6 +41,12 @@ pub struct PublisherConfig {
     pub recycle_after: Option<u32>,
     /// The most calls of it at once; without it, that of `[relay]`.
     pub concurrency: Option<usize>,
+    /// How fast it is given entries.
+    pub rate: Option<RateConfig>,
+    /// How many of them pass at once after a pause.
+    pub burst: Option<NonZeroU32>,
+    /// Whose entries share the rate.
+    pub rate_by: RateBy,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -98,8 +105,17 @@ impl PublisherConfig {
     }
 
     /// How the relay calls it.
-    pub fn options(&self) -> PublisherOptions {
-        PublisherOptions { concurrency: self.concurrency }
+    ///
+    /// # Errors
+    ///
+    /// Names the key that has no effect without a rate.
+    pub fn options(&self) -> Result<PublisherOptions> {
+        let without_rate = [("burst", self.burst.is_some()), ("rate_by", self.rate_by != RateBy::default())];
+        if let Some((key, _)) = without_rate.iter().find(|(_, is_set)| *is_set && self.rate.is_none()) {
+            bail!("it has `{key}`, but no `rate`: write for example rate = \"100/s\", or leave `{key}` out");
+        }
+        let rate = self.rate.map(|RateConfig(rate)| RateLimit { rate, burst: self.burst, by: self.rate_by });
+        Ok(PublisherOptions { concurrency: self.concurrency, rate })
     }
 
     /// The settings for the component, without its secrets and certificate authorities, which are read from files.

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use outbox_host::Rate;
 use serde::{Deserialize, Deserializer, de};
 
 /// A fraction from 0 to 1, written as `"5%"`.
@@ -22,6 +23,16 @@ impl FromStr for Percentage {
 impl<'de> Deserialize<'de> for Percentage {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A rate, written as `"100/s"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateConfig(pub Rate);
+
+impl<'de> Deserialize<'de> for RateConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map(Self).map_err(de::Error::custom)
     }
 }
 

@@ -16,6 +16,9 @@ pub struct PublisherState {
     pub reason: String,
     /// When it is tried again, with a single entry. None while it is called.
     pub next_probe: Option<Timestamp>,
+    /// When its rate limit lets the next entry pass, if entries wait for that and it is more than a second away.
+    #[serde(default)]
+    pub next_token: Option<Timestamp>,
 }
 
 impl PublisherState {

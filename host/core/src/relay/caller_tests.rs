@@ -1,3 +1,5 @@
+use std::time::Instant;
+
 use tokio::sync::Notify;
 
 use super::*;
@@ -38,7 +40,7 @@ fn jobs(positions: std::ops::RangeInclusive<i64>) -> Vec<Job> {
         };
         lanes.push(RawEntry::new(position, &row), PublisherSet::one(0), PublisherSet::NONE);
     }
-    std::iter::from_fn(|| lanes.next_job(Default::default())).collect()
+    std::iter::from_fn(|| lanes.next_job(Default::default(), Instant::now())).collect()
 }
 
 /// The positions for which a job called a publisher, and those that it left.

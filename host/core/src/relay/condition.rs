@@ -9,6 +9,8 @@ use super::log::Line;
 use super::session::Session;
 use crate::outbox::{BreakerState, PublisherState, RelayCondition, StorageError};
 
+/// A wait for a rate limit is shown if it is longer than this.
+const TOKEN_SHOWN: Duration = Duration::from_secs(1);
 const PARKED: &str = "in total order, everything waits until an operator retries or discards the dead letter that parks it: \
                       `outbox dead list` shows it";
 
@@ -22,11 +24,13 @@ impl Session<'_> {
         }
     }
 
-    /// Shows the state of each publisher, if one has changed.
+    /// Shows the state of each publisher, if one has changed, or waits for another time.
     pub(super) fn show_publishers(&mut self, now: Instant) {
-        if !self.breakers.take_changed() {
+        let tokens = self.next_tokens(now);
+        if !self.breakers.take_changed() && tokens == self.tokens_shown {
             return;
         }
+        self.tokens_shown = tokens;
         let clock = (self.context.clock)();
         let names = (0..self.context.publishers.len()).map(|leg| self.context.publishers.name(leg));
         let states = names.zip(self.breakers.states()).enumerate().map(|(leg, (name, (breaker, until, reason)))| {
@@ -38,10 +42,18 @@ impl Session<'_> {
                 since: before.map_or(clock, |before| before.since),
                 reason: reason.to_owned(),
                 next_probe: until.map(|until| after(clock, until.saturating_duration_since(now))),
+                next_token: (self.tokens_shown.get(leg).copied().flatten())
+                    .map(|at| after(clock, at.saturating_duration_since(now))),
             }
         });
         self.condition.publishers = states.collect();
         self.drain.show(&self.condition);
+    }
+
+    /// For each publisher, when the next entry that waits for its rate limit may pass, if that is worth showing.
+    fn next_tokens(&self, now: Instant) -> Vec<Option<Instant>> {
+        let legs = if self.lanes.has_limits() { 0..self.context.publishers.len() } else { 0..0 };
+        legs.map(|leg| self.lanes.next_token_of(leg).filter(|at| *at > now + TOKEN_SHOWN)).collect()
     }
 
     /// The database cannot be read or written. Settled entries stay settled, and are committed when that is possible.

@@ -14,6 +14,8 @@ use std::time::Instant;
 use self::admission::Waiters;
 use self::lane::{Lane, Waiting};
 pub(super) use self::reconcile::{HeldBy, HeldEntry};
+pub(super) use self::throttle::RateRule;
+use self::throttle::Throttle;
 use super::breakers::Admission;
 use super::job::{Claim, Job, Known, LaneHasher, LaneId, Load};
 use super::options::Ordering;
@@ -29,10 +31,11 @@ mod lost;
 mod missed;
 mod progress;
 mod reconcile;
+mod throttle;
 mod total;
 
 /// The most entries of a job.
-const JOB_MAX: usize = 64;
+pub(super) const JOB_MAX: usize = 64;
 /// Stands for the entries that go to no publisher.
 pub(super) const NO_PUBLISHER: usize = PUBLISHERS_MAX;
 /// The most positions of entries that were passed over which are remembered, of all lanes: 8 MB.
@@ -48,6 +51,7 @@ pub(super) struct Lanes {
     timers: BinaryHeap<Reverse<(Instant, i64, LaneId)>>,
     /// The lanes that wait for each publisher.
     waiting_for: Vec<Waiters>,
+    throttle: Throttle,
     /// How many jobs are under way for each publisher.
     running_for: [u16; PUBLISHERS_MAX],
     /// What was read for each publisher and is not published yet; the last is for entries that go to none.
@@ -79,6 +83,7 @@ impl Lanes {
             ready_alone: VecDeque::new(),
             timers: BinaryHeap::new(),
             waiting_for: Vec::new(),
+            throttle: Throttle::default(),
             running_for: [0; PUBLISHERS_MAX],
             loads: [Load::default(); NO_PUBLISHER + 1],
             coming: Vec::new(),
@@ -290,9 +295,9 @@ impl Lanes {
 
     /// The next job, if one may start now. If a lane's next entry goes to a publisher that may not be called, the lane
     /// waits for that publisher, and its queue is dropped, since it would keep other lanes from being read.
-    pub(super) fn next_job(&mut self, admission: Admission) -> Option<Job> {
+    pub(super) fn next_job(&mut self, admission: Admission, now: Instant) -> Option<Job> {
         while let Some(id) = self.ready_alone.front().copied()
-            && self.is_not_admitted(id, admission.refused)
+            && (!self.is_ready(id) || self.is_not_admitted(id, admission.refused))
         {
             self.ready_alone.pop_front();
         }
@@ -301,27 +306,40 @@ impl Lanes {
         }
         let alone = self.ready_alone.pop_front();
         self.running_alone = alone.is_some();
-        let id = match alone {
-            Some(id) => id,
-            None => loop {
-                let id = self.ready.pop_front()?;
-                let is_empty = self.lanes.get(&id).is_none_or(|lane| lane.queue.is_empty());
-                if !is_empty && !self.is_not_admitted(id, admission.refused) {
-                    break id;
-                }
-            },
+        let (id, most) = match alone {
+            Some(id) => (id, 1),
+            None => self.next_ready(admission.refused, now)?,
         };
+        let first = self.lanes.get(&id)?.queue.front()?;
+        let legs = first.known.legs();
+        let most = if legs.meets(admission.probed) || legs.len() > 1 { 1 } else { most };
+        let goes_along = |claim: &&Claim| claim.known.legs() == legs && self.share_limits(legs, first, claim);
+        let entries = self.lanes.get(&id)?.queue.iter().take(most).take_while(goes_along).count();
         let lane = self.lanes.get_mut(&id)?;
-        let first = lane.queue.front()?.known.legs();
-        let entries = match first.meets(admission.probed) || first.len() > 1 {
-            true => 1,
-            false => lane.queue.iter().take(JOB_MAX).take_while(|claim| claim.known.legs() == first).count(),
-        };
         let claims: Vec<Claim> = lane.queue.drain(..entries).collect();
-        (lane.running, lane.load, lane.legs) = (true, Load::of(&claims), first);
+        (lane.running, lane.load, lane.legs) = (true, Load::of(&claims), legs);
         self.running += 1;
-        self.count_running(first, 1);
-        Some(Job { lane: id, claims, legs: first })
+        self.count_running(legs, 1);
+        self.take_tokens(id, legs, &claims, now);
+        Some(Job { lane: id, claims, legs })
+    }
+
+    /// The next lane whose entries may be published beside others, and how many of them.
+    fn next_ready(&mut self, refused: PublisherSet, now: Instant) -> Option<(LaneId, usize)> {
+        loop {
+            let id = self.next_throttled(now).or_else(|| self.ready.pop_front())?;
+            if self.is_ready(id)
+                && !self.is_not_admitted(id, refused)
+                && let Some(most) = self.may_take(id, now)
+            {
+                return Some((id, most));
+            }
+        }
+    }
+
+    /// Whether a job of this lane can start. Since it became ready, its entries may have gone, or it may have started.
+    fn is_ready(&self, id: LaneId) -> bool {
+        self.lanes.get(&id).is_some_and(|lane| !lane.running && !lane.queue.is_empty())
     }
 
     // --- how much there is -------------------------------------------------------------------------------------

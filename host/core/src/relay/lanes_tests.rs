@@ -1,7 +1,9 @@
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::reconcile::Reconciled;
 use super::*;
+use crate::rate::{RateBy, RateLimit};
 use crate::row::{Field, Row};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -95,7 +97,7 @@ impl World {
     /// Reads, and starts whatever may start: the positions of each job.
     fn jobs(&mut self) -> Vec<Job> {
         self.read();
-        std::iter::from_fn(|| self.lanes.next_job(self.admission)).collect()
+        std::iter::from_fn(|| self.lanes.next_job(self.admission, self.now)).collect()
     }
 
     fn positions(jobs: &[Job]) -> Vec<Vec<i64>> {
@@ -120,6 +122,23 @@ impl World {
         self.lanes.failed(job.lane, first.known.id, self.now + delay, attempts, PublisherSet::NONE);
         self.lanes.finished(job.lane, claims.collect());
         self.lanes.committed(job.lane, first.known.id);
+    }
+}
+
+/// While many commits are awaited, nothing is claimed: a lane may then lose what was ready, and be filled again.
+#[test]
+fn a_lane_that_was_emptied_while_it_was_ready_has_one_job_at_a_time_too() {
+    let mut world = World::new(Ordering::Stream, &[(6, "mixed"), (7, "mixed")]);
+    world.read();
+    world.rows.insert(0, (4, "mixed"));
+    (world.cursor, world.full) = (i64::MIN, PublisherSet::one(1));
+    world.read();
+    world.full = PublisherSet::NONE;
+    world.admit();
+    for expected in [4, 6, 7] {
+        let mut jobs = world.jobs();
+        assert_eq!(World::positions(&jobs), [[expected]]);
+        world.deliver(jobs.pop().unwrap());
     }
 }
 
@@ -167,7 +186,7 @@ fn a_lane_that_nothing_would_wake_is_found() {
     world.lanes.finished(b.lane, vec![]);
     world.lanes.finished(other.lane, other.claims);
     world.admission.refused = PublisherSet::one(1);
-    assert!(std::iter::from_fn(|| world.lanes.next_job(world.admission)).next().is_none());
+    assert!(std::iter::from_fn(|| world.lanes.next_job(world.admission, world.now)).next().is_none());
     assert_eq!(world.lanes.wake_lost(), 0, "each of them is to be woken");
 
     world.lanes.timers.clear();
@@ -525,7 +544,7 @@ fn a_page_that_cannot_be_read_changes_nothing() {
 }
 
 /// Whatever happens to a lane, in any order: calls that end, fail or are given back, commits, publishers that may not be
-/// called or have no room, pages that cannot be read, entries that the host may have died of. Each stream goes in order,
+/// called, have no room or have a rate limit, pages that cannot be read, entries that the host may have died of. Each stream goes in order,
 /// and nothing is forgotten.
 #[test]
 fn every_entry_has_its_turn() {
@@ -537,6 +556,9 @@ fn every_entry_has_its_turn() {
         let mut world = World::new(Ordering::Stream, &rows);
         // Few are remembered, so that the reader has to go back too.
         world.lanes.missed_room = rng.usize(..10);
+        let rules: Vec<_> = (0..2).map(|_| any_rate(&mut rng)).collect();
+        world.lanes = world.lanes.with_rates(rules.clone(), rng.bool());
+        let (began, mut calls, mut alone) = (world.now, [0_u32; 2], 0);
         for (position, stream) in rows.iter().filter(|_| rng.u8(..10) == 0) {
             world.lanes.suspect(key(stream), id(*position), world.now);
         }
@@ -544,7 +566,22 @@ fn every_entry_has_its_turn() {
         for step in 0..2_500 {
             let is_calm = step > 700;
             match rng.u8(..8) {
-                0 => running.extend(world.jobs()),
+                0 => {
+                    let jobs = world.jobs();
+                    for job in &jobs {
+                        alone += u32::from(world.lanes.running_alone);
+                        job.legs.iter().for_each(|leg| calls[leg] += u32::try_from(job.claims.len()).unwrap());
+                    }
+                    for (leg, rule) in rules.iter().enumerate() {
+                        let Some(RateRule { limit, .. }) = rule.filter(|rule| rule.limit.by != RateBy::Stream) else {
+                            continue;
+                        };
+                        let passed = (world.now - began).as_nanos() / limit.rate.interval().as_nanos();
+                        let most = limit.burst().get() + u32::try_from(passed).unwrap() + alone;
+                        assert!(calls[leg] <= most, "seed {seed}, step {step}: {} calls, {most} tokens", calls[leg]);
+                    }
+                    running.extend(jobs);
+                }
                 1 | 2 if !running.is_empty() => {
                     let job: Job = running.swap_remove(rng.usize(..running.len()));
                     let (lane, mut claims) = (job.lane, job.claims.into_iter());
@@ -600,6 +637,110 @@ fn every_entry_has_its_turn() {
         assert_eq!(world.lanes.in_memory(), Load::default(), "seed {seed}");
         assert_eq!([0, 1, NO_PUBLISHER].map(|leg| world.lanes.load(leg)), [Load::default(); 3], "seed {seed}");
     }
+}
+
+/// No limit, or one for all entries, each stream, or what is the same for all entries here.
+fn any_rate(rng: &mut fastrand::Rng) -> Option<RateRule> {
+    let by = [RateBy::Publisher, RateBy::Tenant, RateBy::Category, RateBy::Stream][rng.usize(..4)];
+    let rate = ["1/s", "2/s", "100/s"][rng.usize(..3)].parse().unwrap();
+    let limit = RateLimit { burst: NonZeroU32::new(rng.u32(..4)), by, ..RateLimit::of(rate) };
+    rng.bool().then(|| RateRule { limit, jobs_max: rng.usize(1..4), job_max: [1, JOB_MAX][rng.usize(..2)] })
+}
+
+fn limited(rate: &str, by: RateBy, burst: u32) -> Option<RateRule> {
+    let limit = RateLimit { by, burst: NonZeroU32::new(burst), ..RateLimit::of(rate.parse().unwrap()) };
+    Some(RateRule { limit, jobs_max: 8, job_max: JOB_MAX })
+}
+
+#[test]
+fn a_publisher_with_a_rate_limit_gets_its_burst_and_then_one_entry_in_each_interval() {
+    let rows = [(1, "a"), (2, "a"), (3, "b"), (4, "other"), (5, "a"), (6, "other")];
+    let mut world = World::new(Ordering::Stream, &rows);
+    world.lanes = world.lanes.with_rates([limited("1/s", RateBy::Publisher, 2), None], false);
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [vec![1, 2], vec![4, 6]]);
+    assert_eq!(world.lanes.in_memory().entries, 6, "what waits for the limit of the whole publisher stays in memory");
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    for (streams, expected) in [("b", 3), ("a", 5)] {
+        assert!(world.jobs().is_empty(), "no token for {streams} yet");
+        assert_eq!(world.lanes.next_token_at(), Some(world.now + SECOND));
+        world.now += SECOND;
+        let mut jobs = world.jobs();
+        assert_eq!(World::positions(&jobs), [[expected]]);
+        world.deliver(jobs.pop().unwrap());
+    }
+    assert_eq!((world.lanes.next_token_at(), world.lanes.is_empty()), (None, true));
+}
+
+#[test]
+fn a_retry_takes_a_token_too() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a")]);
+    world.lanes = world.lanes.with_rates([limited("1/min", RateBy::Publisher, 1)], false);
+    let job = world.jobs().pop().unwrap();
+    world.fail(job, SECOND);
+    world.now += SECOND;
+    assert!(world.jobs().is_empty());
+    world.now += 59 * SECOND;
+    assert_eq!(World::positions(&world.jobs()), [[1]]);
+}
+
+#[test]
+fn one_key_without_a_token_keeps_nothing_in_memory_and_holds_up_no_other() {
+    let rows: Vec<_> = (1..=200).map(|position| (position, "a")).chain([(201, "b"), (202, "b")]).collect();
+    let mut world = World::new(Ordering::Stream, &rows);
+    world.lanes = world.lanes.with_rates([limited("1/s", RateBy::Stream, 1)], false);
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [[1], [201]]);
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    assert!(world.jobs().is_empty());
+    assert_eq!((world.lanes.in_memory(), world.lanes.not_admitted()), (Load::default(), 2));
+    assert_eq!(world.lanes.wake_lost(), 0);
+    world.now += SECOND;
+    assert!(world.jobs().is_empty() && world.lanes.has_missed(), "they are to be read");
+    let mut next = World::positions(&world.jobs());
+    next.sort();
+    assert_eq!(next, [[2], [202]]);
+}
+
+/// Otherwise the tokens that came while calls took long would all be used at once.
+#[test]
+fn no_more_is_handed_over_than_callers_can_begin() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b"), (3, "c"), (4, "d")]);
+    let rule = limited("1/s", RateBy::Publisher, 1).map(|rule| RateRule { jobs_max: 1, ..rule });
+    world.lanes = world.lanes.with_rates([rule], false);
+    let mut job = world.jobs().pop().unwrap();
+    world.now += 60 * SECOND;
+    for expected in 2..=4 {
+        assert!(world.jobs().is_empty());
+        assert_eq!(world.lanes.next_token_at(), None, "the end of the call wakes the session, and no timer");
+        world.deliver(job);
+        let mut next = world.jobs();
+        assert_eq!(World::positions(&next), [[expected]]);
+        job = next.pop().unwrap();
+        world.now += SECOND;
+    }
+    world.rows.push((5, "e"));
+    assert!(world.jobs().is_empty(), "there is a token, but no caller is free");
+    world.deliver(job);
+    assert_eq!(World::positions(&world.jobs()), [[5]]);
+}
+
+#[test]
+fn an_entry_that_is_tried_alone_waits_for_no_token_but_takes_one() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b")]);
+    world.lanes = world.lanes.with_rates([limited("1/s", RateBy::Publisher, 1)], false);
+    [(1, "a"), (2, "b")].iter().for_each(|row| world.lanes.suspect(key(row.1), id(row.0), world.now));
+    world.read();
+    for expected in [1, 2] {
+        let mut jobs = world.jobs();
+        assert_eq!(World::positions(&jobs), [[expected]]);
+        world.deliver(jobs.pop().unwrap());
+    }
+    world.rows.push((3, "c"));
+    world.now += SECOND;
+    assert!(world.jobs().is_empty(), "one token is owed");
+    world.now += SECOND;
+    assert_eq!(World::positions(&world.jobs()), [[3]]);
 }
 
 #[test]
@@ -715,7 +856,7 @@ fn a_publisher_is_probed_with_one_entry_of_one_lane() {
     world.admission = probed(1);
     world.admit();
     world.read();
-    let job = world.lanes.next_job(world.admission).unwrap();
+    let job = world.lanes.next_job(world.admission, world.now).unwrap();
     assert_eq!(World::positions(std::slice::from_ref(&job)), [[1]]);
     assert!(world.lanes.is_running_for(1) && !world.lanes.is_running_for(0));
     // During the probe, nobody else goes.
@@ -759,7 +900,7 @@ fn a_job_ends_before_an_entry_for_a_publisher_that_may_not_be_called() {
     let id = world.lanes.id(key("a"), 0);
     world.lanes.lanes.get_mut(&id).unwrap().queue[1].known.route = PublisherSet::one(1);
     world.admission = refused(1);
-    let job = world.lanes.next_job(world.admission).unwrap();
+    let job = world.lanes.next_job(world.admission, world.now).unwrap();
     assert_eq!(World::positions(std::slice::from_ref(&job)), [[1]]);
 }
 

@@ -9,13 +9,13 @@ use super::bulkheads::Bulkheads;
 use super::dropping::Dropping;
 use super::fan_out::FanOuts;
 use super::group::Group;
-use super::lanes::Lanes;
+use super::lanes::{JOB_MAX, Lanes, RateRule};
 use super::log::Log;
 use super::options::RelayOptions;
 use super::report::Report;
 use super::unsettled::Unsettled;
 use crate::outbox::{Drain, OutboxStorageStrategy, RelayCondition, RelayState, StorageError};
-use crate::publisher::Withdrawn;
+use crate::publisher::{Publisher, Withdrawn};
 use crate::publishers::Publishers;
 use crate::serde::Serde;
 use crate::settlement::BreakerRules;
@@ -76,6 +76,8 @@ pub(super) struct Session<'a> {
     /// Whether a stage has ended early, so that nobody commits any more.
     pub(super) broken: bool,
     pub(super) condition: RelayState,
+    /// For each publisher, until when the state that was shown says that entries wait for its rate limit.
+    pub(super) tokens_shown: Vec<Option<Instant>>,
     pub(super) log: &'a mut Log,
     pub(super) report: Report,
 }
@@ -99,7 +101,7 @@ impl<'a> Session<'a> {
         let mut session = Self {
             context,
             drain,
-            lanes: Lanes::new(context.options.ordering),
+            lanes: Lanes::new(context.options.ordering).with_rates(rate_rules(context), limit.is_some()),
             breakers: Breakers::new(context.publishers.len(), breaker_rules(context, limit)),
             bulkheads: Bulkheads::new(context.publishers.len(), limit.is_some()),
             fan_outs: FanOuts::default(),
@@ -120,6 +122,7 @@ impl<'a> Session<'a> {
             lost: None,
             broken: false,
             condition,
+            tokens_shown: Vec::new(),
             log,
             report: Report::default(),
         };
@@ -127,6 +130,18 @@ impl<'a> Session<'a> {
         session.begin(now)?;
         Ok(session)
     }
+}
+
+/// The rate limit of each publisher. With a limit, entries of a publisher without batches are handed over one by one.
+fn rate_rules(context: RelayContext<'_>) -> Vec<Option<RateRule>> {
+    let rule = |(leg, publisher): (usize, &dyn Publisher)| {
+        let options = context.publishers.options(leg)?;
+        let calls = options.concurrency.unwrap_or(context.options.concurrency).max(1);
+        let jobs_max = calls.saturating_mul(publisher.max_batch().max(1));
+        let job_max = if publisher.max_batch() > 1 { JOB_MAX } else { 1 };
+        Some(RateRule { limit: options.rate?, jobs_max, job_max })
+    };
+    context.publishers.iter().map(rule).collect()
 }
 
 /// A pass tries each entry once, and makes no probes: in it, failures pause nobody. Nor do they if no entry is ever tried

@@ -52,7 +52,7 @@ impl Chosen {
             return Ok(Self {
                 publishers: vec![(String::new(), load(&source, &config.publisher)?)],
                 routes: Vec::new(),
-                options: vec![(String::new(), config.publisher.options())],
+                options: vec![(String::new(), config.publisher.options().context("[publisher]")?)],
             });
         }
         ensure!(named.is_none(), "with [[route]], name publishers in the file, not with --publisher or --watch");
@@ -71,7 +71,8 @@ impl Chosen {
         let (mut publishers, mut options) = (Vec::new(), Vec::new());
         for name in names {
             let config = config.publishers.get(name).cloned().unwrap_or_default();
-            options.push((name.clone(), config.options()));
+            let own = config.options().with_context(|| format!("the publisher {name}"))?;
+            options.push((name.clone(), own));
             let source = Source::configured(&config)?.unwrap_or_else(|| Source::Deployed(name.clone()));
             let publisher = load(&source, &config).with_context(|| format!("the publisher {name}"))?;
             publishers.push((name.clone(), publisher));

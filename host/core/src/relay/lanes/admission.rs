@@ -125,7 +125,7 @@ impl Lanes {
     pub(in crate::relay) fn admit(&mut self, admission: Admission, full: PublisherSet, room: impl Fn(usize) -> usize) {
         let refused = admission.refused | full;
         for leg in 0..self.waiting_for.len() {
-            if PublisherSet::one(leg).meets(refused) {
+            if PublisherSet::one(leg).meets(refused) || self.throttle.stands_still(leg) {
                 continue;
             }
             let is_probed = PublisherSet::one(leg).meets(admission.probed);
@@ -145,9 +145,10 @@ impl Lanes {
         }
     }
 
-    /// How many lanes wait for a publisher.
+    /// How many lanes wait for a publisher, and keep nothing in memory.
     pub(in crate::relay) fn not_admitted(&self) -> usize {
-        self.waiting_for.iter().map(|waiters| waiters.fresh.len() + waiters.probed.len()).sum()
+        let waiting = self.waiting_for.iter().map(|waiters| waiters.fresh.len() + waiters.probed.len());
+        waiting.sum::<usize>() + self.throttle.unkept_len()
     }
 
     /// Whether a job that calls this publisher is under way.

@@ -21,6 +21,8 @@ pub(super) struct Lane {
     pub(super) legs: PublisherSet,
     /// Its next entry waits for a publisher.
     pub(super) not_admitted: bool,
+    /// The publishers for whose rate limits it has taken a token in advance.
+    pub(super) paid: PublisherSet,
     /// Settled entries whose commit is awaited.
     pub(super) unacked: usize,
     /// A dead letter holds it.
@@ -65,6 +67,11 @@ impl Lane {
 
     pub(super) fn waits_alone_before(&self, position: i64) -> bool {
         self.waiting.range(..position).any(|(_, waiting)| waiting.alone)
+    }
+
+    /// Whether nothing of it is known that matters.
+    pub(super) fn is_forgettable(&self) -> bool {
+        !self.is_active() && !self.parked && !self.not_admitted && self.waiting.is_empty() && self.missed.is_empty()
     }
 
     pub(super) fn is_free(&self) -> bool {

@@ -18,8 +18,8 @@ impl Lanes {
             })
             .map(|Reverse((.., id))| *id)
             .collect();
-        let queued: HashSet<LaneId> =
-            self.waiting_for.iter().flat_map(Waiters::iter).map(|waiter| waiter.lane).collect();
+        let waiting = self.waiting_for.iter().flat_map(Waiters::iter).map(|waiter| waiter.lane);
+        let queued: HashSet<LaneId> = waiting.chain(self.throttle.unkept()).collect();
         let recalled: HashSet<LaneId> = self.recalled.iter().copied().collect();
         let lost: Vec<LaneId> = (self.lanes.iter())
             .filter(|(id, lane)| {
@@ -38,6 +38,7 @@ impl Lanes {
             }
             self.retire(*id);
         }
+        self.forget_unused_tokens();
         lost.len()
     }
 }

@@ -120,7 +120,7 @@ impl Lanes {
                 self.recalled.push_back(id);
             }
         }
-        if lane.waiting.is_empty() && lane.missed.is_empty() {
+        if lane.waiting.is_empty() && lane.missed.is_empty() && lane.paid.is_empty() {
             self.lanes.remove(&id);
         }
     }
