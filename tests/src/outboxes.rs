@@ -65,8 +65,8 @@ impl Kept for Sqlite {
         let insert = |connection: &Connection| {
             connection.execute(
                 "INSERT INTO outbox (tenant_id, stream_id, stream_name, category, uuid, name, version, created_at,
-                                     content_type, context, data)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                                     content_type, context, data, publish_after, expires_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
                 params![
                     value(&row.tenant_id),
                     value(&row.stream_id),
@@ -78,7 +78,9 @@ impl Kept for Sqlite {
                     value(&row.created_at),
                     value(&row.content_type),
                     value(&row.context),
-                    value(&row.data)
+                    value(&row.data),
+                    value(&row.publish_after),
+                    value(&row.expires_at)
                 ],
             )
         };
@@ -93,7 +95,8 @@ impl Kept for Sqlite {
         let loose = "
             ALTER TABLE outbox RENAME TO strict_outbox;
             CREATE TABLE outbox (position INTEGER PRIMARY KEY AUTOINCREMENT, tenant_id, stream_id, stream_name, category,
-                                 uuid, name, version, created_at, content_type, context, data);
+                                 uuid, name, version, created_at, content_type, context, publish_after,
+                                 expires_at, data);
             INSERT INTO outbox SELECT * FROM strict_outbox;
             DROP TABLE strict_outbox;";
         self.connection().execute_batch(loose).unwrap();

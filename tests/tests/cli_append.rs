@@ -31,14 +31,15 @@ fn every_key_arrives_in_its_column() {
     let place = Workplace::new();
     let event = r#"{"name": "order.placed", "stream_id": "o-1", "stream_name": "order-1", "data": {"order": 1},
         "category": "order", "tenant_id": "acme", "version": 9223372036854775807, "context": {"user":  7},
-        "uuid": "7C0E8B1E-9D3F-4A55-8A44-0A3F6F3F9A01", "created_at": "2026-01-31T12:00:00.5+02:00"}"#;
+        "uuid": "7C0E8B1E-9D3F-4A55-8A44-0A3F6F3F9A01", "created_at": "2026-01-31T12:00:00.5+02:00",
+        "publish_after": "2026-01-31 13:00:00", "expires_at": "2026-01-31T12:00:00+02:00"}"#;
     place.write("events.ndjson", event.replace('\n', " "));
     let said = place.outbox("append --db app.db events.ndjson").ok();
     assert_eq!(said, "appended 1 events, positions 1 to 1\n");
     assert_eq!(
         place.query("SELECT * FROM outbox"),
         ["1|acme|o-1|order-1|order|7c0e8b1e-9d3f-4a55-8a44-0a3f6f3f9a01|order.placed|9223372036854775807|\
-          2026-01-31T10:00:00.5Z|NULL|{\"user\":  7}|{\"order\": 1}"]
+          2026-01-31T10:00:00.5Z|NULL|{\"user\":  7}|2026-01-31T13:00:00Z|2026-01-31T10:00:00Z|{\"order\": 1}"]
     );
 }
 

@@ -412,6 +412,8 @@ fn each_column_can_be_mended<K: Kept>(kept: &K) {
         content_type: bytes([3]),
         context: "[]".into(),
         data: "{".into(),
+        publish_after: bytes([4]),
+        expires_at: "tomorrow".into(),
     };
     let position = kept.insert(bad);
     let report = outbox(kept, OnDeadLetter::Continue).run(&|_: &Recorded| Ok(()), None).unwrap();
@@ -430,6 +432,8 @@ fn each_column_can_be_mended<K: Kept>(kept: &K) {
         (Column::CreatedAt, good.created_at),
         (Column::ContentType, Field::Null),
         (Column::Context, good.context),
+        (Column::PublishAfter, Field::Null),
+        (Column::ExpiresAt, "2999-01-31T12:00:00Z".into()),
     ];
     assert!(operator.mend_dead_letter(position, &mended, &act()).unwrap());
     assert!(operator.edit_dead_letter(position, "{\"a\": 1}", &act()).unwrap());
@@ -446,6 +450,8 @@ fn each_column_can_be_mended<K: Kept>(kept: &K) {
         "created_at was: yesterday",
         "content_type was: \u{3}",
         "context was: []",
+        "publish_after was: \u{4}",
+        "expires_at was: tomorrow",
         "data was: {",
     ];
     assert_eq!(said, expected, "what it was is on record");

@@ -46,8 +46,8 @@ pub use outbox_engine::{
     NoOutbox, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy, Outcome, PUBLISHERS_MAX, Pattern, Payload, Policy,
     PublishError, Publisher, PublisherOptions, Publishers, Rate, RateBy, RateLimit, RawEntry, Recorded, RelayOptions,
     Report, Route, Row, STREAM_NAMESPACE, Serde, SerdeError, Settlement, Stop, Stopping, StorageError, StoredData,
-    StoredValue, StreamId, StreamKey, Then, Undecodable, Verdict, Withdrawn, WrappedEvent, files, judge, settle,
-    settle_on_trial, stop, text,
+    StoredValue, StreamId, StreamKey, Then, Timestamp, Undecodable, Verdict, Withdrawn, WrappedEvent, files, judge,
+    settle, settle_on_trial, stop, text,
 };
 pub use outbox_sqlite::SqliteOutbox;
 pub use outbox_wasm::{VersionedPublisher, WatchedPublisher};

@@ -26,6 +26,8 @@ pub fn what_was_appended_comes_out_whole_and_in_order<S: TestStorage>(kept: &S) 
         context: "{\"traceparent\": \"00-ab\"}".into(),
         stream_id: StreamId::from_name("order-42").with_category("order"),
         tenant_id: "acme".into(),
+        publish_after: None,
+        expires_at: None,
     };
     let binary = NewEvent {
         data: Payload::Binary { content_type: "image/png".into(), bytes: vec![0, 255, 128] },

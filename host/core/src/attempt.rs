@@ -24,6 +24,9 @@ impl From<Outcome> for Attempt {
     }
 }
 
+/// The name of [`Outcome::Expired`].
+pub const EXPIRED: &str = "expired";
+
 /// How an attempt to publish one event ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -73,6 +76,11 @@ pub enum Outcome {
         /// The event's name, category and tenant.
         reason: String,
     },
+    /// The event's `expires_at` is past; no publisher was called.
+    Expired {
+        /// When it expired.
+        reason: String,
+    },
     /// The host died while this event was being published; the next host found out.
     HostDied {
         /// What is known about it.
@@ -90,6 +98,7 @@ impl Outcome {
             | Self::Unavailable { .. }
             | Self::Undecodable { .. }
             | Self::Unrouted { .. }
+            | Self::Expired { .. }
             | Self::HostDied { .. } => false,
         }
     }
@@ -106,6 +115,7 @@ impl Outcome {
             Self::LimitExceeded { .. } => "limit-exceeded",
             Self::Undecodable { .. } => "undecodable",
             Self::Unrouted { .. } => "unrouted",
+            Self::Expired { .. } => EXPIRED,
             Self::HostDied { .. } => "host-died",
         }
     }
@@ -132,6 +142,7 @@ impl Outcome {
         | Self::LimitExceeded { reason }
         | Self::Undecodable { reason }
         | Self::Unrouted { reason }
+        | Self::Expired { reason }
         | Self::HostDied { reason } = &mut self
         {
             change(reason);
@@ -151,6 +162,7 @@ impl Outcome {
             | Self::LimitExceeded { reason }
             | Self::Undecodable { reason }
             | Self::Unrouted { reason }
+            | Self::Expired { reason }
             | Self::HostDied { reason } => reason,
         }
     }

@@ -136,6 +136,18 @@ pub(crate) fn created_at<'f>(field: &'f Field<'_>) -> Result<Cow<'f, str>, Strin
     Ok(if usual { text.into() } else { time.to_string().into() })
 }
 
+/// The time in a column that may be NULL.
+pub(crate) fn wanted_time(field: &Field<'_>) -> Result<Option<Timestamp>, String> {
+    match field {
+        Field::Null => Ok(None),
+        Field::TooLong(bytes) => Err(too_long(*bytes)),
+        field => match field.text() {
+            Some(text) => time(text).map(Some),
+            None => Err(format!("a date and time is expected as text, not {}", field.kind())),
+        },
+    }
+}
+
 /// A date and time: RFC 3339; without an offset, and in SQLite's own form with a space, it is UTC.
 pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
     let of_go = without_zone_name(text);

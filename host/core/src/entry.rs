@@ -43,6 +43,8 @@ impl RawEntry {
             name: owned(column::optional(&row.stream_name).map_err(of(Column::StreamName))?),
             category: owned(column::optional(&row.category).map_err(of(Column::Category))?),
         };
+        column::wanted_time(&row.publish_after).map_err(of(Column::PublishAfter))?;
+        column::wanted_time(&row.expires_at).map_err(of(Column::ExpiresAt))?;
         let tenant_id = column::tenant_id(&row.tenant_id).map_err(of(Column::TenantId))?.into_owned();
         let (position, content_type) = (self.position, owned(content_type));
         let data = column::data(self.into_data()).map_err(of(Column::Data))?;
@@ -81,6 +83,7 @@ mod tests {
             content_type: Field::Null,
             context: "{}".into(),
             data: "{\"order\": 7}".into(),
+            ..Row::default()
         }
     }
 
@@ -141,7 +144,7 @@ mod tests {
     #[test]
     fn anything_else_names_the_column() {
         type Change = fn(&mut Row<'static>);
-        let changes: [(&str, Change); 14] = [
+        let changes: [(&str, Change); 17] = [
             ("stream_id: it is NULL", |entry| entry.stream_id = Field::Null),
             ("stream_id: it is empty", |entry| entry.stream_id = "".into()),
             ("name: it is NULL", |entry| entry.name = Field::Null),
@@ -158,6 +161,9 @@ mod tests {
             ("data: data is not JSON", |entry| entry.data = "{".into()),
             ("context: it is not a JSON object", |entry| entry.context = "[]".into()),
             ("created_at: a date and time", |entry| entry.created_at = Field::Integer(5)),
+            ("publish_after: a date and time", |entry| entry.publish_after = Field::Integer(5)),
+            ("publish_after: `tomorrow` is no date and time", |entry| entry.publish_after = "tomorrow".into()),
+            ("expires_at: `` is no date and time", |entry| entry.expires_at = "".into()),
         ];
         for (expected, change) in changes {
             let error = decoded(change).unwrap_err();
@@ -198,20 +204,21 @@ mod tests {
         #[test]
         fn whatever_a_row_holds_it_is_decoded_to_a_valid_event_or_refused(
             position in any::<i64>(),
-            changes in prop::collection::vec((0..11_usize, any_field()), 0..4),
+            changes in prop::collection::vec((0..13_usize, any_field()), 0..4),
         ) {
             let mut changed = row();
             for (column, field) in changes {
                 let Row { tenant_id, stream_id, stream_name, category, uuid, name, version, created_at,
-                    content_type, context, data } = &mut changed;
+                    content_type, context, data, publish_after, expires_at } = &mut changed;
                 let columns = [tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type,
-                    context, data];
+                    context, data, publish_after, expires_at];
                 for (_, it) in columns.into_iter().enumerate().filter(|(index, _)| *index == column) {
                     *it = field.clone();
                 }
             }
             let entry = RawEntry::new(position, &changed);
             entry.stream_key();
+            let _ = (entry.publish_after(), entry.expires_at());
             match entry.decode(1, &JsonSerde) {
                 Ok(Recorded { wrapped_event: event, stream_id, .. }) => {
                     prop_assert!(!event.name.is_empty() && !stream_id.id.is_empty());

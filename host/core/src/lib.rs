@@ -56,10 +56,11 @@ mod settlement;
 mod stream;
 pub mod text;
 
-pub use attempt::{Attempt, Outcome, PublishError};
+pub use attempt::{Attempt, EXPIRED, Outcome, PublishError};
 pub use backoff::Backoff;
 pub use canary::{CanaryRules, Verdict, judge};
 pub use entry::Undecodable;
+pub use jiff::Timestamp;
 pub use new_event::{NewEvent, parse_time};
 pub use outbox::{MemoryOutbox, NoOutbox, OutboxStorageStrategy, StorageError};
 pub use publisher::{BoxFuture, Maintenance, Publisher, Withdrawn};

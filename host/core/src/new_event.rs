@@ -1,5 +1,6 @@
 //! An event that an application appends.
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::column;
@@ -17,7 +18,7 @@ use crate::recorded::{DEFAULT_TENANT, Payload, StreamId};
 /// # Errors
 ///
 /// Why the text is no time, in words.
-pub fn parse_time(text: &str) -> Result<jiff::Timestamp, String> {
+pub fn parse_time(text: &str) -> Result<Timestamp, String> {
     column::time(text)
 }
 
@@ -38,7 +39,7 @@ pub struct NewEvent {
     /// The event's version within its stream, if the application numbers them.
     pub version: Option<u64>,
     /// When the event was made. None stands for the time of the append.
-    pub created_at: Option<jiff::Timestamp>,
+    pub created_at: Option<Timestamp>,
     /// The event's data.
     pub data: Payload,
     /// What travels with the event: the text of a JSON object. An empty text and `null` stand for no context.
@@ -47,6 +48,10 @@ pub struct NewEvent {
     pub stream_id: StreamId,
     /// The tenant whose event it is. An empty text stands for [`DEFAULT_TENANT`].
     pub tenant_id: String,
+    /// The event is not published before this time. None for now.
+    pub publish_after: Option<Timestamp>,
+    /// After this time the event is not published any more. None for no end.
+    pub expires_at: Option<Timestamp>,
 }
 
 impl NewEvent {
@@ -61,6 +66,8 @@ impl NewEvent {
             context: "{}".into(),
             stream_id,
             tenant_id: DEFAULT_TENANT.into(),
+            publish_after: None,
+            expires_at: None,
         }
     }
 
@@ -83,6 +90,11 @@ impl NewEvent {
         }
     }
 
+    /// Whether it has a time before or after which it is not published.
+    pub fn has_times(&self) -> bool {
+        self.publish_after.is_some() || self.expires_at.is_some()
+    }
+
     /// The tenant as it is stored: the default if it is empty.
     pub fn stored_tenant(&self) -> &str {
         if self.tenant_id.is_empty() { DEFAULT_TENANT } else { &self.tenant_id }
@@ -97,6 +109,36 @@ impl NewEvent {
     #[must_use]
     pub fn with_tenant(mut self, tenant_id: impl Into<String>) -> Self {
         self.tenant_id = tenant_id.into();
+        self
+    }
+
+    /// The same event, not to be published before `time`.
+    ///
+    /// ```
+    /// use outbox_engine::{NewEvent, StreamId, Timestamp};
+    ///
+    /// let tomorrow = Timestamp::now() + std::time::Duration::from_secs(24 * 60 * 60);
+    /// let event = NewEvent::json(StreamId::new("user-7"), "trial.ended", "{}").with_publish_after(tomorrow);
+    /// assert_eq!(event.publish_after, Some(tomorrow));
+    /// ```
+    #[must_use]
+    pub fn with_publish_after(mut self, time: Timestamp) -> Self {
+        self.publish_after = Some(time);
+        self
+    }
+
+    /// The same event, which becomes a dead letter if it was not published before `time`.
+    ///
+    /// ```
+    /// use outbox_engine::{NewEvent, StreamId, Timestamp};
+    ///
+    /// let soon = Timestamp::now() + std::time::Duration::from_secs(60);
+    /// let event = NewEvent::json(StreamId::new("user-7"), "code.sent", "{}").with_expires_at(soon);
+    /// assert_eq!(event.expires_at, Some(soon));
+    /// ```
+    #[must_use]
+    pub fn with_expires_at(mut self, time: Timestamp) -> Self {
+        self.expires_at = Some(time);
         self
     }
 }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use jiff::Timestamp;
+
+use crate::column;
 use crate::row::{COLUMNS, Field, KIND_BITS, Row};
 use crate::stream::StreamKey;
 
@@ -49,6 +52,28 @@ pub struct RawEntry {
     /// The columns, one after the other, and then eight bytes for each with its kind and its end. `data` comes first,
     /// so that it need not be copied out.
     packed: Vec<u8>,
+    /// When it may be published, and when it is no longer wanted. Few entries have either.
+    times: Option<Box<Times>>,
+}
+
+#[derive(Clone, PartialEq)]
+struct Times {
+    publish_after: Field<'static>,
+    expires_at: Field<'static>,
+}
+
+impl Times {
+    fn of(row: &Row<'_>) -> Option<Box<Self>> {
+        if row.publish_after == Field::Null && row.expires_at == Field::Null {
+            return None;
+        }
+        let (publish_after, expires_at) = (row.publish_after.clone(), row.expires_at.clone());
+        Some(Box::new(Self { publish_after: publish_after.into_owned(), expires_at: expires_at.into_owned() }))
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.publish_after.packed_len() + self.expires_at.packed_len()
+    }
 }
 
 /// Where `data` is among the columns of an entry.
@@ -72,7 +97,7 @@ impl RawEntry {
             ((packed.len() as u64) << KIND_BITS | kind).to_le_bytes()
         });
         packed.extend_from_slice(heads.as_flattened());
-        Self { position, uuid_hash, stream, packed }
+        Self { position, uuid_hash, stream, packed, times: Times::of(row) }
     }
 
     /// Its row.
@@ -89,7 +114,33 @@ impl RawEntry {
             created_at: self.column(8),
             content_type: self.column(9),
             context: self.column(10),
+            publish_after: self.time(|times| &times.publish_after),
+            expires_at: self.time(|times| &times.expires_at),
         }
+    }
+
+    fn time(&self, of: impl FnOnce(&Times) -> &Field<'static>) -> Field<'_> {
+        self.times.as_deref().map_or(Field::Null, |times| of(times).borrowed())
+    }
+
+    /// When it may be published. None if that is at once, or if its column contains no time.
+    ///
+    /// ```
+    /// use outbox_engine::{RawEntry, Row};
+    ///
+    /// let entry = RawEntry::new(7, &Row { publish_after: "2026-01-31T12:00:00Z".into(), ..Row::default() });
+    /// assert_eq!(entry.publish_after(), "2026-01-31T12:00:00Z".parse().ok());
+    /// assert_eq!(entry.expires_at(), None);
+    /// ```
+    #[inline]
+    pub fn publish_after(&self) -> Option<Timestamp> {
+        column::wanted_time(&self.times.as_deref()?.publish_after).ok().flatten()
+    }
+
+    /// When it is no longer wanted. None if that is never, or if its column contains no time.
+    #[inline]
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        column::wanted_time(&self.times.as_deref()?.expires_at).ok().flatten()
     }
 
     /// Its data alone, which is not copied.
@@ -126,7 +177,7 @@ impl RawEntry {
     /// How many bytes of memory it takes.
     #[inline]
     pub fn bytes(&self) -> usize {
-        size_of::<Self>() + self.packed.len()
+        size_of::<Self>() + self.packed.len() + self.times.as_deref().map_or(0, Times::bytes)
     }
 
     fn column(&self, index: usize) -> Field<'_> {
@@ -169,6 +220,8 @@ mod tests {
             content_type: "text/csv".into(),
             context: Field::Bytes(vec![].into()),
             data: "1,2".into(),
+            publish_after: Field::Null,
+            expires_at: Field::Real(0.5),
         };
         let entry = RawEntry::new(7, &row);
         assert_eq!(entry.row(), row);

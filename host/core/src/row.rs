@@ -28,6 +28,10 @@ pub struct Row<'a> {
     pub context: Field<'a>,
     /// The event's data.
     pub data: Field<'a>,
+    /// When the event may be published. Mostly NULL, and a table need not have it.
+    pub publish_after: Field<'a>,
+    /// When the event is no longer wanted. Mostly NULL, and a table need not have it.
+    pub expires_at: Field<'a>,
 }
 
 /// A column of the outbox, except the position.
@@ -55,6 +59,10 @@ pub enum Column {
     Context,
     /// The event's data.
     Data,
+    /// When the event may be published.
+    PublishAfter,
+    /// When the event is no longer wanted.
+    ExpiresAt,
 }
 
 /// One part of a row.
@@ -75,7 +83,7 @@ pub enum Field<'a> {
     TooLong(u64),
 }
 
-/// How many columns a row has.
+/// How many columns each row has.
 pub(crate) const COLUMNS: usize = 11;
 
 /// Kinds of columns.
@@ -104,7 +112,7 @@ pub(crate) fn fnv<const PARTS: usize>(parts: [&[u8]; PARTS]) -> u64 {
 }
 
 impl<'a> Row<'a> {
-    /// In the order in which they are packed.
+    /// The columns that each row has, in the order in which they are packed.
     #[inline]
     pub(crate) fn columns(&self) -> [&Field<'a>; COLUMNS] {
         let Self {
@@ -119,6 +127,8 @@ impl<'a> Row<'a> {
             content_type,
             context,
             data,
+            publish_after: _,
+            expires_at: _,
         } = self;
         [data, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context]
     }
@@ -142,6 +152,8 @@ impl<'a> Row<'a> {
             content_type,
             context,
             data,
+            publish_after: Field::Null,
+            expires_at: Field::Null,
         }
     }
 
@@ -159,23 +171,45 @@ impl<'a> Row<'a> {
             Column::ContentType => &self.content_type,
             Column::Context => &self.context,
             Column::Data => &self.data,
+            Column::PublishAfter => &self.publish_after,
+            Column::ExpiresAt => &self.expires_at,
+        }
+    }
+
+    fn field_mut(&mut self, column: Column) -> &mut Field<'a> {
+        match column {
+            Column::TenantId => &mut self.tenant_id,
+            Column::StreamId => &mut self.stream_id,
+            Column::StreamName => &mut self.stream_name,
+            Column::Category => &mut self.category,
+            Column::Uuid => &mut self.uuid,
+            Column::Name => &mut self.name,
+            Column::Version => &mut self.version,
+            Column::CreatedAt => &mut self.created_at,
+            Column::ContentType => &mut self.content_type,
+            Column::Context => &mut self.context,
+            Column::Data => &mut self.data,
+            Column::PublishAfter => &mut self.publish_after,
+            Column::ExpiresAt => &mut self.expires_at,
         }
     }
 
     /// The same row with another value in one column.
     #[must_use]
-    pub fn with(self, column: Column, field: Field<'a>) -> Self {
-        Self::of(Column::ALL.map(|it| if it == column { field.clone() } else { self.field(it).clone() }))
+    pub fn with(mut self, column: Column, field: Field<'a>) -> Self {
+        *self.field_mut(column) = field;
+        self
     }
 
     /// The same row, with only the length of values that have more than `bytes_max` bytes.
     pub fn within(&self, bytes_max: usize) -> Row<'_> {
-        Row::of(Column::ALL.map(|column| self.field(column).within(bytes_max)))
+        let [publish_after, expires_at] = Column::TIMES.map(|column| self.field(column).within(bytes_max));
+        Row { publish_after, expires_at, ..Row::of(Column::ALL.map(|column| self.field(column).within(bytes_max))) }
     }
 }
 
 impl Column {
-    /// Every column, in the order of the table's.
+    /// The columns that each table has, in the order of the table's.
     pub const ALL: [Self; COLUMNS] = [
         Self::TenantId,
         Self::StreamId,
@@ -189,6 +223,8 @@ impl Column {
         Self::Context,
         Self::Data,
     ];
+    /// The columns that a table may have beside these.
+    pub const TIMES: [Self; 2] = [Self::PublishAfter, Self::ExpiresAt];
 
     /// Its name in the table.
     pub fn name(self) -> &'static str {
@@ -204,6 +240,8 @@ impl Column {
             Self::ContentType => "content_type",
             Self::Context => "context",
             Self::Data => "data",
+            Self::PublishAfter => "publish_after",
+            Self::ExpiresAt => "expires_at",
         }
     }
 }
@@ -241,6 +279,23 @@ impl<'a> Field<'a> {
                 Some(std::str::from_utf8(bytes).map_or_else(|_| format!("0x{}", hex::encode(bytes)), ToOwned::to_owned))
             }
             Self::TooLong(bytes) => Some(format!("({bytes} bytes)")),
+        }
+    }
+
+    /// The same value, without memory of its own.
+    pub(crate) fn borrowed(&self) -> Field<'_> {
+        self.within(usize::MAX)
+    }
+
+    /// The same value, in memory of its own.
+    pub fn into_owned(self) -> Field<'static> {
+        match self {
+            Self::Null => Field::Null,
+            Self::Integer(number) => Field::Integer(number),
+            Self::Real(number) => Field::Real(number),
+            Self::Text(bytes) => Field::Text(bytes.into_owned().into()),
+            Self::Bytes(bytes) => Field::Bytes(bytes.into_owned().into()),
+            Self::TooLong(length) => Field::TooLong(length),
         }
     }
 

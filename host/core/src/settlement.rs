@@ -145,7 +145,7 @@ pub fn settle(history: History, outcome: &Outcome, policy: &Policy, jitter: f64)
     let counted = History { attempts: history.attempts.saturating_add(1), ..history };
     match outcome {
         Outcome::Delivered => Settlement::Ack,
-        Outcome::Rejected { .. } | Outcome::Undecodable { .. } | Outcome::Unrouted { .. } => {
+        Outcome::Rejected { .. } | Outcome::Undecodable { .. } | Outcome::Unrouted { .. } | Outcome::Expired { .. } => {
             Settlement::DeadLetter { history: counted }
         }
         Outcome::Unavailable { .. } => Settlement::PausePublisher,

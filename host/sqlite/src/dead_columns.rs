@@ -1,9 +1,10 @@
 //! The columns that an application's own table `outbox` has beside ours. They are kept with a dead letter, and a retry
 //! brings them back.
 
-use rusqlite::{Connection, Transaction, params};
+use outbox_engine::Column;
+use rusqlite::{Connection, ToSql, Transaction, params};
 
-use super::table;
+use super::{table, value};
 
 const REMOVE_DEAD_LETTER: &str = "DELETE FROM outbox_dead_letters WHERE id = ?1";
 const REMOVE_COLUMNS: &str = "DELETE FROM outbox_dead_letter_columns WHERE dead_letter = ?1";
@@ -25,6 +26,41 @@ pub(super) fn keep(transaction: &Transaction<'_>, position: i64, id: i64) -> rus
         transaction.prepare_cached(&sql)?.execute(params![position, id, name])?;
     }
     Ok(())
+}
+
+/// What is kept of a dead letter's column, for a SELECT from `outbox_dead_letters`.
+fn kept_value(name: &str) -> String {
+    format!(
+        "(SELECT value FROM outbox_dead_letter_columns
+          WHERE dead_letter = outbox_dead_letters.id AND name = '{name}' COLLATE NOCASE)"
+    )
+}
+
+/// The columns of [`Column::TIMES`] for a SELECT from `outbox_dead_letters`, as [`value::measured`] does it.
+pub(super) fn measured_times() -> String {
+    Column::TIMES.map(|column| value::measured_as(&kept_value(column.name()), column.bytes_max())).join(", ")
+}
+
+/// The value that is kept of a column of a dead letter, as it is shown. None if there is none.
+pub(super) fn shown(transaction: &Transaction<'_>, id: i64, column: Column) -> rusqlite::Result<Option<String>> {
+    let value = value::measured_as(&kept_value(column.name()), column.bytes_max());
+    transaction.query_row(&format!("SELECT {value} FROM outbox_dead_letters WHERE id = ?1"), [id], |row| {
+        let [value] = value::measured_fields(row, 0)?;
+        Ok(value.shown())
+    })
+}
+
+/// Replaces the value that is kept of a column.
+pub(super) fn replace(
+    transaction: &Transaction<'_>,
+    id: i64,
+    column: Column,
+    value: impl ToSql,
+) -> rusqlite::Result<()> {
+    let there = table::names_of(transaction)?;
+    let Some(name) = there.iter().find(|name| name.eq_ignore_ascii_case(column.name())) else { return Ok(()) };
+    let sql = "INSERT OR REPLACE INTO outbox_dead_letter_columns (dead_letter, name, value) VALUES (?1, ?2, ?3)";
+    transaction.execute(sql, params![id, name, value]).map(|_| ())
 }
 
 /// Puts the dead letter `id` back into the outbox, at `position`, or at the next position if that is None. Returns its

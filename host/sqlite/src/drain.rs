@@ -37,7 +37,9 @@ impl<'a> SqliteDrain<'a> {
 
 impl ReadRanges for SqliteOutbox {
     fn range(&self, range: RangeInclusive<i64>, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Slice, StorageError> {
-        page::read(&self.reader(), range, bounds, wanted).map_err(self.error("read the outbox"))
+        let (reader, failed) = (self.reader(), self.error("read the outbox"));
+        let times = self.time_columns(&reader).map_err(&failed)?;
+        page::read(&reader, times, range, bounds, wanted).map_err(failed)
     }
 
     fn generation(&self) -> Result<u64, StorageError> {

@@ -39,6 +39,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use self::access::Access;
 use self::doubt::Doubt;
 use self::drain::SqliteDrain;
+use self::times::TimeColumns;
 
 mod access;
 mod append;
@@ -63,6 +64,7 @@ mod settle;
 mod settling_connection;
 mod status;
 mod table;
+mod times;
 mod value;
 mod wal;
 mod watch;
@@ -97,6 +99,8 @@ pub struct SqliteOutbox {
     settling_connection: Mutex<settling_connection::SettlingConnection>,
     wal: Mutex<wal::Wal>,
     doubt: Doubt,
+    /// Which of the columns that a table need not have this one has, as of this version of the tables.
+    time_columns: Mutex<Option<(i64, TimeColumns)>>,
     /// Whether the writing connection may have committed something that the settling connection has not seen.
     has_written: AtomicBool,
 }
@@ -112,7 +116,17 @@ impl SqliteOutbox {
     ///
     /// [`StorageError`]; nothing is changed then.
     pub fn init(path: &Path) -> Result<Initialised, StorageError> {
-        schema::init(path, BUSY_PATIENCE)
+        schema::init(path, BUSY_PATIENCE, false)
+    }
+
+    /// The same, and adds those columns to an existing table `outbox` that a table need not have. Programs that insert
+    /// rows without naming the columns fail from then on.
+    ///
+    /// # Errors
+    ///
+    /// As [`init`](Self::init).
+    pub fn init_with_columns(path: &Path) -> Result<Initialised, StorageError> {
+        schema::init(path, BUSY_PATIENCE, true)
     }
 
     /// Opens an outbox that was initialised.
@@ -149,6 +163,7 @@ impl SqliteOutbox {
             settling_connection,
             wal,
             doubt,
+            time_columns: Mutex::new(None),
             has_written: AtomicBool::new(false),
         })
     }
@@ -165,7 +180,20 @@ impl SqliteOutbox {
         *self.writer() = fresh.writer.into_inner();
         *self.settling_connection() = fresh.settling_connection.into_inner();
         *self.wal() = fresh.wal.into_inner();
+        *self.time_columns.lock() = None;
         Ok(())
+    }
+
+    /// Which of the columns that a table need not have this one has now.
+    fn time_columns(&self, connection: &Connection) -> rusqlite::Result<TimeColumns> {
+        let version = schema::changes(connection)?;
+        let mut known = self.time_columns.lock();
+        if let Some((_, columns)) = known.filter(|(at, _)| *at == version) {
+            return Ok(columns);
+        }
+        let columns = TimeColumns::of(connection)?;
+        *known = Some((version, columns));
+        Ok(columns)
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -216,7 +244,7 @@ impl SqliteOutbox {
 
 impl OutboxStorageStrategy for SqliteOutbox {
     fn append(&self, events: &[(NewEvent, StoredData)]) -> Result<Vec<i64>, StorageError> {
-        append::append_all(&mut self.writer(), events).map_err(self.error("append events"))
+        append::append_all(&mut self.writer(), events, self.error("append events"))
     }
 
     fn drain(&self) -> Result<Box<dyn Drain + '_>, StorageError> {

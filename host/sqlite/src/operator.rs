@@ -8,7 +8,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use self::dead_letters::selected_ids;
 use self::retry::Retried;
-use super::{SqliteOutbox, dead_columns, page, schema};
+use super::{SqliteOutbox, dead_columns, page, schema, times};
 
 mod attempts;
 mod audit;
@@ -19,7 +19,9 @@ mod retry;
 
 impl Operator for SqliteOutbox {
     fn entry(&self, position: i64) -> Result<Option<RawEntry>, StorageError> {
-        page::entry_at(&self.reader(), position).map_err(self.error("read an entry"))
+        let (reader, failed) = (self.reader(), self.error("read an entry"));
+        let times = self.time_columns(&reader).map_err(&failed)?;
+        page::entry_at(&reader, times, position).map_err(failed)
     }
 
     fn dead_letters(&self, selection: &Selection, limit: usize) -> Result<Vec<DeadLetter>, StorageError> {
@@ -66,6 +68,9 @@ impl Operator for SqliteOutbox {
     }
 
     fn mend_dead_letter(&self, position: i64, changes: &[(Column, Field<'_>)], by: &Act) -> Result<bool, StorageError> {
+        let reader = self.reader();
+        times::check(self.time_columns(&reader).map_err(self.error("look at the table outbox"))?, changes)?;
+        drop(reader);
         let mended = act(&mut self.writer(), |transaction| {
             let selected = selected_ids(transaction, &Selection::Positions(vec![position]))?;
             if let [dead] = selected.as_slice() {

@@ -18,5 +18,7 @@ CREATE TABLE IF NOT EXISTS outbox (
   created_at   TEXT NOT NULL ON CONFLICT REPLACE DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')),
   content_type TEXT,
   context      TEXT NOT NULL ON CONFLICT REPLACE DEFAULT '{}',
+  publish_after TEXT,
+  expires_at   TEXT,
   data         TEXT NOT NULL
 );

@@ -8,14 +8,23 @@ use outbox_engine::{Column, EntryId, Field, History, RawEntry, Row, StreamKey};
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 
-use super::names;
+use super::times::{self, TimeColumns};
 use super::value::{self, measured};
+use super::{dead_columns, names};
 
-/// The columns after the position are in the order of [`Column::ALL`].
-const ENTRIES: &str = "
-    SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type, context,
-           data
-    FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT ?3";
+/// The columns after the position are in the order of [`Column::ALL`]; then come those of [`Column::TIMES`].
+static ENTRIES: LazyLock<[String; 4]> = LazyLock::new(|| {
+    TimeColumns::each(|times| {
+        format!(
+            "SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type,
+                    context, data, {}
+             FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT ?3",
+            times.names()
+        )
+    })
+});
+/// Where the times are among the columns of an entry.
+const TIMES: usize = 1 + Column::ALL.len();
 
 /// The indices of the columns that identify the entry and its stream: `tenant_id`, `stream_id` and `uuid`.
 const KEY: [usize; 3] = [0, 1, 4];
@@ -30,10 +39,17 @@ static NEXT_KEY: LazyLock<String> = LazyLock::new(|| {
         measured_uuid()
     )
 });
-static ENTRY: LazyLock<String> =
-    LazyLock::new(|| format!("SELECT {} FROM outbox WHERE position = ?1", measured_whole()));
+static ENTRY: LazyLock<[String; 4]> = LazyLock::new(|| {
+    TimeColumns::each(|times| {
+        format!("SELECT {}, {} FROM outbox WHERE position = ?1", measured_whole(), times.measured())
+    })
+});
 static DEAD_ENTRY: LazyLock<String> = LazyLock::new(|| {
-    format!("SELECT {} FROM outbox_dead_letters WHERE position = ?1 ORDER BY id LIMIT 1", measured_whole())
+    format!(
+        "SELECT {}, {} FROM outbox_dead_letters WHERE position = ?1 ORDER BY id LIMIT 1",
+        measured_whole(),
+        dead_columns::measured_times()
+    )
 });
 
 /// If somebody has deleted a waiting entry by hand, it no longer waits. Another entry that has its position now does
@@ -67,6 +83,7 @@ fn measured_whole() -> String {
 
 pub(super) fn read(
     connection: &Connection,
+    times: TimeColumns,
     range: RangeInclusive<i64>,
     bounds: PageBounds,
     wanted: Wanted<'_>,
@@ -76,7 +93,7 @@ pub(super) fn read(
     let _bound = LengthBound::new(connection, Column::Name.bytes_max())?;
     let slice = Slice { entries: Vec::with_capacity(bounds.read_max.min(1_024)), ..Slice::default() };
     let (next, last) = (Some(*range.start()).filter(|_| !range.is_empty()), *range.end());
-    let mut reading = Reading { connection, bounds, wanted, slice, next, last, looked_at: 0, bytes: 0 };
+    let mut reading = Reading { connection, times, bounds, wanted, slice, next, last, looked_at: 0, bytes: 0 };
     loop {
         match reading.small_rows() {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => reading.large_row()?,
@@ -87,6 +104,7 @@ pub(super) fn read(
 
 struct Reading<'a> {
     connection: &'a Connection,
+    times: TimeColumns,
     bounds: PageBounds,
     wanted: Wanted<'a>,
     slice: Slice,
@@ -101,7 +119,7 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// Reads up to the end, the bounds, or a large row, which is an error.
     fn small_rows(&mut self) -> rusqlite::Result<()> {
-        let mut statement = self.connection.prepare_cached(ENTRIES)?;
+        let mut statement = self.connection.prepare_cached(self.times.choose(&ENTRIES))?;
         let Some(next) = self.next else {
             self.slice.end = true;
             return Ok(());
@@ -120,7 +138,9 @@ impl Reading<'_> {
             let (entry, stream) = (EntryId::of(position, uuid), StreamKey::of_entry(position, tenant, stream));
             if self.looks_at(entry, stream) {
                 read_columns(row, &mut columns, REST)?;
-                self.read(RawEntry::known(entry, stream, &Row::of(columns)));
+                let columns = Row::of(columns);
+                let columns = if self.times.has_any() { times::read(row, TIMES, columns)? } else { columns };
+                self.read(RawEntry::known(entry, stream, &columns));
             }
         }
         Ok(())
@@ -135,7 +155,7 @@ impl Reading<'_> {
         let (position, [tenant, stream, uuid]) = (row.get(0)?, value::measured_fields(row, 1)?);
         let stream = StreamKey::of_entry(position, &tenant, &stream);
         if self.looks_at(EntryId::of(position, &uuid), stream) {
-            let entry = entry(self.connection, &ENTRY, position)?;
+            let entry = entry_at(self.connection, self.times, position)?;
             entry.into_iter().for_each(|entry| self.read(entry));
         }
         Ok(())
@@ -191,8 +211,12 @@ impl Drop for LengthBound<'_> {
 }
 
 /// The entry at this position.
-pub(super) fn entry_at(connection: &Connection, position: i64) -> rusqlite::Result<Option<RawEntry>> {
-    entry(connection, &ENTRY, position)
+pub(super) fn entry_at(
+    connection: &Connection,
+    times: TimeColumns,
+    position: i64,
+) -> rusqlite::Result<Option<RawEntry>> {
+    entry(connection, times.choose(&ENTRY), position)
 }
 
 /// A dead letter as the entry that it was.
@@ -201,7 +225,10 @@ pub(super) fn dead_entry(connection: &Connection, position: i64) -> rusqlite::Re
 }
 
 fn entry(connection: &Connection, sql: &str, position: i64) -> rusqlite::Result<Option<RawEntry>> {
-    let entry = |row: &rusqlite::Row<'_>| Ok(RawEntry::new(position, &value::measured_row(row, 0)?));
+    let entry = |row: &rusqlite::Row<'_>| {
+        let columns = times::read_measured(row, value::MEASURED_ROW, value::measured_row(row, 0)?)?;
+        Ok(RawEntry::new(position, &columns))
+    };
     connection.prepare_cached(sql)?.query_row([position], entry).optional()
 }
 

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use outbox_engine::StorageError;
 use outbox_engine::text::shown;
+use outbox_engine::{Column, StorageError};
 use rusqlite::{Connection, MAIN_DB, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::error::SqliteError;
+use super::times::{self, TimeColumns};
 use super::{beside, connection, table, value};
 
 /// The version of the tables that this program works with.
@@ -28,19 +29,26 @@ pub struct Initialised {
     pub now: i64,
     /// Sentences about what in the table `outbox` may hinder the relay, and what to do.
     pub warnings: Vec<String>,
+    /// The statements that would add the columns which this table `outbox` has not, and need not have.
+    pub addable: Vec<String>,
 }
 
-pub(super) fn init(path: &Path, busy_patience: Duration) -> Result<Initialised, StorageError> {
+pub(super) fn init(path: &Path, busy_patience: Duration, add_columns: bool) -> Result<Initialised, StorageError> {
     if !path.exists() {
         // If it cannot be made here, SQLite makes it, or reports why it cannot.
         let _ = beside::make_database(path);
     }
     // If this fails, an empty file may stay. It is not removed: another program may have begun to use it.
     let mut connection = connection::create(path, busy_patience)?;
-    upgrade(&mut connection, path, busy_patience)
+    upgrade(&mut connection, path, busy_patience, add_columns)
 }
 
-fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) -> Result<Initialised, StorageError> {
+fn upgrade(
+    connection: &mut Connection,
+    path: &Path,
+    busy_patience: Duration,
+    add_columns: bool,
+) -> Result<Initialised, StorageError> {
     let failed = connection::error("make the outbox's tables", path.to_owned(), busy_patience);
     let found = version(connection).map_err(&failed)?;
     check_not_newer(found, path)?;
@@ -50,6 +58,10 @@ fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) ->
     let before = version(&transaction).map_err(&failed)?;
     check_not_newer(before, path)?;
     transaction.execute_batch(OUTBOX).map_err(&failed)?;
+    let mut addable = addable(&transaction).map_err(&failed)?;
+    if add_columns {
+        std::mem::take(&mut addable).iter().try_for_each(|sql| transaction.execute_batch(sql)).map_err(&failed)?;
+    }
     for (step, sql) in (1..).zip(STEPS).filter(|(step, _)| *step > before) {
         transaction.execute_batch(sql).map_err(&failed)?;
         transaction
@@ -61,7 +73,12 @@ fn upgrade(connection: &mut Connection, path: &Path, busy_patience: Duration) ->
     // rollback undoes it.
     connection::use_wal(connection, busy_patience).map_err(&failed)?;
     let warnings = table::warnings(connection).map_err(&failed)?;
-    Ok(Initialised { before, now: SCHEMA_VERSION, warnings })
+    Ok(Initialised { before, now: SCHEMA_VERSION, warnings, addable })
+}
+
+fn addable(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let there = TimeColumns::of(connection)?;
+    Ok(Column::TIMES.into_iter().filter(|column| !there.has(*column)).map(times::add).collect())
 }
 
 /// Whether this program can work with the outbox in this database.
@@ -92,8 +109,12 @@ pub(super) fn generation(connection: &Connection, key: &str) -> rusqlite::Result
 /// A number that differs after each act of an operator, and after the database was restored or its tables were changed,
 /// which SQLite counts.
 pub(super) fn state(connection: &Connection) -> rusqlite::Result<u64> {
-    let changes: i64 = connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))?;
-    Ok(generation(connection, GENERATION)? ^ changes.cast_unsigned().rotate_left(32))
+    Ok(generation(connection, GENERATION)? ^ changes(connection)?.cast_unsigned().rotate_left(32))
+}
+
+/// SQLite's own count of changes of tables.
+pub(super) fn changes(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA schema_version")?.query_row([], |row| row.get(0))
 }
 
 /// Raises the number. It differs from the old value, whatever that was.

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use outbox_engine::StorageError;
+use outbox_engine::{Column as Times, StorageError};
 use rusqlite::{Connection, OptionalExtension};
 
 use super::error::SqliteError;
@@ -61,8 +61,12 @@ pub(super) fn check(
 }
 
 fn fault(columns: &[Column]) -> Option<String> {
-    for expected in COLUMNS {
+    let times = Times::TIMES.map(Times::name);
+    for expected in COLUMNS.into_iter().chain(times) {
         let Some(column) = columns.iter().find(|column| column.is(expected)) else {
+            if times.contains(&expected) {
+                continue;
+            }
             return Some(format!("it has no column `{expected}`"));
         };
         if column.hidden != 0 {
@@ -84,7 +88,12 @@ fn fault(columns: &[Column]) -> Option<String> {
     }
 }
 
-/// The columns that the table has beside ours, and that can be written.
+/// The names of the table's columns.
+pub(super) fn names_of(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    Ok(columns(connection)?.into_iter().map(|column| column.name).collect())
+}
+
+/// The columns that the table has beside those that it must have, and that can be written.
 pub(super) fn other_columns(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let others = columns(connection)?.into_iter().filter(|column| column.hidden == 0 && !column.is_ours());
     Ok(others.map(|column| column.name).collect())

@@ -22,11 +22,13 @@ pub(super) fn field(value: ValueRef<'_>) -> Field<'_> {
 /// These columns for a SELECT, each with its length, which SQLite knows without reading the value. A value with more
 /// than `bytes_max` bytes is not read.
 pub(super) fn measured(columns: &[Column], bytes_max: impl Fn(Column) -> usize) -> String {
-    let measured = columns.iter().map(|column| {
-        let (name, bytes_max) = (column.name(), bytes_max(*column));
-        format!("CASE WHEN octet_length({name}) <= {bytes_max} THEN {name} END, octet_length({name})")
-    });
+    let measured = columns.iter().map(|column| measured_as(column.name(), bytes_max(*column)));
     measured.collect::<Vec<_>>().join(", ")
+}
+
+/// The same for one value, whatever it comes from.
+pub(super) fn measured_as(value: &str, bytes_max: usize) -> String {
+    format!("CASE WHEN octet_length({value}) <= {bytes_max} THEN {value} END, octet_length({value})")
 }
 
 /// How many result columns a [`measured`] row takes.

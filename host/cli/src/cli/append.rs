@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use jiff::Timestamp;
 use outbox_host::recorded::parse_time;
 use outbox_host::{
     DEFAULT_TENANT, JsonSerde, NewEvent, Outbox, Payload, Serde, StorageError, StoredData, StreamId, files,
@@ -59,6 +60,10 @@ struct Line<'a> {
     uuid: Option<&'a RawValue>,
     #[serde(borrow)]
     created_at: Option<&'a RawValue>,
+    #[serde(borrow)]
+    publish_after: Option<&'a RawValue>,
+    #[serde(borrow)]
+    expires_at: Option<&'a RawValue>,
 }
 
 /// Reads a value as present, even if it is null.
@@ -159,13 +164,11 @@ pub(super) fn event(line: &str) -> Result<NewEvent> {
         (None, None) if line.stream_name.is_some() => bail!("stream_name is empty"),
         (None, None) => bail!("stream_id or stream_name is missing"),
     };
-    let created_at: Option<String> = value("created_at", line.created_at)?;
-    let created_at = created_at.map(|text| parse_time(&text).map_err(|reason| anyhow::anyhow!("created_at: {reason}")));
     Ok(NewEvent {
         uuid: value("uuid", line.uuid)?,
         name,
         version: value("version", line.version)?,
-        created_at: created_at.transpose()?,
+        created_at: time("created_at", line.created_at)?,
         data: data(&line)?,
         context: line.context.map_or_else(|| "{}".into(), |context| context.get().to_owned()),
         stream_id: StreamId {
@@ -173,7 +176,15 @@ pub(super) fn event(line: &str) -> Result<NewEvent> {
             ..stream_id
         },
         tenant_id: text("tenant_id", line.tenant_id)?.unwrap_or_else(|| DEFAULT_TENANT.into()),
+        publish_after: time("publish_after", line.publish_after)?,
+        expires_at: time("expires_at", line.expires_at)?,
     })
+}
+
+fn time(key: &'static str, written: Option<&RawValue>) -> Result<Option<Timestamp>> {
+    let text: Option<String> = value(key, written)?;
+    let time = text.map(|text| parse_time(&text).map_err(|reason| anyhow::anyhow!("{key}: {reason}")));
+    time.transpose()
 }
 
 fn parsed(line: &str) -> Result<Line<'_>> {

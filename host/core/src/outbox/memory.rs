@@ -270,7 +270,13 @@ fn row<'a>(event: &'a NewEvent, data: &'a StoredData) -> Row<'a> {
             StoredValue::Text(text) => text.as_str().into(),
             StoredValue::Bytes(bytes) => Field::Bytes(bytes.into()),
         },
+        publish_after: time(event.publish_after),
+        expires_at: time(event.expires_at),
     }
+}
+
+fn time(time: Option<Timestamp>) -> Field<'static> {
+    time.map_or(Field::Null, |time| time.to_string().into())
 }
 
 struct MemoryWatch {

@@ -153,7 +153,9 @@ fn weight(attempt: &Attempt) -> u8 {
     match &attempt.outcome {
         Outcome::Delivered => 0,
         _ if attempt.on_trial => 4,
-        Outcome::Rejected { .. } | Outcome::Undecodable { .. } | Outcome::Unrouted { .. } => 1,
+        Outcome::Rejected { .. } | Outcome::Undecodable { .. } | Outcome::Unrouted { .. } | Outcome::Expired { .. } => {
+            1
+        }
         Outcome::Unavailable { .. } => WEIGHT_UNAVAILABLE,
         _ => 3,
     }

@@ -203,7 +203,7 @@ impl<'a> Caller<'a> {
         let mut claims = job.claims.into_iter();
         for claim in claims.by_ref() {
             let (position, known) = (claim.known.id.position, claim.known);
-            let called = match claim.decode(serde) {
+            let called = match claim.into_event(serde, clock) {
                 Ok(event) => {
                     let under_way = UnderWay { lane: job.lane, positions: &[position], calls: &mut calls };
                     let answer = self.call(under_way, async { to.publisher.publish(&event).await }).await;
@@ -248,7 +248,7 @@ impl<'a> Caller<'a> {
         let (mut all_known, mut events, mut undecodable) = (Vec::new(), Vec::new(), None);
         for claim in claims.by_ref().take(to.publisher.max_batch()) {
             let known = claim.known;
-            match claim.decode(serde) {
+            match claim.into_event(serde, clock) {
                 Ok(event) => {
                     all_known.push(known);
                     events.push(event);

@@ -21,6 +21,8 @@ struct FanOut {
     answers: Vec<(usize, Attempt)>,
     /// No publisher can decode it.
     undecodable: Option<Attempt>,
+    /// Some publisher was to be called when it had expired.
+    expired: Option<Attempt>,
     /// Whether a call was given up: the relay stops.
     is_given_up: bool,
     /// The claim, if a call of it never began.
@@ -33,9 +35,9 @@ impl FanOuts {
     pub(super) fn split(&mut self, job: &Job) -> Vec<(usize, Job)> {
         if let [claim] = job.claims.as_slice() {
             let (known, awaited) = (claim.known, job.legs);
-            let (answers, undecodable, untried) = (Vec::new(), None, None);
+            let (answers, undecodable, expired, untried) = (Vec::new(), None, None, None);
             let (is_given_up, has_begun) = (false, false);
-            let fan_out = FanOut { known, awaited, answers, undecodable, is_given_up, untried, has_begun };
+            let fan_out = FanOut { known, awaited, answers, undecodable, expired, is_given_up, untried, has_begun };
             self.0.insert(job.lane, fan_out);
         }
         job.legs.iter().map(|leg| (leg, Job { legs: PublisherSet::one(leg), ..job.clone() })).collect()
@@ -76,6 +78,7 @@ impl FanOut {
             Some(Some(attempt)) if matches!(attempt.outcome, Outcome::Undecodable { .. }) => {
                 self.undecodable = Some(attempt);
             }
+            Some(Some(attempt)) if matches!(attempt.outcome, Outcome::Expired { .. }) => self.expired = Some(attempt),
             Some(Some(attempt)) => self.answers.push((leg, attempt)),
             Some(None) => self.is_given_up = true,
         }
@@ -98,6 +101,7 @@ impl FanOut {
         self.answers.sort_unstable_by_key(|(leg, _)| *leg);
         let mut answers = Answers::default();
         self.answers.into_iter().for_each(|(leg, attempt)| answers.add(leg, attempt));
+        self.expired.into_iter().for_each(|attempt| answers.weigh(attempt));
         if self.untried.is_some() {
             let reason = "another publisher of this entry is paused, and was not called".into();
             answers.weigh(Outcome::Unavailable { reason, after: None }.into());
@@ -202,6 +206,20 @@ mod tests {
         let undecodable = || Outcome::Undecodable { reason: "no JSON".into() };
         let failed = result(Some(undecodable()), Some(undecodable())).failed.unwrap();
         assert_eq!((failed.attempt.unwrap().outcome, failed.others), (undecodable(), vec![]));
+    }
+
+    #[test]
+    fn what_expired_before_its_last_publisher_was_called_is_told_once_and_for_good() {
+        let expired = || Outcome::Expired { reason: "it expired".into() };
+        let failed = result(Some(Outcome::Delivered), Some(expired())).failed.unwrap();
+        assert_eq!((failed.delivered, failed.in_part), (PublisherSet::one(0), true));
+        assert_eq!((failed.attempt.unwrap().outcome, failed.others), (expired(), vec![]));
+        let called = result(Some(expired()), Some(expired()));
+        assert!(called.available.is_empty(), "nobody was called");
+        let failed = called.failed.unwrap();
+        assert_eq!((failed.attempt.unwrap().outcome, failed.others), (expired(), vec![]));
+        let failed = result(Some(retry()), Some(expired())).failed.unwrap();
+        assert_eq!(failed.attempt.unwrap().outcome, retry(), "one asks for another try");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::hash::Hasher;
 
+use jiff::Timestamp;
+
 use crate::attempt::Outcome;
 use crate::publishers::PublisherSet;
 use crate::raw::{EntryId, RawEntry};
@@ -39,6 +41,13 @@ impl Known {
 }
 
 impl Claim {
+    /// The event for its publishers, if they may have it now.
+    pub(super) fn into_event(self, serde: &dyn Serde, clock: fn() -> Timestamp) -> Result<Recorded, Outcome> {
+        let expired_at = self.entry.expires_at().filter(|at| clock() >= *at);
+        let event = self.decode(serde)?;
+        expired_at.map_or(Ok(event), |at| Err(Outcome::Expired { reason: format!("it expired at {at}") }))
+    }
+
     pub(super) fn decode(self, serde: &dyn Serde) -> Result<Recorded, Outcome> {
         self.entry.decode(self.known.history.attempts.saturating_add(1), serde).map_err(Outcome::from)
     }

@@ -7,6 +7,7 @@ use rusqlite::{Transaction, params};
 
 use super::audit::audit;
 use super::dead_letters::DeadId;
+use crate::dead_columns;
 use crate::value::{self, measured};
 
 pub(super) fn mend(
@@ -18,6 +19,10 @@ pub(super) fn mend(
     for (column, new) in changes {
         // The old value is recorded: an edit must not lose what the application wrote.
         let name = column.name();
+        if Column::TIMES.contains(column) {
+            mend_time(transaction, dead, *column, new, by)?;
+            continue;
+        }
         let sql = measured(&[*column], Column::bytes_max);
         let sql = format!("SELECT {sql} FROM outbox_dead_letters WHERE id = ?1");
         let old = transaction.query_row(&sql, [dead.id], |row| {
@@ -38,6 +43,22 @@ pub(super) fn mend(
         transaction.execute(&update, params![dead.id, ToSqlOutput::Borrowed(stored(new))])?;
     }
     Ok(())
+}
+
+/// Changes a column that is kept beside the dead letter.
+fn mend_time(
+    transaction: &Transaction<'_>,
+    dead: DeadId,
+    column: Column,
+    new: &Field<'_>,
+    by: &Act,
+) -> rusqlite::Result<()> {
+    let old = dead_columns::shown(transaction, dead.id, column)?;
+    if old != new.shown() {
+        let detail = format!("{} was: {}", column.name(), old.unwrap_or_default());
+        audit(transaction, dead, "edit", &detail, by)?;
+    }
+    dead_columns::replace(transaction, dead.id, column, ToSqlOutput::Borrowed(stored(new)))
 }
 
 fn stored<'f>(field: &'f Field<'_>) -> ValueRef<'f> {

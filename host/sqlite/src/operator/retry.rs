@@ -1,6 +1,8 @@
 //! Puts dead letters back into the outbox.
 
 use outbox_engine::outbox::operator::{Act, Selection};
+use outbox_engine::{Column, EXPIRED};
+use rusqlite::types::Null;
 use rusqlite::{ErrorCode, Transaction, params};
 
 use super::attempts;
@@ -47,6 +49,14 @@ pub(super) fn retry_each(transaction: &Transaction<'_>, selection: &Selection, b
     Ok(retried)
 }
 
+/// When a dead letter expired. None if it did not die of that.
+fn expired_at(transaction: &Transaction<'_>, id: i64) -> rusqlite::Result<Option<String>> {
+    let expired = transaction
+        .prepare_cached("SELECT 1 FROM outbox_dead_letters WHERE id = ?1 AND outcome = ?2")?
+        .exists(params![id, EXPIRED])?;
+    if expired { dead_columns::shown(transaction, id, Column::ExpiresAt) } else { Ok(None) }
+}
+
 /// Puts one back. Returns its position, or None if somebody has put it back by hand.
 fn retry(transaction: &Transaction<'_>, dead: DeadId, by: &Act) -> rusqlite::Result<Option<i64>> {
     let DeadId { id, position } = dead;
@@ -54,9 +64,17 @@ fn retry(transaction: &Transaction<'_>, dead: DeadId, by: &Act) -> rusqlite::Res
     if place == ITS_OWN {
         return Ok(None);
     }
+    // An operator who retries it wants it delivered all the same.
+    let expired_at = expired_at(transaction, id)?;
+    if expired_at.is_some() {
+        dead_columns::replace(transaction, id, Column::ExpiresAt, Null)?;
+    }
     let put_back = dead_columns::put_back(transaction, id, (place == NOBODYS).then_some(position))?;
-    let moved = format!("another entry has its place: it is at position {put_back} now, behind all others");
-    audit(transaction, dead, "retry", if put_back == position { "" } else { &moved }, by)?;
+    let moved = (put_back != position)
+        .then(|| format!("another entry has its place: it is at position {put_back} now, behind all others"));
+    let freed = expired_at.map(|at| format!("expires_at was: {at}"));
+    let detail: Vec<String> = moved.into_iter().chain(freed).collect();
+    audit(transaction, dead, "retry", &detail.join("; "), by)?;
     transaction.prepare_cached(WAIT_FOR_NOTHING)?.execute(params![id, by.at.as_millisecond(), put_back])?;
     if put_back != position {
         attempts::move_to(transaction, id, put_back)?;

@@ -100,7 +100,8 @@ fn check(changes: &[(Column, Field<'_>)]) -> Result<()> {
 
 fn change(text: &str) -> Result<(Column, String), String> {
     let (name, value) = text.split_once('=').ok_or("write it as COLUMN=VALUE")?;
-    let names = Column::ALL.map(Column::name).join(", ");
-    let column = Column::ALL.into_iter().find(|column| column.name() == name);
+    let columns = || Column::ALL.into_iter().chain(Column::TIMES);
+    let names = columns().map(Column::name).collect::<Vec<_>>().join(", ");
+    let column = columns().find(|column| column.name() == name);
     Ok((column.ok_or_else(|| format!("`{name}` is none of {names}"))?, value.to_owned()))
 }

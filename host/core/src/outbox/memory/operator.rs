@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{Dead, Kept, MemoryOutbox, Waiting};
+use crate::attempt::EXPIRED;
 use crate::outbox::StorageError;
 use crate::outbox::operator::{
     Act, AttemptRecord, AuditRecord, DeadLetter, End, Operator, Pruned, Retention, Selection, ambiguous,
@@ -160,9 +161,18 @@ impl Kept {
         };
         let moved =
             format!("another entry has its place: it is at position {} now, behind all others", put_back.position);
-        self.record("retry", id, if put_back == id { String::new() } else { moved }, by);
+        let dead = self.dead.get(&id)?;
+        // An operator who retries it wants it delivered all the same.
+        let freed = Some(dead.entry.row().expires_at).filter(|_| dead.outcome == EXPIRED).and_then(|at| at.shown());
+        let freed = freed.map(|at| format!("expires_at was: {at}"));
+        let detail: Vec<String> = Some(moved).filter(|_| put_back != id).into_iter().chain(freed).collect();
+        self.record("retry", id, detail.join("; "), by);
         let dead = self.dead.remove(&id)?;
-        self.entries.insert(put_back.position, RawEntry::new(put_back.position, &dead.entry.row()));
+        let row = match dead.outcome {
+            EXPIRED => dead.entry.row().with(Column::ExpiresAt, Field::Null),
+            _ => dead.entry.row(),
+        };
+        self.entries.insert(put_back.position, RawEntry::new(put_back.position, &row));
         let (at, reason, delivered_to) = (by.at, "retried by hand".into(), dead.delivered_to);
         let history = History::default();
         let waiting = Waiting { failed_at: at, retry_at: at, history, reason, delivered_to, undeletable: false };
