@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 for_each_storage! {
     a_publisher_that_stands_still_holds_up_nobody_and_loses_nothing
+    more_streams_than_may_wait_hold_up_nobody
     the_publishers_of_an_entry_are_called_side_by_side
     each_publisher_has_a_number_of_calls_of_its_own
     a_stream_stays_in_order_over_all_of_its_publishers
@@ -100,6 +101,30 @@ fn a_publisher_that_stands_still_holds_up_nobody_and_loses_nothing<K: Kept>(kept
     let mut streams: HashMap<String, Vec<u64>> = HashMap::new();
     calls.into_iter().for_each(|(stream, position)| streams.entry(stream).or_default().push(position));
     assert!(streams.values().all(|positions| positions.is_sorted()), "in the order of each stream");
+}
+
+/// So many streams that they are not remembered one by one.
+fn more_streams_than_may_wait_hold_up_nobody<K: Kept>(kept: &K) {
+    const STREAMS: usize = 210_000;
+    let (slow, fast) = (Gate::default(), Gate::opened());
+    let outbox = outbox(kept);
+    for thousands in 0..STREAMS / 1_000 {
+        let events = (0..1_000).map(|stream| to("slow", &format!("s-{thousands}-{stream}")));
+        outbox.append(&events.collect::<Vec<_>>()).unwrap();
+    }
+    outbox.append(&[to("fast", "f"), to("fast", "s-209-999"), to("slow", "s-209-999")]).unwrap();
+    relaying(&outbox, routed(&slow, &fast), |_| {
+        until("the fast one is delivered", || fast.calls.lock().unwrap().len() == 1);
+        for more in 2..10 {
+            outbox.append(&[to("fast", "f")]).unwrap();
+            until("the next one is delivered too", || fast.calls.lock().unwrap().len() == more);
+        }
+        slow.open();
+        until("all are delivered", || kept.open().status().unwrap().pending == 0);
+    });
+    assert_eq!((slow.calls.lock().unwrap().len(), fast.calls.lock().unwrap().len()), (STREAMS + 1, 10), "each once");
+    let last = fast.calls.lock().unwrap().last().unwrap().0.clone();
+    assert_eq!(last, "s-209-999", "it waited for the one before it in its stream");
 }
 
 /// Each waits for the other: one after the other would never end.

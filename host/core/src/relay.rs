@@ -198,6 +198,7 @@ impl<'a> Session<'a> {
             self.commit_what_is_settled(channels, now);
             self.try_again_what_was_refused(channels, now);
             self.show_whether_parked();
+            self.show_whether_too_many_wait();
             self.show_publishers(now);
             if may_be_more || self.may_read_on() {
                 continue;

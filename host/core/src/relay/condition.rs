@@ -9,6 +9,8 @@ use super::log::Line;
 use super::session::Session;
 use crate::outbox::{BreakerState, PublisherState, RelayCondition, StorageError};
 
+const TOO_MANY_WAIT: &str = "millions of streams wait for publishers that are paused, slow or limited: nothing more is read until some \
+                             of them go on; see which publishers the status names";
 /// A wait for a rate limit is shown if it is longer than this.
 const TOKEN_SHOWN: Duration = Duration::from_secs(1);
 const PARKED: &str = "in total order, everything waits until an operator retries or discards the dead letter that parks it: \
@@ -80,6 +82,16 @@ impl Session<'_> {
         match (self.lanes.everything_is_parked(), self.condition.state) {
             (true, RelayCondition::Running) => self.set_condition(RelayCondition::Parked, PARKED),
             (false, RelayCondition::Parked) => self.set_condition(RelayCondition::Running, ""),
+            _ => {}
+        }
+    }
+
+    /// So many streams wait for publishers that no more can be remembered.
+    pub(super) fn show_whether_too_many_wait(&mut self) {
+        let is_shown = self.condition.state == RelayCondition::Degraded && self.condition.reason == TOO_MANY_WAIT;
+        match self.lanes.too_many_wait() {
+            true if !is_shown => self.set_condition(RelayCondition::Degraded, TOO_MANY_WAIT),
+            false if is_shown => self.set_condition(RelayCondition::Running, ""),
             _ => {}
         }
     }

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use self::admission::Waiters;
 use self::lane::{Lane, Waiting};
+use self::overflow::Overflows;
 pub(super) use self::reconcile::{HeldBy, HeldEntry};
 pub(super) use self::throttle::RateRule;
 use self::throttle::Throttle;
@@ -29,6 +30,7 @@ mod dropped;
 mod lane;
 mod lost;
 mod missed;
+mod overflow;
 mod progress;
 mod reconcile;
 mod throttle;
@@ -51,6 +53,9 @@ pub(super) struct Lanes {
     timers: BinaryHeap<Reverse<(Instant, i64, LaneId)>>,
     /// The lanes that wait for each publisher.
     waiting_for: Vec<Waiters>,
+    /// How many lanes may wait for each publisher.
+    waiting_max: usize,
+    overflow: Overflows,
     throttle: Throttle,
     /// How many jobs are under way for each publisher.
     running_for: [u16; PUBLISHERS_MAX],
@@ -83,6 +88,8 @@ impl Lanes {
             ready_alone: VecDeque::new(),
             timers: BinaryHeap::new(),
             waiting_for: Vec::new(),
+            waiting_max: overflow::waiting_max(1),
+            overflow: Overflows::default(),
             throttle: Throttle::default(),
             running_for: [0; PUBLISHERS_MAX],
             loads: [Load::default(); NO_PUBLISHER + 1],
@@ -205,10 +212,11 @@ impl Lanes {
 
     /// Whether this entry may be pushed. `is_behind` says that earlier ones of its lane were passed over.
     fn may_go(&mut self, id: LaneId, entry: EntryId, is_behind: bool, now: Instant) -> bool {
-        if self.in_flight.contains(&entry) || self.unsettled.contains(&entry) {
+        let position = entry.position;
+        if self.in_flight.contains(&entry) || self.unsettled.contains(&entry) || self.overflow.passes_over(id, position)
+        {
             return false;
         }
-        let position = entry.position;
         let Some(lane) = self.lanes.get_mut(&id) else {
             return true;
         };
@@ -258,6 +266,10 @@ impl Lanes {
     /// passed over, and so is what was read with it and comes after it in its lane.
     pub(super) fn push(&mut self, entry: RawEntry, route: PublisherSet, full: PublisherSet) {
         let (id, entry_id) = (self.id(entry.stream_key(), entry.position), entry.id());
+        let is_held = || self.lanes.get(&id).is_some_and(|lane| lane.held_by == Some(entry_id.position));
+        if !self.overflow.is_empty() && !is_held() && self.overflow.passes_over(id, entry_id.position) {
+            return;
+        }
         let lane = self.lanes.entry(id).or_default();
         lane.coming.retain(|coming| *coming != entry_id.position);
         if lane.held_by != Some(entry_id.position) && lane.missed.has_before(entry_id.position) {
@@ -366,7 +378,7 @@ impl Lanes {
 
     /// Whether nothing is known of any lane.
     pub(super) fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
+        self.lanes.is_empty() && self.overflow.is_empty()
     }
 
     /// The lane of an entry. With no order, each entry is a lane of its own.

@@ -100,6 +100,11 @@ impl World {
         std::iter::from_fn(|| self.lanes.next_job(self.admission, self.now)).collect()
     }
 
+    /// How many lanes wait for the publishers.
+    fn waiting(&self) -> usize {
+        (0..2).map(|leg| self.lanes.waiting_lanes(leg)).sum()
+    }
+
     fn positions(jobs: &[Job]) -> Vec<Vec<i64>> {
         jobs.iter().map(|job| job.claims.iter().map(|claim| claim.entry.position).collect()).collect()
     }
@@ -557,7 +562,10 @@ fn every_entry_has_its_turn() {
         // Few are remembered, so that the reader has to go back too.
         world.lanes.missed_room = rng.usize(..10);
         let rules: Vec<_> = (0..2).map(|_| any_rate(&mut rng)).collect();
-        world.lanes = world.lanes.with_rates(rules.clone(), rng.bool());
+        world.lanes = world.lanes.for_publishers(rules.clone(), rng.bool());
+        if rng.bool() {
+            world.lanes.waiting_max = rng.usize(..4);
+        }
         let (began, mut calls, mut alone) = (world.now, [0_u32; 2], 0);
         for (position, stream) in rows.iter().filter(|_| rng.u8(..10) == 0) {
             world.lanes.suspect(key(stream), id(*position), world.now);
@@ -639,6 +647,38 @@ fn every_entry_has_its_turn() {
     }
 }
 
+#[test]
+fn streams_beyond_those_that_may_wait_are_passed_over_and_come_in_order() {
+    let to_one = (1..100).map(|position| (position, ["other-1", "other-2", "other-3", "mixed"][position as usize % 4]));
+    let rows: Vec<_> = to_one.chain([(100, "a"), (101, "mixed"), (102, "a")]).collect();
+    let mut world = World::new(Ordering::Stream, &rows);
+    world.lanes.waiting_max = 2;
+    world.full = PublisherSet::one(1);
+    let mut delivered = Vec::new();
+    let deliver = |world: &mut World, jobs: Vec<Job>, delivered: &mut Vec<i64>| {
+        delivered.extend(World::positions(&jobs).concat());
+        jobs.into_iter().for_each(|job| world.deliver(job));
+    };
+    let jobs = world.jobs();
+    deliver(&mut world, jobs, &mut delivered);
+    assert!(delivered.contains(&100) && delivered.contains(&102), "what goes elsewhere is not held up: {delivered:?}");
+    assert!(!delivered.contains(&1) && !delivered.contains(&101), "mixed waits for its entry 3, which goes to both");
+    assert_eq!((world.waiting(), world.lanes.overflow.is_empty()), (2, false));
+    assert!(!world.lanes.is_empty());
+
+    world.full = PublisherSet::NONE;
+    for _ in 0..60 {
+        world.admit();
+        let jobs = world.jobs();
+        deliver(&mut world, jobs, &mut delivered);
+    }
+    assert_eq!((delivered.len(), world.lanes.is_empty()), (102, true));
+    for stream in ["other-1", "other-2", "other-3", "mixed", "a"] {
+        let came: Vec<i64> = delivered.iter().copied().filter(|it| rows.contains(&(*it, stream))).collect();
+        assert!(came.is_sorted(), "{stream}: {came:?}");
+    }
+}
+
 /// No limit, or one for all entries, each stream, or what is the same for all entries here.
 fn any_rate(rng: &mut fastrand::Rng) -> Option<RateRule> {
     let by = [RateBy::Publisher, RateBy::Tenant, RateBy::Category, RateBy::Stream][rng.usize(..4)];
@@ -656,7 +696,7 @@ fn limited(rate: &str, by: RateBy, burst: u32) -> Option<RateRule> {
 fn a_publisher_with_a_rate_limit_gets_its_burst_and_then_one_entry_in_each_interval() {
     let rows = [(1, "a"), (2, "a"), (3, "b"), (4, "other"), (5, "a"), (6, "other")];
     let mut world = World::new(Ordering::Stream, &rows);
-    world.lanes = world.lanes.with_rates([limited("1/s", RateBy::Publisher, 2), None], false);
+    world.lanes = world.lanes.for_publishers(vec![limited("1/s", RateBy::Publisher, 2), None], false);
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [vec![1, 2], vec![4, 6]]);
     assert_eq!(world.lanes.in_memory().entries, 6, "what waits for the limit of the whole publisher stays in memory");
@@ -675,7 +715,7 @@ fn a_publisher_with_a_rate_limit_gets_its_burst_and_then_one_entry_in_each_inter
 #[test]
 fn a_retry_takes_a_token_too() {
     let mut world = World::new(Ordering::Stream, &[(1, "a")]);
-    world.lanes = world.lanes.with_rates([limited("1/min", RateBy::Publisher, 1)], false);
+    world.lanes = world.lanes.for_publishers(vec![limited("1/min", RateBy::Publisher, 1)], false);
     let job = world.jobs().pop().unwrap();
     world.fail(job, SECOND);
     world.now += SECOND;
@@ -688,12 +728,12 @@ fn a_retry_takes_a_token_too() {
 fn one_key_without_a_token_keeps_nothing_in_memory_and_holds_up_no_other() {
     let rows: Vec<_> = (1..=200).map(|position| (position, "a")).chain([(201, "b"), (202, "b")]).collect();
     let mut world = World::new(Ordering::Stream, &rows);
-    world.lanes = world.lanes.with_rates([limited("1/s", RateBy::Stream, 1)], false);
+    world.lanes = world.lanes.for_publishers(vec![limited("1/s", RateBy::Stream, 1)], false);
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[1], [201]]);
     jobs.into_iter().for_each(|job| world.deliver(job));
     assert!(world.jobs().is_empty());
-    assert_eq!((world.lanes.in_memory(), world.lanes.not_admitted()), (Load::default(), 2));
+    assert_eq!((world.lanes.in_memory(), world.waiting()), (Load::default(), 2));
     assert_eq!(world.lanes.wake_lost(), 0);
     world.now += SECOND;
     assert!(world.jobs().is_empty() && world.lanes.has_missed(), "they are to be read");
@@ -707,7 +747,7 @@ fn one_key_without_a_token_keeps_nothing_in_memory_and_holds_up_no_other() {
 fn no_more_is_handed_over_than_callers_can_begin() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b"), (3, "c"), (4, "d")]);
     let rule = limited("1/s", RateBy::Publisher, 1).map(|rule| RateRule { jobs_max: 1, ..rule });
-    world.lanes = world.lanes.with_rates([rule], false);
+    world.lanes = world.lanes.for_publishers(vec![rule], false);
     let mut job = world.jobs().pop().unwrap();
     world.now += 60 * SECOND;
     for expected in 2..=4 {
@@ -728,7 +768,7 @@ fn no_more_is_handed_over_than_callers_can_begin() {
 #[test]
 fn an_entry_that_is_tried_alone_waits_for_no_token_but_takes_one() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b")]);
-    world.lanes = world.lanes.with_rates([limited("1/s", RateBy::Publisher, 1)], false);
+    world.lanes = world.lanes.for_publishers(vec![limited("1/s", RateBy::Publisher, 1)], false);
     [(1, "a"), (2, "b")].iter().for_each(|row| world.lanes.suspect(key(row.1), id(row.0), world.now));
     world.read();
     for expected in [1, 2] {
@@ -750,7 +790,7 @@ fn what_goes_to_a_publisher_without_room_is_passed_over_and_comes_in_order() {
     world.full = PublisherSet::one(1);
     let jobs = world.jobs();
     assert_eq!(World::positions(&jobs), [[2, 6]]);
-    assert_eq!((world.lanes.in_memory().entries, world.lanes.not_admitted()), (2, 3));
+    assert_eq!((world.lanes.in_memory().entries, world.waiting()), (2, 3));
     jobs.into_iter().for_each(|job| world.deliver(job));
     world.admit();
     assert!(world.jobs().is_empty(), "it has no room yet");
@@ -762,7 +802,7 @@ fn what_goes_to_a_publisher_without_room_is_passed_over_and_comes_in_order() {
     world.admit();
     assert_eq!(World::positions(&world.jobs()), [[3], [5]]);
     first.into_iter().for_each(|job| world.deliver(job));
-    assert_eq!(world.lanes.not_admitted(), 0);
+    assert_eq!(world.waiting(), 0);
 }
 
 /// They come in one page, so that the later one was wanted before the earlier one was passed over.

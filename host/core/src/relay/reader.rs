@@ -2,19 +2,13 @@
 
 use std::time::Instant;
 
-use tracing::Level;
-
 use super::bulkheads::IN_MEMORY;
 use super::lanes::NO_PUBLISHER;
-use super::log::Line;
 use super::session::{LOOK_AGAIN, Session, UNACKED_MAX};
 use crate::outbox::{Drain, Page, PageBounds, Settled, StorageError, Wanted};
 use crate::publishers::Destination;
 use crate::raw::{EntryId, RawEntry};
 
-/// With this many streams that wait for a publisher which may not be called or has no room, nothing more is read: each takes
-/// some hundred bytes.
-const NOT_ADMITTED_MAX: usize = 200_000;
 /// One read from the outbox.
 const PAGE: PageBounds = PageBounds { read_max: 256, bytes_max: 4 * 1024 * 1024, looked_at_max: 4_096 };
 /// How many due retries are read at once.
@@ -40,7 +34,6 @@ impl Session<'_> {
                 return Ok(false);
             }
             self.bulkheads.update(now, |leg| self.lanes.load(leg));
-            self.say_that_too_many_wait(now);
             self.read_due(now)?;
             let read_missed = self.read_missed(now)?;
             self.look_again(now)?;
@@ -179,23 +172,12 @@ impl Session<'_> {
         self.lanes.has_missed() && self.room() > 0 && self.read_again_at.is_none() && !self.give_back
     }
 
-    /// Says that so many streams wait that nothing more is read.
-    fn say_that_too_many_wait(&mut self, now: Instant) {
-        if self.lanes.not_admitted() >= NOT_ADMITTED_MAX {
-            let text = format!(
-                "{NOT_ADMITTED_MAX} streams wait for publishers that are paused or slow: nothing more is read until some of \
-                 them go on"
-            );
-            self.log.line(Line::new(Level::WARN, text), now);
-        }
-    }
-
     /// How many more entries may be read now.
     pub(super) fn room(&self) -> usize {
         let is_full = self.bulkheads.makes_wait()
             || self.lanes.load(NO_PUBLISHER).entries >= IN_MEMORY.entries
             || self.lanes.unacked() >= UNACKED_MAX
-            || self.lanes.not_admitted() >= NOT_ADMITTED_MAX
+            || self.lanes.too_many_wait()
             || self.unsettled.is_full();
         if is_full { 0 } else { PAGE.read_max.min(self.limit.unwrap_or(usize::MAX)) }
     }

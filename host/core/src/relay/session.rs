@@ -101,7 +101,7 @@ impl<'a> Session<'a> {
         let mut session = Self {
             context,
             drain,
-            lanes: Lanes::new(context.options.ordering).with_rates(rate_rules(context), limit.is_some()),
+            lanes: Lanes::new(context.options.ordering).for_publishers(rate_rules(context), limit.is_some()),
             breakers: Breakers::new(context.publishers.len(), breaker_rules(context, limit)),
             bulkheads: Bulkheads::new(context.publishers.len(), limit.is_some()),
             fan_outs: FanOuts::default(),

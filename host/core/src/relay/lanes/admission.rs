@@ -88,18 +88,21 @@ impl Lanes {
         }
         if !std::mem::replace(&mut lane.not_admitted, true) {
             let waiter = Waiter { lane: id, legs, position: entry.position };
-            self.waiters(legs).into_iter().for_each(|waiters| waiters.probed.push_back(waiter));
+            let waiters = legs.iter().next().and_then(|leg| self.waiters(leg));
+            waiters.into_iter().for_each(|waiters| waiters.probed.push_back(waiter));
         }
     }
 
     /// Has a lane wait for the first of its publishers that takes nothing now.
     fn wait_for(&mut self, waiter: Waiter, refused: PublisherSet) {
-        self.waiters(waiter.legs.both(refused)).into_iter().for_each(|waiters| waiters.fresh.push_back(waiter));
+        let Some(leg) = waiter.legs.both(refused).iter().next() else { return };
+        if !self.overflows(waiter.lane, leg) {
+            self.waiters(leg).into_iter().for_each(|waiters| waiters.fresh.push_back(waiter));
+        }
     }
 
-    /// The lanes that wait for the first of these publishers.
-    fn waiters(&mut self, legs: PublisherSet) -> Option<&mut Waiters> {
-        let leg = legs.iter().next()?;
+    /// The lanes that wait for this publisher.
+    fn waiters(&mut self, leg: usize) -> Option<&mut Waiters> {
         if self.waiting_for.len() <= leg {
             self.waiting_for.resize_with(leg + 1, Waiters::default);
         }
@@ -143,12 +146,13 @@ impl Lanes {
                 }
             }
         }
+        self.recall_overflow(refused);
     }
 
-    /// How many lanes wait for a publisher, and keep nothing in memory.
-    pub(in crate::relay) fn not_admitted(&self) -> usize {
-        let waiting = self.waiting_for.iter().map(|waiters| waiters.fresh.len() + waiters.probed.len());
-        waiting.sum::<usize>() + self.throttle.unkept_len()
+    /// How many lanes wait for this publisher, and keep nothing in memory.
+    pub(super) fn waiting_lanes(&self, leg: usize) -> usize {
+        let waiters = self.waiting_for.get(leg).map_or(0, |waiters| waiters.fresh.len() + waiters.probed.len());
+        waiters + self.throttle.unkept_len(leg)
     }
 
     /// Whether a job that calls this publisher is under way.

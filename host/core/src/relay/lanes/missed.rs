@@ -47,6 +47,14 @@ impl Missed {
         }
     }
 
+    /// Forgets all of them, and returns the first.
+    pub(super) fn forget(&mut self, room: &mut usize) -> Option<i64> {
+        let first = self.first();
+        self.take(usize::MAX, room);
+        self.beyond = None;
+        first
+    }
+
     /// Takes the first positions, at most `max`.
     fn take(&mut self, max: usize, room: &mut usize) -> Vec<i64> {
         let taken: Vec<i64> = self.positions.drain(..max.min(self.positions.len())).collect();

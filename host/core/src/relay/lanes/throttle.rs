@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Instant;
 
-use super::{Claim, JOB_MAX, LaneId, Lanes, PublisherSet};
+use super::{Claim, JOB_MAX, LaneId, Lanes, PublisherSet, overflow};
 use crate::column;
 use crate::rate::{RateBy, RateLimit};
 use crate::relay::bucket::{Bucket, Refill};
@@ -49,6 +49,8 @@ struct Throttled {
     buckets: HashMap<u64, Waiting>,
     /// One for each bucket for which lanes wait.
     timers: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// How many lanes wait, of all buckets.
+    waiting: usize,
     /// How many buckets there may be before those that are full are forgotten.
     clean_at: usize,
     /// Lanes that have taken a token, and wait until a caller is free.
@@ -85,10 +87,9 @@ impl Throttle {
         waiting.flat_map(|waiting| waiting.lanes.iter().copied())
     }
 
-    /// How many they are. One timer stands for the lanes of a bucket, so nothing is counted if there are none.
-    pub(super) fn unkept_len(&self) -> usize {
-        let legs = self.legs().filter(|leg| !leg.keeps && !leg.timers.is_empty());
-        legs.flat_map(|leg| leg.buckets.values()).map(|waiting| waiting.lanes.len()).sum()
+    /// How many of them wait for this publisher.
+    pub(super) fn unkept_len(&self, leg: usize) -> usize {
+        self.legs.get(leg).and_then(Option::as_ref).filter(|leg| !leg.keeps).map_or(0, |leg| leg.waiting)
     }
 
     /// Whether entries of this publisher wait for a token that all of them share.
@@ -106,6 +107,7 @@ impl Throttled {
             keeps: keeps || rule.limit.by == RateBy::Publisher,
             buckets: HashMap::new(),
             timers: BinaryHeap::new(),
+            waiting: 0,
             clean_at: BUCKETS_MIN,
             in_hand: VecDeque::new(),
         }
@@ -152,6 +154,7 @@ impl Throttled {
             self.timers.push(Reverse((waiting.bucket.next(self.refill), key)));
         }
         waiting.lanes.push_back(lane);
+        self.waiting += 1;
     }
 
     /// The next lane whose bucket has a token, which is taken.
@@ -167,6 +170,7 @@ impl Throttled {
             };
             if lane.is_some() {
                 waiting.bucket.take(1, self.refill, now);
+                self.waiting -= 1;
             }
             if !waiting.lanes.is_empty() {
                 self.timers.push(Reverse((waiting.bucket.next(self.refill), key)));
@@ -194,12 +198,9 @@ impl Throttled {
 }
 
 impl Lanes {
-    /// Gives the publishers their limits. With `keeps`, lanes that wait stay in memory.
-    pub(in crate::relay) fn with_rates(
-        mut self,
-        rules: impl IntoIterator<Item = Option<RateRule>>,
-        keeps: bool,
-    ) -> Self {
+    /// For so many publishers as there are rules, with these limits. With `keeps`, lanes that wait for a token stay in memory.
+    pub(in crate::relay) fn for_publishers(mut self, rules: Vec<Option<RateRule>>, keeps: bool) -> Self {
+        self.waiting_max = overflow::waiting_max(rules.len());
         self.throttle = Throttle::new(rules, keeps || self.ordering == super::Ordering::Total);
         self
     }
@@ -242,10 +243,11 @@ impl Lanes {
             let paid = u32::from(lane.paid.meets(PublisherSet::one(leg)));
             let tokens = throttled.tokens(key, now).saturating_add(paid);
             if tokens == 0 {
-                throttled.wait(key, id, now);
-                if !throttled.keeps {
+                if throttled.keeps {
+                    throttled.wait(key, id, now);
+                } else {
                     lane.not_admitted = true;
-                    self.drop_unread(id);
+                    self.wait_outside(id, leg, key, now);
                 }
                 return None;
             }
@@ -261,6 +263,16 @@ impl Lanes {
             most = most.min(throttled.rule.job_max).min(usize::try_from(tokens).unwrap_or(usize::MAX));
         }
         Some(most)
+    }
+
+    /// Has a lane wait for a token, with nothing of it in memory.
+    fn wait_outside(&mut self, id: LaneId, leg: usize, key: u64, now: Instant) {
+        self.drop_unread(id);
+        if !self.overflows(id, leg)
+            && let Some(throttled) = self.throttle.leg(leg)
+        {
+            throttled.wait(key, id, now);
+        }
     }
 
     /// Whether two entries of a lane share all of their limits.
