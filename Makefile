@@ -18,7 +18,7 @@ demo:
 # tests/tests that need no component in another language. They build the components in Rust, which needs wasm32-wasip2.
 unit:
 	$(NEED) wasm room=3
-	examples/build.sh rust-stdout rust-webhook $(notdir $(wildcard tests/guests/*))
+	examples/build.sh rust-bulk rust-stdout rust-webhook $(notdir $(wildcard tests/guests/*))
 	rm -f target/skipped/tests
 	$(CARGO) build --release --workspace --locked
 	$(CARGO) test --release --workspace --locked --lib --bins $(patsubst %,--test %,$(filter-out $(NOT_UNIT),$(ALL_TESTS)))

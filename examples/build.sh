@@ -29,7 +29,7 @@ main() {
 
 all_names() {
   local file
-  for file in examples/rust-stdout/Cargo.toml tests/guests/*/Cargo.toml examples/*/build.sh; do
+  for file in examples/rust-bulk/Cargo.toml examples/rust-stdout/Cargo.toml tests/guests/*/Cargo.toml examples/*/build.sh; do
     basename "$(dirname "$file")"
   done
 }

@@ -4,6 +4,6 @@ mod post;
 mod response;
 mod url;
 
-pub use post::post;
+pub use post::{post, post_and_read};
 pub use response::{NotFound, Response};
 pub use url::Url;

@@ -67,10 +67,14 @@ pub trait Publisher {
 /// ```
 pub trait BatchPublisher: Publisher {
     /// Publishes `events`, which are in position order, and answers for each of them in the same order. Called instead
-    /// of [`Publisher::publish`] whenever more than one event is waiting.
+    /// of [`Publisher::publish`] whenever more than one event is waiting. They may be of many streams and tenants: a stream is
+    /// known by its `tenant_id` and its `stream_id.id`.
     ///
-    /// An answer of another length counts as a failed attempt for each of the events. When an event fails, the later
-    /// events of the same stream should not be published: the relay offers them again after the failed one.
+    /// When an event fails, the later events of the same stream should not be published: the relay offers them again after
+    /// the failed one, whatever their answer. Events of other streams are settled by their own answers.
+    ///
+    /// A panic, an answer of another length, and [`Error::retryable`] for every event say that the call failed, and not for
+    /// which event: the relay then offers each of them again with [`Publisher::publish`].
     fn publish_batch(&mut self, events: Vec<Recorded>) -> Vec<Result<(), Error>>;
 }
 

@@ -18,6 +18,7 @@ use proptest::test_runner::{Config as ProptestConfig, FileFailurePersistence};
 
 pub mod answering;
 pub mod bad_server;
+pub mod bulk;
 pub mod crash;
 pub mod disk;
 pub mod memory;

@@ -29,6 +29,9 @@ pub struct Delivery {
     #[serde(default)]
     pub tracestate: Option<String>,
     pub body: String,
+    /// The number of the request that it came with, of those that have several events.
+    #[serde(default)]
+    pub batch: Option<u64>,
 }
 
 impl Delivery {

@@ -144,12 +144,44 @@ fn with_a_rate_limit_no_kill_loses_anything_or_leaves_the_order_of_a_stream() {
     assert_eq!(arena.ledger.uuids().len(), STREAMS * 50, "each was delivered");
 }
 
-/// It is found out, tried alone, and set aside after the third time; nobody else is blamed.
+/// Each request has events of many streams, and the destination stores all but some of them.
+#[test]
+fn in_batches_no_kill_loses_an_event_or_breaks_the_order() {
+    let mut rng = random("batches");
+    let sink = ["--late-ms", "60", "--one-fails-in", "100"];
+    let mut arena = Arena::with(&sink, "[publisher]\nbatch_wait = \"1ms\"").in_bulk();
+    let mut writer = arena.writer(rng.u64(..));
+    for turn in 0..number("OUTBOX_CRASH_KILLS", 60) / 2 {
+        Death::draw(turn.try_into().unwrap(), &mut rng).befall(&mut arena, [1, 2, 8, 8][rng.usize(..4)]);
+        arena.settle_down();
+        assert!(writer.is_alive());
+    }
+    writer.end();
+    arena.drain(None);
+    let truth = arena.truth();
+    verdict::check(&truth, &arena.ledger.seen, &HashSet::new());
+    for table in ["outbox_dead_letters", "outbox_waiting", "outbox_attempts"] {
+        assert_eq!(arena.count(table), 0, "{table}");
+    }
+    arena.check_integrity();
+    let (events, deliveries) = (arena.ledger.uuids().len(), arena.ledger.seen.len());
+    say(&format!("crash: {events} events in batches, {deliveries} deliveries"));
+}
+
 #[test]
 fn an_event_that_kills_the_host_is_set_aside() {
+    is_set_aside_when_it_kills_the_host(Arena::new(), &mut random("a deadly event"));
+}
+
+/// The first death has many events in its calls.
+#[test]
+fn an_event_that_kills_the_host_in_a_batch_is_set_aside() {
+    is_set_aside_when_it_kills_the_host(Arena::new().in_bulk(), &mut random("a deadly event in a batch"));
+}
+
+/// It is found out, tried alone, and set aside after the third time; nobody else is blamed.
+fn is_set_aside_when_it_kills_the_host(mut arena: Arena, rng: &mut Rng) {
     const DEADLY: &str = "thing.deadly";
-    let mut rng = random("a deadly event");
-    let mut arena = Arena::new();
     arena.append(20, 30);
     let deadly = arena.rename_one(DEADLY, rng.usize(..20 * 30));
     let mut deaths = 0;

@@ -45,6 +45,34 @@ const BODY_TIME: Duration = Duration::from_secs(1);
 /// # }
 /// ```
 pub fn post(url: &Url, headers: &[(&str, &str)], body: &[u8], timeout: Duration) -> Result<Response, Error> {
+    send(url, headers, body, timeout).map(|response| read(url, &response))
+}
+
+/// The same as [`post`], and reads the whole body of a response whose status is a 2xx: at most `body_max` bytes, in at most
+/// `timeout`. A destination that takes several events with one request may say in it which of them failed.
+///
+/// # Errors
+///
+/// Those of [`post`]. [Retryable](Error::retryable) if the body is longer, does not end in time, or breaks off.
+pub fn post_and_read(
+    url: &Url,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    timeout: Duration,
+    body_max: usize,
+) -> Result<Response, Error> {
+    let response = send(url, headers, body, timeout)?;
+    let read = read(url, &response);
+    if !is_success(read.status) {
+        return Ok(read);
+    }
+    let (body, is_whole) = beginning_of_body(&response, body_max, timeout);
+    let incomplete =
+        || Error::retryable(format!("the answer of {url} is longer than {body_max} bytes, or does not end"));
+    if is_whole { Ok(Response { body, ..read }) } else { Err(incomplete()) }
+}
+
+fn send(url: &Url, headers: &[(&str, &str)], body: &[u8], timeout: Duration) -> Result<IncomingResponse, Error> {
     let failed = |code| error(url, &code);
     let request = request(url, headers, body.len())?;
     let outgoing = request.body().map_err(|()| Error::retryable("the request has no body to write to"))?;
@@ -52,7 +80,7 @@ pub fn post(url: &Url, headers: &[(&str, &str)], body: &[u8], timeout: Duration)
     // A server may answer and hang up before it has read everything: its answer counts, not the broken pipe.
     let written = write(outgoing, body, &response);
     match wait(&response).map_err(failed)? {
-        Some(response) => Ok(read(url, &response)),
+        Some(response) => Ok(response),
         None => Err(written.err().unwrap_or_else(|| Error::retryable("the response is gone"))),
     }
 }
@@ -143,25 +171,35 @@ fn read(url: &Url, response: &IncomingResponse) -> Response {
     let status = response.status();
     let retry_after =
         response.headers().get("retry-after").into_iter().next().and_then(|value| String::from_utf8(value).ok());
-    let body = if (200..300).contains(&status) { String::new() } else { beginning_of_body(response) };
+    let body = if is_success(status) { String::new() } else { beginning_of_body(response, BODY_BYTES, BODY_TIME).0 };
     Response { from: url.clone(), status, retry_after, body }
 }
 
-/// Reads the beginning of the body. The status is the answer, even if the body breaks off or does not end.
-fn beginning_of_body(response: &IncomingResponse) -> String {
-    let Ok(incoming) = response.consume() else { return String::new() };
-    let Ok(stream) = incoming.stream() else { return String::new() };
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+/// Reads the beginning of the body, and says whether it is all of it. Of a failure, the status is the answer, even if the
+/// body breaks off or does not end.
+fn beginning_of_body(response: &IncomingResponse, bytes_max: usize, time: Duration) -> (String, bool) {
+    let Ok(incoming) = response.consume() else { return (String::new(), false) };
+    let Ok(stream) = incoming.stream() else { return (String::new(), false) };
     let more = stream.subscribe();
-    let late = monotonic_clock::subscribe_duration(u64::try_from(BODY_TIME.as_nanos()).unwrap_or(u64::MAX));
-    let mut body = Vec::new();
-    while body.len() < BODY_BYTES {
-        match stream.read((BODY_BYTES - body.len()) as u64) {
+    let late = monotonic_clock::subscribe_duration(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    let (mut body, mut is_whole) = (Vec::new(), false);
+    while body.len() <= bytes_max {
+        match stream.read((bytes_max + 1 - body.len()) as u64) {
             Ok(bytes) if bytes.is_empty() && poll(&[&more, &late]).contains(&1) => break,
             Ok(bytes) => body.extend_from_slice(&bytes),
+            Err(StreamError::Closed) => {
+                is_whole = true;
+                break;
+            }
             Err(_) => break,
         }
     }
-    String::from_utf8_lossy(&body).into_owned()
+    body.truncate(bytes_max);
+    (String::from_utf8_lossy(&body).into_owned(), is_whole)
 }
 
 /// A failure before anything was sent has nothing to do with the event: no other event could be delivered either, and

@@ -26,7 +26,8 @@ pub struct Response {
     pub status: u16,
     /// Its header `Retry-After`.
     pub retry_after: Option<String>,
-    /// The beginning of its body, unless the status is a 2xx: at most 500 bytes; bytes that are no UTF-8 are replaced.
+    /// The beginning of its body, unless the status is a 2xx: at most 500 bytes; bytes that are no UTF-8 are replaced. Of a
+    /// 2xx, [`post_and_read`](super::post_and_read) has all of it.
     pub body: String,
 }
 

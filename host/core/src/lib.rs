@@ -65,7 +65,7 @@ pub use new_event::{NewEvent, parse_time};
 pub use outbox::{MemoryOutbox, NoOutbox, OutboxStorageStrategy, StorageError};
 pub use publisher::{BoxFuture, Maintenance, Publisher, Withdrawn};
 #[cfg(feature = "relay")]
-pub use publisher_options::PublisherOptions;
+pub use publisher_options::{BATCH_BYTES_MAX, BATCH_MAX, BATCH_WAIT_MAX, PublisherOptions};
 #[cfg(feature = "relay")]
 pub use publishers::{InvalidRoutes, PUBLISHERS_MAX, Pattern, Publishers, Route};
 #[cfg(feature = "relay")]

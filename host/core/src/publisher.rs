@@ -33,8 +33,13 @@ pub trait Publisher: Send + Sync {
     /// one stream never twice at once. A panic counts as a trap.
     fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt>;
 
-    /// Publishes several events, in the order given, and answers for each, in the same order. Called with two events
-    /// or more and at most [`max_batch`](Self::max_batch).
+    /// Publishes several events, of one stream or of many, in the order given, and answers for each, in the same order. Called
+    /// with two events or more, and at most [`max_batch`](Self::max_batch), unless the
+    /// [options](crate::PublisherOptions::batch_max) ask for more.
+    ///
+    /// A stream's events are in order. Behind one that is to be tried again, the later ones of its stream are offered again,
+    /// whatever was answered for them; those of other streams are settled by their own answers. When every event fails, or
+    /// some trap or are out of time, the call is no attempt of those: each is offered again alone.
     fn publish_batch<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Vec<Attempt>> {
         Box::pin(async move {
             let mut attempts = Vec::with_capacity(events.len());

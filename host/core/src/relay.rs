@@ -17,17 +17,20 @@ use crate::publishers::Publishers;
 use crate::text::shown;
 
 use self::acker::{Acker, Patience};
+use self::batch::BatchLimits;
 use self::breakers::Admission;
 use self::caller::{Calls, To};
-use self::channels::{Channels, JobQueue, Message, spawn};
+use self::channels::{Channels, Message, spawn};
 use self::commit::GROUP_AGE_MAX;
 use self::job::{Job, Load};
 use self::log::{Line, Log};
+use self::queue::JobQueue;
 use self::session::{LOOK_AGAIN, ORDERS_MAX, Session, UNACKED_MAX};
 use self::stop::StopLevel;
 
 mod acker;
 mod answers;
+mod batch;
 mod breaker;
 mod breakers;
 mod bucket;
@@ -50,6 +53,7 @@ mod maintenance;
 mod options;
 mod panics;
 mod prune;
+mod queue;
 mod reader;
 mod recovery;
 mod report;
@@ -140,6 +144,7 @@ impl<'a> Session<'a> {
         let (results, calls_given_up, left_alone) = (&message, &calls_given_up, &*self.breakers.left_alone());
         let (members, taken, concurrency) = (tos(publishers), &taken, self.context.options.concurrency);
         let (orders, given_up) = (&orders, &all_given_up);
+        let parks = context.options.on_dead_letter == OnDeadLetter::Park;
         let patience = Patience { give_up: given_up, in_pass: self.limit.is_some(), results };
         let acker = Acker { operator: strategy.operator(), drain, clock, patience, committed };
         let session = &mut self;
@@ -148,8 +153,9 @@ impl<'a> Session<'a> {
             let channels = channels;
             let mut slots = 0;
             for (publisher, jobs) in members.into_iter().zip(taken) {
+                let (given_up, batches) = (calls_given_up, session.batch_limits(publisher));
                 let calls =
-                    Calls { publisher, serde, drain, jobs, given_up: calls_given_up, left_alone, results, clock };
+                    Calls { publisher, serde, drain, jobs, given_up, left_alone, results, clock, batches, parks };
                 let own =
                     publisher.map_or(Some(1), |to| publishers.options(to.leg)?.concurrency).unwrap_or(concurrency);
                 for (first_slot, share) in caller::shares(own, publishers.len()) {
@@ -182,6 +188,14 @@ impl<'a> Session<'a> {
         self.drain.clear();
         maintenance::end(context);
         (self.report, ended)
+    }
+
+    /// How much a call of this publisher may have. In a pass, and with one lane, nothing comes that is not there.
+    fn batch_limits(&self, to: Option<To<'_>>) -> BatchLimits {
+        let Some(options) = to.and_then(|to| self.context.publishers.options(to.leg)) else { return BatchLimits::NONE };
+        let limits = BatchLimits::new(options, self.bulkheads.part());
+        let nothing_comes = self.limit.is_some() || self.context.options.ordering == Ordering::Total;
+        if nothing_comes { limits.at_once() } else { limits }
     }
 
     /// The loop. Each turn takes in what has happened, and starts what may start.
@@ -274,7 +288,7 @@ impl<'a> Session<'a> {
     /// Hands a job to the callers of its publisher; if there are several, to those of each, side by side.
     fn hand_over(&mut self, channels: &Channels, job: Job) {
         // A queue has no bound of its own, and is closed only at the end.
-        let send = |queue: Option<&JobQueue>, job| _ = queue.map(|queue| queue.jobs.try_send(job));
+        let send = |queue: Option<&JobQueue>, job| _ = queue.map(|queue| queue.send(job));
         match job.legs.len() {
             0 => send(channels.jobs.last(), job),
             1 => send(job.legs.only().and_then(|leg| channels.jobs.get(leg)), job),
@@ -295,6 +309,7 @@ impl<'a> Session<'a> {
             Message::Changed => self.changed(),
             Message::TriedAgain { settled, refused } => self.tried_again(settled, refused),
             Message::Finished(jobs) => jobs.into_iter().for_each(|job| self.settle_job(job)),
+            Message::CallFailed { events, attempt } => self.note_failed_call(events, &attempt),
             Message::Committed(group) => self.committed(group),
             Message::NotCommitted(error) => self.degraded(&error),
             Message::GaveUp => self.orders_out -= 1,

@@ -19,8 +19,8 @@ const STATE_BYTES: usize = 32 * 1_024;
 /// The most characters of each reason, if not all of it has room.
 const REASON_CHARS: usize = 500;
 const PUBLISHER_REASON_CHARS: usize = 100;
-/// The room for one call: a count, and as many positions as a batch may have.
-const SLOT_BYTES: usize = 1_024;
+/// The room for one call: a count, and as many positions as a batch may have (`BATCH_MAX`), or what a caller takes at once.
+const SLOT_BYTES: usize = 8 * 1_024;
 const SLOT_POSITIONS_MAX: usize = SLOT_BYTES / 8 - 1;
 /// How many slots are read, however long the file is: more than any relay has calls at once.
 const SLOTS_MAX: usize = 16_384;
@@ -128,13 +128,10 @@ impl FileLease {
     /// One write into the page cache: the kernel keeps it when the process dies, and it does not wait for the disk.
     pub(super) fn mark(&self, slot: usize, positions: &[i64]) {
         let positions = positions.get(..SLOT_POSITIONS_MAX).unwrap_or(positions);
-        let mut bytes = [0_u8; SLOT_BYTES];
+        let mut bytes = Vec::with_capacity((positions.len() + 1) * 8);
         let words = std::iter::once(positions.len() as u64).chain(positions.iter().map(|it| it.cast_unsigned()));
-        for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
-            to.copy_from_slice(&word.to_le_bytes());
-        }
-        let used = bytes.get(..(positions.len() + 1) * 8).unwrap_or(&bytes);
-        if let Err(error) = self.calls.write_all_at(used, (slot * SLOT_BYTES) as u64) {
+        words.for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        if let Err(error) = self.calls.write_all_at(&bytes, (slot * SLOT_BYTES) as u64) {
             tracing::warn!("cannot note which calls are under way: {}", shown(error));
         }
     }
@@ -252,6 +249,11 @@ mod tests {
         assert_eq!(lease.interrupted(), [0_i64; 0]);
         lease.mark(0, &vec![1; 10_000]);
         assert_eq!(lease.interrupted(), [1]);
+        // As many as a call may have, beside another one.
+        let call: Vec<i64> = (1..=1_000).collect();
+        lease.mark(0, &call);
+        lease.mark(1, &[1_001]);
+        assert_eq!(lease.interrupted(), (1..=1_001).collect::<Vec<_>>());
     }
 
     #[test]

@@ -60,18 +60,18 @@ impl Publisher for VersionedPublisher {
     fn publish_batch<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Vec<Attempt>> {
         let at_work = self.versions.at_work();
         Box::pin(async move {
-            let mut attempts = Vec::with_capacity(events.len());
-            let version = |event: &Recorded| at_work.of(event).map(|(loaded, _)| loaded.version);
-            for same in events.chunk_by(|a, b| version(a) == version(b)) {
-                let Some((loaded, on_trial)) = same.first().and_then(|event| at_work.of(event)) else {
-                    attempts.extend(same.iter().map(|_| at_work.unavailable()));
-                    continue;
-                };
-                let answers = loaded.publisher.publish_batch(same).await;
-                let answers = same.iter().zip(answers);
-                attempts.extend(answers.map(|(event, attempt)| loaded.answered(event, attempt, on_trial)));
+            let is_on_trial = |event: &Recorded| at_work.of(event).map(|(_, on_trial)| on_trial);
+            let Some(first) = events.first().map(is_on_trial) else { return Vec::new() };
+            if events.iter().all(|event| is_on_trial(event) == first) {
+                return at_work.publish_batch(events).await;
             }
-            attempts
+            // Each version gets its own events with one call, at the same time: a canary that hangs holds up no others.
+            let of = |on_trial| events.iter().filter(|event| is_on_trial(event) == Some(on_trial)).cloned().collect();
+            let (active, canary): (Vec<Recorded>, Vec<Recorded>) = (of(false), of(true));
+            let (active, canary) = tokio::join!(at_work.publish_batch(&active), at_work.publish_batch(&canary));
+            let (mut active, mut canary) = (active.into_iter(), canary.into_iter());
+            let answer = |event| if is_on_trial(event) == Some(true) { canary.next() } else { active.next() };
+            events.iter().filter_map(answer).collect()
         })
     }
 

@@ -1,9 +1,10 @@
 //! A destination for tests: an HTTP/1.1 server in a process of its own, which keeps a ledger of what it got.
 //!
-//! Each POST becomes one line of the ledger before it is answered, so that whatever the client knows to be delivered is
+//! Each POST becomes one line of the ledger before it is answered, or one for each event of a batch of CloudEvents, so that whatever the client knows to be delivered is
 //! in the ledger, however either process ends. A GET is answered with the number of open connections, its own among
 //! them. The server ends when its standard input closes: with its test.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +18,8 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use outbox_tests::now_ns;
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 #[derive(Parser)]
 struct Options {
@@ -40,6 +42,9 @@ struct Options {
     /// never came.
     #[arg(long, default_value_t = 0)]
     late_ms: u64,
+    /// One in so many events of batches is not stored when it comes for the first time, and named in the answer.
+    #[arg(long, default_value_t = 0)]
+    one_fails_in: u64,
 }
 
 struct Server {
@@ -50,14 +55,20 @@ struct Server {
     delay: Duration,
     late_ms: u64,
     open: AtomicUsize,
+    one_fails_in: u64,
+    /// The events that were not stored.
+    failed: Mutex<HashSet<String>>,
+    requests: AtomicUsize,
 }
 
 fn main() -> Result<()> {
-    let Options { ledger, status, retry_after, body, delay_ms, late_ms } = Options::parse();
+    let Options { ledger, status, retry_after, body, delay_ms, late_ms, one_fails_in } = Options::parse();
     let file = OpenOptions::new().create(true).append(true).open(&ledger);
     let ledger = Mutex::new(file.with_context(|| format!("cannot open {}", ledger.display()))?);
     let delay = Duration::from_millis(delay_ms);
-    let server = Arc::new(Server { ledger, status, retry_after, body, delay, late_ms, open: AtomicUsize::new(0) });
+    let (open, failed, requests) = (AtomicUsize::new(0), Mutex::default(), AtomicUsize::new(0));
+    let server = Server { ledger, status, retry_after, body, delay, late_ms, open, one_fails_in, failed, requests };
+    let server = Arc::new(server);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("listening on {}", listener.local_addr()?);
     thread::spawn(move || {
@@ -99,22 +110,48 @@ impl Server {
     fn answer(&self, request: &Request) -> io::Result<(u16, String)> {
         match request.method.as_str() {
             "POST" => {
-                self.note(request)?;
+                let body = match request.content_type.as_deref() {
+                    Some("application/cloudevents-batch+json") if self.status < 300 => self.note_batch(request)?,
+                    _ => self.note(request, None).map(|()| self.body.clone())?,
+                };
                 thread::sleep(self.delay);
-                Ok((self.status, self.body.clone()))
+                Ok((self.status, body))
             }
             "GET" => Ok((200, self.open.load(Ordering::SeqCst).to_string())),
             _ => Ok((405, String::new())),
         }
     }
 
-    /// One line in one write, which a reader sees whole or not at all. Lines are in the order of their times.
-    fn note(&self, request: &Request) -> io::Result<()> {
+    /// Notes the events of a batch, each as if it had come alone, and returns the answer: which are not stored.
+    fn note_batch(&self, request: &Request) -> io::Result<String> {
+        let number = self.requests.fetch_add(1, Ordering::SeqCst);
+        let mut failed = Vec::new();
+        for event in serde_json::from_str::<Vec<&RawValue>>(&request.body)? {
+            let id = serde_json::from_str::<Value>(event.get())?["id"].as_str().unwrap_or_default().to_owned();
+            if self.fails(&id) {
+                failed.push(json!({"id": id, "reason": "one in some fails"}));
+                continue;
+            }
+            let event = Request { body: event.get().to_owned(), idempotency_key: Some(id), ..request.clone() };
+            self.note(&event, Some(number))?;
+        }
+        Ok(if failed.is_empty() { String::new() } else { json!({ "failed": failed }).to_string() })
+    }
+
+    /// Whether this event is not stored now.
+    fn fails(&self, id: &str) -> bool {
+        let number = id.bytes().fold(0_u64, |number, byte| number.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        self.one_fails_in > 0 && number.is_multiple_of(self.one_fails_in) && self.failed.lock().insert(id.to_owned())
+    }
+
+    /// One line in one write, which a reader sees whole or not at all. Lines are in the order of their times. An event of a
+    /// batch has the number of its request.
+    fn note(&self, request: &Request, batch: Option<usize>) -> io::Result<()> {
         let mut ledger = self.ledger.lock();
         let Request { content_type, idempotency_key, traceparent, tracestate, body, .. } = request;
         let line = json!({
             "at_ns": now_ns(), "content_type": content_type, "idempotency_key": idempotency_key,
-            "traceparent": traceparent, "tracestate": tracestate, "body": body
+            "traceparent": traceparent, "tracestate": tracestate, "body": body, "batch": batch
         });
         let line = format!("{line}\n");
         match ledger.write(line.as_bytes())? {
@@ -124,6 +161,7 @@ impl Server {
     }
 }
 
+#[derive(Clone)]
 struct Request {
     method: String,
     content_type: Option<String>,

@@ -38,6 +38,8 @@ pub struct Arena {
     /// A connection of the test's own.
     pub db: Connection,
     relays: usize,
+    /// What publishes.
+    guest: &'static str,
     folder: Folder,
 }
 
@@ -57,7 +59,20 @@ impl Arena {
         fs::write(folder.path().join("outbox.toml"), format!("db = \"app.db\"\n[relay]{RELAY}{more}\n")).unwrap();
         let ledger = folder.path().join("ledger");
         let sink = Sink::start_with(&ledger, program("outbox-sink").to_str().unwrap(), sink);
-        Self { sink, ledger: Ledger::new(ledger), db: Connection::open(database).unwrap(), relays: 0, folder }
+        Self {
+            sink,
+            ledger: Ledger::new(ledger),
+            db: Connection::open(database).unwrap(),
+            relays: 0,
+            guest: "rust-webhook",
+            folder,
+        }
+    }
+
+    /// The relays publish in batches.
+    #[must_use]
+    pub fn in_bulk(self) -> Self {
+        Self { guest: "rust-bulk", ..self }
     }
 
     pub fn database(&self) -> PathBuf {
@@ -132,7 +147,7 @@ impl Arena {
         let url = self.sink.url();
         let mut command = Command::new(outbox_program());
         command.arg("relay").arg("--config").arg(self.folder.path().join("outbox.toml"));
-        command.arg("--publisher").arg(guest("rust-webhook")).args(["--allow-http", &url]);
+        command.arg("--publisher").arg(guest(self.guest)).args(["--allow-http", &url]);
         command.args(["--env", &format!("WEBHOOK_URL={url}/hook"), "--env", &format!("WEBHOOK_SOURCE={name}")]);
         command.args(options);
         self.start(&name, what, &mut command)
@@ -142,7 +157,7 @@ impl Arena {
     pub fn crash_relay(&mut self, options: &[&str]) -> Process {
         let name = self.next_relay();
         let mut command = Command::new(program("crash-relay"));
-        command.arg("--db").arg(self.database()).arg("--publisher").arg(guest("rust-webhook"));
+        command.arg("--db").arg(self.database()).arg("--publisher").arg(guest(self.guest));
         command.args(["--sink", &self.sink.url(), "--source", &name]).args(options);
         self.start(&name, &options.join(" "), &mut command)
     }

@@ -76,6 +76,18 @@ impl<P: Publisher> Publisher for DoomedPublisher<P> {
         })
     }
 
+    fn publish_batch<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Vec<Attempt>> {
+        Box::pin(async move {
+            self.doom.pass(Point::BeforePublish);
+            if events.iter().any(|event| self.killer.as_ref() == Some(&event.wrapped_event.name)) {
+                die();
+            }
+            let attempts = self.inner.publish_batch(events).await;
+            self.doom.pass(Point::Published);
+            attempts
+        })
+    }
+
     fn max_batch(&self) -> usize {
         self.inner.max_batch()
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use outbox_host::publisher::component::{
-    Authorities, Grants, HeaderSecret, HttpGrant, Isolation, LimitsConfig, Settings, TcpGrant,
+    Authorities, Grants, HeaderSecret, HttpGrant, Isolation, LimitsConfig, Settings, TcpGrant, Time,
 };
 use outbox_host::{CanaryRules, PublisherOptions, RateBy, RateLimit};
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::compiler::compiler;
 use super::secrets::SecretConfig;
 use super::tls::TlsConfig;
-use super::values::{Percentage, RateConfig, parsed};
+use super::values::{Percentage, RateConfig, batch_bytes, batch_max, batch_wait, parsed};
 
 /// `[publisher]`
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -47,6 +47,15 @@ pub struct PublisherConfig {
     pub burst: Option<NonZeroU32>,
     /// Whose entries share the rate.
     pub rate_by: RateBy,
+    /// The most events of a call, if it takes batches; without it, as many as the component takes.
+    #[serde(deserialize_with = "batch_max")]
+    pub batch_max: Option<usize>,
+    /// The most bytes of events of such a call.
+    #[serde(deserialize_with = "batch_bytes")]
+    pub batch_bytes: Option<usize>,
+    /// How long to wait for more events of such a call.
+    #[serde(deserialize_with = "batch_wait")]
+    pub batch_wait: Option<Time>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -114,8 +123,14 @@ impl PublisherConfig {
         if let Some((key, _)) = without_rate.iter().find(|(_, is_set)| *is_set && self.rate.is_none()) {
             bail!("it has `{key}`, but no `rate`: write for example rate = \"100/s\", or leave `{key}` out");
         }
-        let rate = self.rate.map(|RateConfig(rate)| RateLimit { rate, burst: self.burst, by: self.rate_by });
-        Ok(PublisherOptions { concurrency: self.concurrency, rate })
+        let defaults = PublisherOptions::default();
+        Ok(PublisherOptions {
+            concurrency: self.concurrency,
+            rate: self.rate.map(|RateConfig(rate)| RateLimit { rate, burst: self.burst, by: self.rate_by }),
+            batch_max: self.batch_max,
+            batch_bytes: self.batch_bytes.unwrap_or(defaults.batch_bytes),
+            batch_wait: self.batch_wait.map_or(defaults.batch_wait, |wait| wait.0),
+        })
     }
 
     /// The settings for the component, without its secrets and certificate authorities, which are read from files.

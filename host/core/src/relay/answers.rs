@@ -35,6 +35,8 @@ pub(super) struct Called {
     pub(super) tried_before: bool,
     /// The publishers that have given an answer for good: a delivery or a rejection.
     pub(super) available: PublisherSet,
+    /// The publishers whose call was for other entries too, and is counted with one of those.
+    pub(super) uncounted: PublisherSet,
     /// Why not all of its publishers have it. None if all have it.
     pub(super) failed: Option<Box<NotDelivered>>,
 }
@@ -76,7 +78,8 @@ pub(super) struct NotDelivered {
 impl Known {
     /// The result if each publisher has it now; `available` have answered.
     pub(super) fn delivered(self, available: PublisherSet) -> Called {
-        Called { entry: self.id, stream: self.stream, tried_before: self.tried_before, available, failed: None }
+        let Self { id: entry, stream, tried_before, .. } = self;
+        Called { entry, stream, tried_before, available, uncounted: PublisherSet::NONE, failed: None }
     }
 
     /// The result if no publisher could be called with it.
@@ -94,7 +97,8 @@ impl Known {
         let delivered = self.delivered | delivered;
         let at = clock();
         let failed = NotDelivered { stream, history, delivered, in_part, attempt, unavailable, failing, others, at };
-        Called { entry, stream, tried_before, available, failed: Some(Box::new(failed)) }
+        let (uncounted, failed) = (PublisherSet::NONE, Some(Box::new(failed)));
+        Called { entry, stream, tried_before, available, uncounted, failed }
     }
 }
 

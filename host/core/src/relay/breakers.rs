@@ -50,6 +50,8 @@ pub(super) struct FailedCall {
     pub(super) entry: EntryId,
     /// Whether it was the entry's first attempt.
     pub(super) is_first: bool,
+    /// Whether the call counts with this entry, and not with another one that it was for.
+    pub(super) counts: bool,
 }
 
 #[derive(Debug)]
@@ -110,10 +112,12 @@ impl Breakers {
         self.left_alone.remove(legs);
     }
 
-    /// Takes in answers for this stream that are no failures.
-    pub(super) fn available(&mut self, legs: PublisherSet, stream: StreamKey) {
+    /// Takes in answers for this stream that are no failures. The calls of the publishers in `uncounted` count with
+    /// another of their entries.
+    pub(super) fn available(&mut self, legs: PublisherSet, uncounted: PublisherSet, stream: StreamKey) {
+        self.each(legs.without(uncounted), |member| member.rate.answered(stream));
+        self.each(legs.both(uncounted), |member| member.rate.answered_too(stream));
         self.each(legs, |member| {
-            member.rate.answered(stream);
             member.gave_up = false;
             member.breaker.available();
         });
@@ -218,6 +222,10 @@ impl Member {
             self.rate.failed_in_outage(call.stream, call.entry);
             return !(is_probe && self.rate.probed_again(call.entry));
         }
+        if !call.counts {
+            self.rate.called_for(call.stream);
+            return false;
+        }
         let outage = self.rate.failed(call.stream, call.entry, call.is_first);
         let Some(streams) = outage else { return false };
         let reason: String = reason.chars().take(REASON_CHARS).collect();
@@ -244,7 +252,7 @@ mod tests {
 
     fn first_of(stream: u64) -> FailedCall {
         let entry = EntryId::of(stream.cast_signed(), &Field::Null);
-        FailedCall { stream: StreamKey(stream), entry, is_first: true }
+        FailedCall { stream: StreamKey(stream), entry, is_first: true, counts: true }
     }
 
     /// Breakers of one publisher whose calls for these streams fail. Returns for each whether it was due to an outage.
@@ -254,6 +262,35 @@ mod tests {
 
     fn breakers() -> Breakers {
         Breakers::new(1, BreakerRules::default())
+    }
+
+    #[test]
+    fn a_call_counts_once_however_many_streams_it_is_for() {
+        let now = Instant::now();
+        let of_call = |stream: u64| FailedCall { counts: stream.is_multiple_of(64), ..first_of(stream) };
+        let mut breakers = breakers();
+        let mut call = |streams: std::ops::Range<u64>| {
+            streams
+                .map(|stream| breakers.failed(0, of_call(stream), PAUSE, "500", now))
+                .filter(|failed| *failed)
+                .count()
+        };
+        assert_eq!((0..7).map(|number| call(number * 64..(number + 1) * 64)).sum::<usize>(), 0);
+        assert_eq!(call(7 * 64..8 * 64), 64, "the eighth call that fails opens it, and none of it is an attempt");
+    }
+
+    #[test]
+    fn what_a_call_delivers_beside_its_first_event_is_known_and_does_not_count() {
+        let (now, mut breakers) = (Instant::now(), breakers());
+        // A publisher of very many streams, each call of which has the same one in front.
+        for stream in
+            (0..100).flat_map(|call| (0..64).map(move |stream| if stream == 0 { 0 } else { call * 64 + stream }))
+        {
+            let uncounted = if stream == 0 { PublisherSet::NONE } else { leg() };
+            breakers.available(leg(), uncounted, StreamKey(stream));
+        }
+        assert_eq!(failing(&mut breakers, 10_001..10_008, now), [false; 7], "three would be all that it has");
+        assert_eq!(failing(&mut breakers, 10_008..10_009, now), [true]);
     }
 
     #[test]
@@ -269,12 +306,12 @@ mod tests {
         breakers.probe(PublisherSet::one(1));
         assert_eq!(breakers.admission(now, false, |_| true).refused, PublisherSet::one(1));
         // The entry could not be decoded, so no publisher was called.
-        breakers.available(PublisherSet::NONE, StreamKey(0));
+        breakers.available(PublisherSet::NONE, PublisherSet::NONE, StreamKey(0));
         breakers.unprobed(now, |_| false);
         assert!(!breakers.all_closed());
         assert_eq!(breakers.admission(now, false, |_| false).probed, PublisherSet::one(1));
         breakers.probe(PublisherSet::one(1));
-        breakers.available(PublisherSet::one(1), StreamKey(0));
+        breakers.available(PublisherSet::one(1), PublisherSet::NONE, StreamKey(0));
         assert!(breakers.all_closed());
     }
 
@@ -283,7 +320,7 @@ mod tests {
         let now = Instant::now();
         let mut breakers = breakers();
         (0..100).for_each(|stream| {
-            breakers.available(leg(), StreamKey(stream));
+            breakers.available(leg(), PublisherSet::NONE, StreamKey(stream));
         });
         // Calls that were under way end after it has opened.
         let failed = failing(&mut breakers, 0..20, now);
@@ -300,7 +337,7 @@ mod tests {
             assert!(breakers.failed(0, probe, PAUSE, "500", now));
         }
         breakers.probe(leg());
-        breakers.available(leg(), StreamKey(0));
+        breakers.available(leg(), PublisherSet::NONE, StreamKey(0));
         assert!(breakers.all_closed());
         assert!(!breakers.failed(0, first_of(3), PAUSE, "500", now), "one failure after it is no outage");
     }
@@ -315,7 +352,7 @@ mod tests {
         assert!(!breakers.failed(0, first_of(9), PAUSE, "500", later));
         assert!(breakers.all_closed());
         assert!(!failing(&mut breakers, 0..100, later).contains(&true));
-        breakers.available(leg(), StreamKey(0));
+        breakers.available(leg(), PublisherSet::NONE, StreamKey(0));
         assert!(failing(&mut breakers, 0..100, later).contains(&true));
     }
 
@@ -330,10 +367,10 @@ mod tests {
         assert_eq!(breakers.states().next(), Some((BreakerState::Open, Some(now + SECOND), said)));
         breakers.probe(leg());
         assert_eq!(breakers.states().next(), Some((BreakerState::HalfOpen, None, said)));
-        breakers.available(leg(), StreamKey(0));
+        breakers.available(leg(), PublisherSet::NONE, StreamKey(0));
         assert_eq!(breakers.states().next(), Some((BreakerState::Closed, None, "")));
         assert!(breakers.take_changed());
-        breakers.available(leg(), StreamKey(0));
+        breakers.available(leg(), PublisherSet::NONE, StreamKey(0));
         assert!(!breakers.take_changed());
     }
 

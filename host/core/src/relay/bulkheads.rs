@@ -43,6 +43,11 @@ impl Bulkheads {
         Self { parts: vec![Part::Free; publishers], max, passes_over: !in_pass && publishers > 1 }
     }
 
+    /// How much each publisher may have in memory.
+    pub(super) fn part(&self) -> Load {
+        self.max
+    }
+
     /// Takes in how much each publisher has in memory.
     pub(super) fn update(&mut self, now: Instant, load: impl Fn(usize) -> Load) {
         for (leg, part) in self.parts.iter_mut().enumerate() {

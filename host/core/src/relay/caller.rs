@@ -1,5 +1,6 @@
-//! Calls one publisher: each of its callers takes a job, decodes its entries, and publishes them one after the other.
-//! Each publisher has callers and a queue of jobs of its own, so none waits for another.
+//! Calls one publisher: each of its callers takes a job, decodes its entries, and publishes them one after the other, or
+//! collects several jobs for one call, if the publisher takes batches. Each publisher has callers and a queue of jobs of its
+//! own, so none waits for another.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -13,16 +14,20 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 
 use super::answers::{Answers, Called, Finished};
+use super::batch::BatchLimits;
 use super::breakers::LeftAlone;
 use super::channels::Message;
 use super::job::{Job, Known, LaneId};
 use super::panics::panic_text;
+use super::queue::{Taken, Turn};
 use crate::attempt::{Attempt, Outcome};
 use crate::outbox::{Drain, StorageError};
 use crate::publisher::Publisher;
 use crate::publishers::PublisherSet;
 use crate::recorded::Recorded;
 use crate::serde::Serde;
+
+mod collecting;
 
 /// How many entries a caller may publish before the others of its thread have a turn.
 const TURN: usize = 128;
@@ -39,12 +44,15 @@ pub(super) struct Calls<'a> {
     pub(super) publisher: Option<To<'a>>,
     pub(super) serde: &'a dyn Serde,
     pub(super) drain: &'a dyn Drain,
-    pub(super) jobs: &'a Jobs<Job>,
+    pub(super) jobs: &'a Taken,
     /// Closed to give up the calls under way.
     pub(super) given_up: &'a Jobs<()>,
     pub(super) left_alone: &'a LeftAlone,
     pub(super) results: &'a Sender<Message>,
     pub(super) clock: fn() -> Timestamp,
+    pub(super) batches: BatchLimits,
+    /// Whether a dead letter parks its stream.
+    pub(super) parks: bool,
 }
 
 /// A publisher, and its number and name.
@@ -107,21 +115,37 @@ struct Caller<'a> {
     at_once: bool,
     /// Whether the mark names everything that was taken; otherwise it names one call.
     marked_all: bool,
+    /// Whether jobs that go alone have their turn before others.
+    alone_first: bool,
 }
 
 impl<'a> Caller<'a> {
     fn new(calls: Calls<'a>, slot: usize) -> Self {
-        Self { calls, slot, taken: VecDeque::new(), told: Vec::new(), at_once: false, marked_all: false }
+        Self {
+            calls,
+            slot,
+            taken: VecDeque::new(),
+            told: Vec::new(),
+            at_once: false,
+            marked_all: false,
+            alone_first: true,
+        }
     }
 
     async fn run(mut self) {
         let mut published = 0;
-        while self.take().await {
-            while let Some(job) = self.taken.pop_front() {
-                published += job.claims.len();
-                let finished = self.publish(job).await;
-                self.told.push(finished);
-            }
+        while let Some((job, turn)) = self.next().await {
+            published += match self.batch_limits(&job) {
+                Some((to, limits)) => {
+                    let collected = self.collect(job, limits, turn).await;
+                    self.publish_collected(collected, to).await
+                }
+                None => {
+                    drop(turn);
+                    self.take(job);
+                    self.publish_taken().await
+                }
+            };
             if self.told.len() >= TELL_MAX || published >= TURN {
                 self.tell_all();
             }
@@ -132,21 +156,32 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Takes the next job, or several, and marks their calls. Returns false if there are no more.
-    async fn take(&mut self) -> bool {
-        let job = match self.calls.jobs.try_recv() {
-            Ok(job) => job,
-            Err(_) => {
+    /// The next job; with the right to wait for more, if this publisher's calls are collected. None if there are no more.
+    async fn next(&mut self) -> Option<(Job, Option<Turn<'a>>)> {
+        let jobs = self.calls.jobs;
+        if !self.calls.batches.wait.is_zero() {
+            self.tell_all();
+            return jobs.next_in_turn().await;
+        }
+        // In turn, so that neither kind waits for all of the other.
+        self.alone_first = !self.alone_first;
+        match jobs.try_next(self.alone_first) {
+            Some(job) => Some((job, None)),
+            None => {
                 self.tell_all();
-                let Ok(job) = self.calls.jobs.recv().await else { return false };
-                job
+                jobs.next().await.map(|job| (job, None))
             }
-        };
-        let mut entries = job.claims.len();
+        }
+    }
+
+    /// Takes the other jobs that are there beside this one, if calls end at once, and marks them all.
+    fn take(&mut self, job: Job) {
+        let (mut entries, alone) = (job.claims.len(), job.alone);
         self.taken.push_back(job);
         while self.at_once
+            && !alone
             && entries < TAKE_MAX
-            && let Ok(job) = self.calls.jobs.try_recv()
+            && let Some(job) = self.calls.jobs.try_shared()
         {
             entries += job.claims.len();
             self.taken.push_back(job);
@@ -156,7 +191,6 @@ impl<'a> Caller<'a> {
             let claims = self.taken.iter().flat_map(|job| &job.claims);
             self.mark(&claims.map(|claim| claim.known.id.position).collect::<Vec<_>>());
         }
-        true
     }
 
     /// Reports all results. Clear the mark before reporting: an entry that must run alone may start next, and a stale
@@ -177,23 +211,37 @@ impl<'a> Caller<'a> {
         }
     }
 
+    /// Publishes what was taken, and returns how many entries that were.
+    async fn publish_taken(&mut self) -> usize {
+        let mut published = 0;
+        while let Some(job) = self.taken.pop_front() {
+            published += job.claims.len();
+            let finished = self.publish(job).await;
+            self.told.push(finished);
+        }
+        published
+    }
+
     async fn publish(&mut self, job: Job) -> Finished {
-        // Once the relay is stopping, nothing new begins.
-        if self.calls.jobs.is_closed() {
+        if self.begins_nothing() {
             return Finished::untried(job);
         }
         let Some(to) = self.calls.publisher else { return self.publish_to_nobody(job) };
-        if self.calls.left_alone.get().meets(PublisherSet::one(to.leg)) {
-            return Finished::untried(job);
-        }
-        let finished = match job.claims.len() > 1 && to.publisher.max_batch() > 1 {
-            true => self.publish_batch(job, to).await,
-            false => self.publish_in_turn(job, to).await,
-        };
-        if finished.calls.iter().any(Called::is_unavailable) {
+        let finished = self.publish_in_turn(job, to).await;
+        self.leave_alone_if_unavailable(&finished.calls, to);
+        finished
+    }
+
+    /// Whether no call may begin: the relay is stopping, or the publisher is unavailable.
+    fn begins_nothing(&self) -> bool {
+        let is_left_alone = |to: To<'_>| self.calls.left_alone.get().meets(PublisherSet::one(to.leg));
+        self.calls.jobs.is_closed() || self.calls.publisher.is_some_and(is_left_alone)
+    }
+
+    fn leave_alone_if_unavailable(&self, calls: &[Called], to: To<'_>) {
+        if calls.iter().any(Called::is_unavailable) {
             self.calls.left_alone.add(to.leg);
         }
-        finished
     }
 
     /// Publishes the entries of a job in turn, up to the first failure.
@@ -241,46 +289,6 @@ impl<'a> Caller<'a> {
         Finished { lane: job.lane, legs: job.legs, calls, rest: Some(claims.collect()) }
     }
 
-    /// Publishes the entries of a job with one call. An entry that cannot be decoded ends the batch before it.
-    async fn publish_batch(&mut self, job: Job, to: To<'_>) -> Finished {
-        let Calls { serde, clock, .. } = self.calls;
-        let mut claims = job.claims.into_iter();
-        let (mut all_known, mut events, mut undecodable) = (Vec::new(), Vec::new(), None);
-        for claim in claims.by_ref().take(to.publisher.max_batch()) {
-            let known = claim.known;
-            match claim.into_event(serde, clock) {
-                Ok(event) => {
-                    all_known.push(known);
-                    events.push(event);
-                }
-                Err(outcome) => {
-                    undecodable = Some(known.not_called(outcome, clock()));
-                    break;
-                }
-            }
-        }
-        let positions: Vec<i64> = all_known.iter().map(|known| known.id.position).collect();
-        let under_way = UnderWay { lane: job.lane, positions: &positions, calls: &mut Vec::new() };
-        let attempts = match events.as_slice() {
-            [] => Some(Vec::new()),
-            [event] => {
-                let attempt = self.call(under_way, async { to.publisher.publish(event).await }).await;
-                attempt.map(|attempt| vec![attempt])
-            }
-            events => self.call(under_way, async { to.publisher.publish_batch(events).await }).await,
-        };
-        let mut attempts = attempts.map(Vec::into_iter);
-        let mut calls: Vec<Called> = all_known
-            .into_iter()
-            .map(|known| {
-                let answer = attempts.as_mut().map(|attempts| attempts.next().unwrap_or_else(miscounted));
-                self.answered(known, to, answer)
-            })
-            .collect();
-        calls.extend(undecodable);
-        Finished { lane: job.lane, legs: job.legs, calls, rest: Some(claims.collect()) }
-    }
-
     /// The result for an entry; `answer` is None if its call was given up.
     fn answered(&self, known: Known, to: To<'_>, answer: Option<Attempt>) -> Called {
         match answer {
@@ -297,6 +305,7 @@ impl<'a> Caller<'a> {
     /// Marks a call, and awaits its result. None if it is given up. A panic of a native publisher is an outcome like
     /// others.
     async fn call<T: FromPanic>(&mut self, under_way: UnderWay<'_>, call: impl Future<Output = T>) -> Option<T> {
+        let events = under_way.positions.len();
         if !self.marked_all {
             self.mark(under_way.positions);
         }
@@ -316,7 +325,7 @@ impl<'a> Caller<'a> {
                 }
             }
         };
-        done.map(|done| done.unwrap_or_else(|panic| T::from_panic(&panic_text(panic.as_ref()))))
+        done.map(|done| done.unwrap_or_else(|panic| T::from_panic(&panic_text(panic.as_ref()), events)))
     }
 
     /// Called when a call has to wait. First reports what was delivered before: otherwise it would be committed, and
@@ -356,25 +365,21 @@ fn unrouted(event: &Recorded) -> Outcome {
     }
 }
 
+/// The result of a call for so many events that panicked.
 trait FromPanic {
-    fn from_panic(text: &str) -> Self;
+    fn from_panic(text: &str, events: usize) -> Self;
 }
 
 impl FromPanic for Attempt {
-    fn from_panic(text: &str) -> Self {
+    fn from_panic(text: &str, _events: usize) -> Self {
         Outcome::Trapped { reason: format!("the publisher panicked: {text}") }.into()
     }
 }
 
-/// Empty: each event of the batch then gets the same outcome.
 impl FromPanic for Vec<Attempt> {
-    fn from_panic(_: &str) -> Self {
-        Vec::new()
+    fn from_panic(text: &str, events: usize) -> Self {
+        vec![Attempt::from_panic(text, 1); events]
     }
-}
-
-fn miscounted() -> Attempt {
-    Outcome::Trapped { reason: "the publisher gave no answer for this event of a batch".into() }.into()
 }
 
 #[cfg(test)]

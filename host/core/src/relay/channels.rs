@@ -7,8 +7,9 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::answers::Finished;
 use super::group::{Group, Order, Refused};
-use super::job::Job;
 use super::panics::panic_text;
+use super::queue::JobQueue;
+use crate::attempt::Attempt;
 use crate::outbox::{Pruned, StorageError};
 use crate::publisher::Maintenance;
 use crate::raw::EntryId;
@@ -22,6 +23,11 @@ pub(super) enum Message {
         refused: Vec<Refused>,
     },
     Finished(Vec<Finished>),
+    /// A call of so many events failed, and nobody knows which of them is to blame.
+    CallFailed {
+        events: usize,
+        attempt: Attempt,
+    },
     Committed(Group),
     NotCommitted(StorageError),
     GaveUp,
@@ -42,20 +48,6 @@ pub(super) struct Channels {
     pub(super) give_up_calls: async_channel::Sender<()>,
     /// Dropped, with the rest, to give up commits and to end watching.
     pub(super) _give_up: Sender<()>,
-}
-
-/// The jobs of a publisher's callers. Each entry in memory may be queued: how many there are is bounded there.
-pub(super) struct JobQueue {
-    pub(super) jobs: async_channel::Sender<Job>,
-    /// The callers' end, also for taking back what has not begun.
-    pub(super) taken: async_channel::Receiver<Job>,
-}
-
-impl JobQueue {
-    pub(super) fn new() -> Self {
-        let (jobs, taken) = async_channel::unbounded();
-        Self { jobs, taken }
-    }
 }
 
 /// Starts a stage. If it panics, the session ends: nobody else would do its work.

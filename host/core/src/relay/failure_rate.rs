@@ -61,7 +61,8 @@ impl FailureRate {
         Self { failures, among, calls: 0, answered: 0, failed, streams, bad, tried, probes }
     }
 
-    fn called_for(&mut self, stream: StreamKey) {
+    /// Notes that the publisher was called for this stream.
+    pub(super) fn called_for(&mut self, stream: StreamKey) {
         if self.streams.front() == Some(&stream) {
             return;
         }
@@ -74,9 +75,14 @@ impl FailureRate {
 
     /// Notes a call for this stream that the publisher has answered for good.
     pub(super) fn answered(&mut self, stream: StreamKey) {
-        self.called_for(stream);
         self.calls = self.calls.saturating_add(1);
         self.answered = self.answered.saturating_add(1);
+        self.answered_too(stream);
+    }
+
+    /// Notes that the publisher has answered for this stream for good, in a call that counts with another one.
+    pub(super) fn answered_too(&mut self, stream: StreamKey) {
+        self.called_for(stream);
         if !self.bad.is_empty() {
             self.bad.remove(&stream);
         }

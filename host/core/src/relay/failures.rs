@@ -28,6 +28,14 @@ impl Session<'_> {
         self.report.failed(Failure { position, attempt, publisher, outcome, reason, then });
     }
 
+    /// A call of several events failed: it is no attempt of any of them.
+    pub(super) fn note_failed_call(&mut self, events: usize, failed: &Attempt) {
+        let reason = failed.outcome.reason();
+        let text = format!("a call with {events} events failed, and each of them is tried alone: {reason}");
+        let (publisher, outcome) = (failed.publisher.as_deref().map(Into::into), Some(failed.outcome.name()));
+        self.log.line(Line { publisher, outcome, ..Line::new(Level::WARN, text) }, Instant::now());
+    }
+
     /// If several publishers failed, one decides; the failures of the others are logged too.
     pub(super) fn note_other_failure(&mut self, position: i64, other: &Attempt) {
         let line = Line::new(Level::WARN, other.outcome.reason());

@@ -19,6 +19,8 @@ struct FanOut {
     /// The publishers whose answers are awaited.
     awaited: PublisherSet,
     answers: Vec<(usize, Attempt)>,
+    /// The publishers whose call is counted with another entry.
+    uncounted: PublisherSet,
     /// No publisher can decode it.
     undecodable: Option<Attempt>,
     /// Some publisher was to be called when it had expired.
@@ -36,8 +38,9 @@ impl FanOuts {
         if let [claim] = job.claims.as_slice() {
             let (known, awaited) = (claim.known, job.legs);
             let (answers, undecodable, expired, untried) = (Vec::new(), None, None, None);
-            let (is_given_up, has_begun) = (false, false);
-            let fan_out = FanOut { known, awaited, answers, undecodable, expired, is_given_up, untried, has_begun };
+            let (is_given_up, has_begun, uncounted) = (false, false, PublisherSet::NONE);
+            let fan_out =
+                FanOut { known, awaited, answers, uncounted, undecodable, expired, is_given_up, untried, has_begun };
             self.0.insert(job.lane, fan_out);
         }
         job.legs.iter().map(|leg| (leg, Job { legs: PublisherSet::one(leg), ..job.clone() })).collect()
@@ -66,6 +69,7 @@ impl FanOut {
         match job.calls.into_iter().next() {
             Some(called) => {
                 self.has_begun = true;
+                self.uncounted = self.uncounted | called.uncounted;
                 self.answer(leg, called);
             }
             None => self.untried = job.rest.into_iter().flatten().next(),
@@ -89,11 +93,12 @@ impl FanOut {
         if !self.has_begun {
             return Finished { lane, legs, calls: Vec::new(), rest: Some(self.untried.into_iter().collect()) };
         }
+        let uncounted = self.uncounted;
         let called = match self.undecodable.take() {
             Some(attempt) => self.known.not_called(attempt.outcome, clock()),
             None => self.known.called(self.all_answers(), clock),
         };
-        Finished { lane, legs, calls: vec![called], rest: Some(Vec::new()) }
+        Finished { lane, legs, calls: vec![Called { uncounted, ..called }], rest: Some(Vec::new()) }
     }
 
     /// In the order of the publishers, whoever was first: of equal failures the first decides.
@@ -103,7 +108,7 @@ impl FanOut {
         self.answers.into_iter().for_each(|(leg, attempt)| answers.add(leg, attempt));
         self.expired.into_iter().for_each(|attempt| answers.weigh(attempt));
         if self.untried.is_some() {
-            let reason = "another publisher of this entry is paused, and was not called".into();
+            let reason = "another publisher of this entry is paused, or is to be called for it alone".into();
             answers.weigh(Outcome::Unavailable { reason, after: None }.into());
         }
         if self.is_given_up && answers.leaves_nothing_to_try() {
@@ -126,7 +131,7 @@ mod tests {
         let entry = RawEntry::new(1, &Row { data: "{}".into(), ..Row::default() });
         let (id, history) = (EntryId::of(1, &Field::Null), History::default());
         let (stream, delivered) = (entry.stream_key(), PublisherSet::NONE);
-        let known = Known { id, stream, history, tried_before: false, route, delivered };
+        let known = Known { id, stream, history, tried_before: false, route, delivered, alone: false };
         Claim { known, entry }
     }
 
@@ -136,7 +141,7 @@ mod tests {
 
     fn begun() -> (FanOuts, Vec<(usize, Job)>) {
         let mut fan_outs = FanOuts::default();
-        let jobs = fan_outs.split(&Job { lane: LANE, claims: vec![claim(both())], legs: both() });
+        let jobs = fan_outs.split(&Job { lane: LANE, claims: vec![claim(both())], legs: both(), alone: false });
         (fan_outs, jobs)
     }
 

@@ -31,6 +31,9 @@ pub(super) struct Known {
     pub(super) route: PublisherSet,
     /// Those of them that already have it.
     pub(super) delivered: PublisherSet,
+    /// Whether its next call is for it alone: it was tried before, or failed in a call with others, so that it may be what
+    /// makes calls fail; or it is too large for company.
+    pub(super) alone: bool,
 }
 
 impl Known {
@@ -61,6 +64,8 @@ pub(super) struct Job {
     pub(super) claims: Vec<Claim>,
     /// The publishers that are to be called.
     pub(super) legs: PublisherSet,
+    /// Whether its call is for no other lane's entries too.
+    pub(super) alone: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

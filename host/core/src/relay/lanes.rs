@@ -283,6 +283,7 @@ impl Lanes {
             tried_before: waiting.is_some_and(|waiting| waiting.on_record),
             route,
             delivered: waiting.map_or(PublisherSet::NONE, |waiting| waiting.delivered),
+            alone: waiting.is_some(),
         };
         let claim = Claim { known, entry };
         if claim.known.legs().meets(full) {
@@ -324,16 +325,19 @@ impl Lanes {
         };
         let first = self.lanes.get(&id)?.queue.front()?;
         let legs = first.known.legs();
-        let most = if legs.meets(admission.probed) || legs.len() > 1 { 1 } else { most };
-        let goes_along = |claim: &&Claim| claim.known.legs() == legs && self.share_limits(legs, first, claim);
-        let entries = self.lanes.get(&id)?.queue.iter().take(most).take_while(goes_along).count();
+        let alone = self.running_alone || legs.meets(admission.probed) || first.known.alone;
+        let others = if alone || legs.len() > 1 { 0 } else { most.saturating_sub(1) };
+        let goes_along =
+            |claim: &&Claim| claim.known.legs() == legs && !claim.known.alone && self.share_limits(legs, first, claim);
+        let queue = &self.lanes.get(&id)?.queue;
+        let entries = 1 + queue.iter().skip(1).take(others).take_while(goes_along).count();
         let lane = self.lanes.get_mut(&id)?;
         let claims: Vec<Claim> = lane.queue.drain(..entries).collect();
         (lane.running, lane.load, lane.legs) = (true, Load::of(&claims), legs);
         self.running += 1;
         self.count_running(legs, 1);
         self.take_tokens(id, legs, &claims, now);
-        Some(Job { lane: id, claims, legs })
+        Some(Job { lane: id, claims, legs, alone })
     }
 
     /// The next lane whose entries may be published beside others, and how many of them.

@@ -535,6 +535,39 @@ fn a_batch_may_fail_in_several_places() {
 }
 
 #[test]
+fn what_failed_in_company_and_what_waited_is_a_job_of_its_own() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a"), (4, "a"), (5, "b")]);
+    let mut jobs = world.jobs();
+    let (b, a) = (jobs.pop().unwrap(), jobs.pop().unwrap());
+    assert!(!a.alone && !b.alone);
+    // The first call of `a` failed as a whole, for two of its entries.
+    let mut rest = a.claims;
+    rest[..2].iter_mut().for_each(|claim| claim.known.alone = true);
+    world.lanes.finished(a.lane, rest);
+    world.lanes.failed(b.lane, id(5), world.now, failures(1), PublisherSet::NONE);
+    world.lanes.finished(b.lane, vec![]);
+    world.lanes.committed(b.lane, id(5));
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let jobs = world.jobs();
+        seen.extend(jobs.iter().map(|job| job.alone).zip(World::positions(&jobs)));
+        jobs.into_iter().for_each(|job| world.deliver(job));
+    }
+    seen.sort_unstable_by_key(|(_, positions)| positions[0]);
+    assert_eq!(seen, [(true, vec![1]), (true, vec![2]), (false, vec![3, 4]), (true, vec![5])]);
+}
+
+/// One of its publishers has rejected it, and the other was left alone.
+#[test]
+fn an_entry_that_waits_for_nobody_is_read_again() {
+    let mut world = World::new(Ordering::Stream, &[(1, "both")]);
+    let job = world.jobs().pop().unwrap();
+    world.lanes.turned_away(job.lane, id(1), PublisherSet::NONE);
+    world.lanes.finished(job.lane, vec![]);
+    assert_eq!(World::positions(&world.jobs()), [[1]]);
+}
+
+#[test]
 fn a_page_that_cannot_be_read_changes_nothing() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
     world.lanes.suspect(key("a"), id(2), world.now);

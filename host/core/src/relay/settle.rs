@@ -13,6 +13,7 @@ use super::report::Then;
 use super::session::Session;
 use crate::attempt::{Attempt, Outcome};
 use crate::outbox::{Failed, Fate, Settled};
+use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
 use crate::settlement::{History, Settlement, settle, settle_on_trial};
 use crate::stream::StreamKey;
@@ -24,9 +25,9 @@ impl Session<'_> {
     pub(super) fn settle_job(&mut self, job: Finished) {
         let now = Instant::now();
         let Some(job) = self.fan_outs.answered(job, self.context.clock) else { return };
-        for Called { entry, stream, tried_before, available, failed } in job.calls {
-            self.breakers.available(available, stream);
-            let is_outage = failed.as_ref().is_some_and(|failed| self.leave_alone(entry, failed, now));
+        for Called { entry, stream, tried_before, available, uncounted, failed } in job.calls {
+            self.breakers.available(available, uncounted, stream);
+            let is_outage = failed.as_ref().is_some_and(|failed| self.leave_alone(entry, failed, uncounted, now));
             self.not_paused();
             match failed {
                 None => {
@@ -45,7 +46,7 @@ impl Session<'_> {
 
     /// Pauses the publishers that are unavailable or whose calls all fail, whatever becomes of the entry. Returns
     /// whether an outage is to blame for each failure, and not the entry.
-    fn leave_alone(&mut self, entry: EntryId, failed: &NotDelivered, now: Instant) -> bool {
+    fn leave_alone(&mut self, entry: EntryId, failed: &NotDelivered, uncounted: PublisherSet, now: Instant) -> bool {
         for (leg, attempt) in &failed.unavailable {
             let (policy, jitter) = (&self.context.options.policy, (self.context.random)());
             let delay = policy.pause_after(&attempt.outcome, self.breakers.pauses(*leg), jitter);
@@ -63,7 +64,8 @@ impl Session<'_> {
             let (policy, jitter) = (&self.context.options.policy, (self.context.random)());
             let delay = policy.own_pause(self.breakers.pauses(*leg), jitter);
             let pause = Pause { delay, asked: Duration::ZERO };
-            let call = FailedCall { stream: failed.stream, entry, is_first: failed.history == History::default() };
+            let (is_first, counts) = (failed.history == History::default(), !uncounted.meets(PublisherSet::one(*leg)));
+            let call = FailedCall { stream: failed.stream, entry, is_first, counts };
             if self.breakers.failed(*leg, call, pause, attempt.outcome.reason(), now) {
                 outages += 1;
                 self.paused(*leg);

@@ -20,8 +20,8 @@ impl Session<'_> {
     pub(super) fn shut_down(&mut self, channels: &Channels, stopping: &Stopping) {
         let until = Instant::now() + self.context.options.shutdown_grace;
         for queue in &channels.jobs {
-            queue.jobs.close();
-            while let Ok(job) = queue.taken.try_recv() {
+            queue.close();
+            while let Some(job) = queue.taken.try_next(true) {
                 self.settle_job(Finished::untried(job));
             }
         }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use outbox_engine::outbox::CanaryShare;
-use outbox_engine::{Attempt, Outcome, Recorded, StreamKey};
+use outbox_engine::outbox::{CanaryShare, Counts};
+use outbox_engine::{Attempt, Outcome, Publisher, Recorded, StreamKey};
 use parking_lot::RwLock;
 
 use super::tally::{Tally, one};
@@ -60,6 +60,24 @@ impl AtWork {
         }
     }
 
+    /// Publishes events of one version with one call.
+    pub(super) async fn publish_batch(&self, events: &[Recorded]) -> Vec<Attempt> {
+        let Some((loaded, on_trial)) = events.first().and_then(|event| self.of(event)) else {
+            return events.iter().map(|_| self.unavailable()).collect();
+        };
+        let attempts = events.iter().zip(loaded.publisher.publish_batch(events).await);
+        let mut has_trapped = false;
+        let answered = attempts.map(|(event, attempt)| {
+            // A call that traps does so for all of its events, and each of them is called again: it counts once.
+            let counts = one(&attempt.outcome);
+            if counts.trapped == 0 || !std::mem::replace(&mut has_trapped, true) {
+                loaded.count(event, counts);
+            }
+            Loaded::marked(attempt, on_trial)
+        });
+        answered.collect()
+    }
+
     /// The active version, then the canary.
     pub(super) fn versions(&self) -> impl Iterator<Item = &Arc<Loaded>> {
         self.active.iter().chain(self.canary.as_ref().map(|(canary, _)| canary))
@@ -103,11 +121,18 @@ impl Loaded {
 
     /// Counts a call, and marks a canary's attempt as on trial.
     pub(super) fn answered(&self, event: &Recorded, attempt: Attempt, on_trial: bool) -> Attempt {
-        let counts = one(&attempt.outcome);
+        self.count(event, one(&attempt.outcome));
+        Self::marked(attempt, on_trial)
+    }
+
+    fn count(&self, event: &Recorded, counts: Counts) {
         self.calls.add(counts);
         if event.attempt == 1 {
             self.trial.add(counts);
         }
+    }
+
+    fn marked(attempt: Attempt, on_trial: bool) -> Attempt {
         if !on_trial {
             return attempt;
         }

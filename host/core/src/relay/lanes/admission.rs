@@ -81,6 +81,10 @@ impl Lanes {
     /// Notes that an entry of a running job was not tried after all, since these publishers are not available: its lane
     /// waits for them, behind those that wait already. So each has its turn to be the probe.
     pub(in crate::relay) fn turned_away(&mut self, id: LaneId, entry: EntryId, legs: PublisherSet) {
+        // Nobody was called who is down: of several publishers one was left alone.
+        if legs.is_empty() {
+            return self.released(id, entry);
+        }
         self.in_flight.remove(&entry);
         let lane = self.lanes.entry(id).or_default();
         if lane.held_by != Some(entry.position) {
