@@ -1,13 +1,15 @@
 //! Several publishers on one relay: each has calls and memory of its own, and those of one entry are called side by side.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::time::Duration;
 
+use jiff::Timestamp;
+use outbox_host::outbox::{Deployments, StorageError};
 use outbox_host::{
-    Attempt, Backoff, BoxFuture, JsonSerde, NewEvent, Outbox, OutboxStorageStrategy, Outcome, Policy, PublishError,
-    Publisher, PublisherOptions, Publishers, Recorded, RelayOptions, StreamId,
+    Attempt, Backoff, BoxFuture, JsonSerde, Maintenance, NewEvent, Outbox, OutboxStorageStrategy, Outcome, Policy,
+    PublishError, Publisher, PublisherOptions, Publishers, Recorded, RelayOptions, StreamId, Withdrawn,
 };
 use outbox_tests::for_each_storage;
 use outbox_tests::outboxes::Kept;
@@ -19,6 +21,8 @@ use tokio::sync::watch;
 for_each_storage! {
     a_publisher_that_stands_still_holds_up_nobody_and_loses_nothing
     more_streams_than_may_wait_hold_up_nobody
+    a_publisher_that_is_not_ready_holds_up_no_other
+    a_withdrawn_canary_holds_up_its_own_publisher_only
     the_publishers_of_an_entry_are_called_side_by_side
     each_publisher_has_a_number_of_calls_of_its_own
     a_stream_stays_in_order_over_all_of_its_publishers
@@ -125,6 +129,75 @@ fn more_streams_than_may_wait_hold_up_nobody<K: Kept>(kept: &K) {
     assert_eq!((slow.calls.lock().unwrap().len(), fast.calls.lock().unwrap().len()), (STREAMS + 1, 10), "each once");
     let last = fast.calls.lock().unwrap().last().unwrap().0.clone();
     assert_eq!(last, "s-209-999", "it waited for the one before it in its stream");
+}
+
+/// A publisher whose version is prepared for a while, and whose canary is withdrawn when it is told so.
+#[derive(Default)]
+struct Prepared {
+    gate: Gate,
+    is_ready: AtomicBool,
+    withdrawn: AtomicBool,
+    /// How often the relay has looked for changes.
+    looks: AtomicUsize,
+}
+
+impl Publisher for Prepared {
+    fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
+        match self.is_ready.load(Ordering::SeqCst) {
+            true => self.gate.publish(event),
+            false => {
+                let unavailable = Outcome::Unavailable { reason: "it is being compiled".into(), after: None };
+                Box::pin(std::future::ready(unavailable.into()))
+            }
+        }
+    }
+
+    fn maintain(&self, _: &dyn Deployments, _: Timestamp) -> Result<Maintenance, StorageError> {
+        let ready = self.is_ready.load(Ordering::SeqCst);
+        self.looks.fetch_add(1, Ordering::SeqCst);
+        let withdrawn = self.withdrawn.swap(false, Ordering::SeqCst);
+        let canary = || Withdrawn { publisher: "slow".into(), digest: "0123".into() };
+        Ok(Maintenance {
+            swapped: ready,
+            busy: !ready,
+            ready,
+            again: Some(Duration::from_millis(5)),
+            withdrawn: withdrawn.then(canary).into_iter().collect(),
+        })
+    }
+}
+
+fn a_publisher_that_is_not_ready_holds_up_no_other<K: Kept>(kept: &K) {
+    let (slow, fast) = (Prepared { gate: Gate::opened(), ..Prepared::default() }, Gate::opened());
+    let outbox = outbox(kept);
+    outbox.append(&[to("slow", "a"), to("fast", "b")]).unwrap();
+    relaying(&outbox, routed(&slow, &fast), |_| {
+        until("the fast one is delivered", || fast.calls.lock().unwrap().len() == 1);
+        slow.is_ready.store(true, Ordering::SeqCst);
+        until("so is the other, once it is ready", || slow.gate.calls.lock().unwrap().len() == 1);
+    });
+}
+
+fn a_withdrawn_canary_holds_up_its_own_publisher_only<K: Kept>(kept: &K) {
+    let (slow, fast) = (Prepared { is_ready: true.into(), ..Prepared::default() }, Gate::opened());
+    let outbox = outbox(kept);
+    outbox.append(&[to("slow", "a")]).unwrap();
+    relaying(&outbox, routed(&slow, &fast), |_| {
+        until("a call is under way", || slow.gate.under_way.load(Ordering::SeqCst) == 1);
+        slow.withdrawn.store(true, Ordering::SeqCst);
+        // It is told before the next look.
+        let looks = || slow.looks.load(Ordering::SeqCst);
+        until("the relay knows it", || !slow.withdrawn.load(Ordering::SeqCst));
+        let before = looks();
+        until("it has looked again", || looks() > before);
+        for more in 1..20 {
+            outbox.append(&[to("fast", "f"), to("slow", &format!("s-{more}"))]).unwrap();
+            until("the other publisher goes on", || fast.calls.lock().unwrap().len() == more);
+        }
+        assert_eq!(slow.gate.most.load(Ordering::SeqCst), 1, "no call begins until the attempts are given back");
+        slow.gate.open();
+        until("all are delivered", || kept.open().status().unwrap().pending == 0);
+    });
 }
 
 /// Each waits for the other: one after the other would never end.

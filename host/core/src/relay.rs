@@ -45,6 +45,7 @@ mod failures;
 mod fan_out;
 #[cfg(test)]
 mod faulty;
+mod give_back;
 mod group;
 mod job;
 mod lanes;
@@ -263,26 +264,26 @@ impl<'a> Session<'a> {
         if !self.may_claim(now) {
             return;
         }
-        let mut admission = self.admission(now);
+        let mut admission = self.admission(now).without(self.give_back.legs());
         while let Some(job) = self.lanes.next_job(admission, now) {
             let probed = job.legs.both(admission.probed);
             if !probed.is_empty() {
                 self.breakers.probe(probed);
                 self.show_publishers(now);
-                admission = Admission { refused: admission.refused | probed, probed: admission.probed.without(probed) };
+                admission = admission.without(probed);
             }
             self.hand_over(channels, job);
         }
-        let (bulkheads, lanes) = (&self.bulkheads, &mut self.lanes);
+        let (full, bulkheads, lanes) = (self.full(), &self.bulkheads, &mut self.lanes);
         let loads: Vec<Load> = (0..self.context.publishers.len()).map(|leg| lanes.load(leg)).collect();
         let room = |leg: usize| loads.get(leg).map_or(0, |load| bulkheads.room(*load));
-        lanes.admit(admission, bulkheads.full(), room);
+        lanes.admit(admission, full, room);
     }
 
     /// Whether anything may be handed over now. If every publisher is blocked, the queues are kept: dropping them helps
     /// nobody.
     fn may_claim(&self, now: Instant) -> bool {
-        !self.give_back && self.lanes.unacked() < UNACKED_MAX && !self.refuses_all(self.admission(now))
+        self.lanes.unacked() < UNACKED_MAX && !self.refuses_all(self.admission(now))
     }
 
     /// Hands a job to the callers of its publisher; if there are several, to those of each, side by side.

@@ -24,6 +24,13 @@ pub(super) struct Admission {
     pub(super) probed: PublisherSet,
 }
 
+impl Admission {
+    /// The same, but these may not be called.
+    pub(super) fn without(self, legs: PublisherSet) -> Self {
+        Self { refused: self.refused | legs, probed: self.probed.without(legs) }
+    }
+}
+
 /// The publishers that are unavailable: no further queued job for them begins. A caller adds one at once, before the
 /// session knows of it; the session adds one whose calls fail. Only the begin of a probe removes it.
 #[derive(Debug, Default)]

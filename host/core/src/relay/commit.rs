@@ -15,6 +15,7 @@ pub(super) const GROUP_AGE_MAX: Duration = Duration::from_millis(5);
 
 impl Session<'_> {
     pub(super) fn await_commit(&mut self, lane: LaneId, settled: Settled, now: Instant) {
+        self.give_back.settled += 1;
         self.group.since.get_or_insert(now);
         self.group.lanes.push(lane);
         self.group.settled.push(settled);
@@ -40,6 +41,7 @@ impl Session<'_> {
             let was_dropped = self.dropping.take(settled.entry());
             self.report.dropped += u64::from(is_removed && was_dropped);
             self.report.published += u64::from(is_removed && !was_dropped);
+            self.give_back.committed += 1;
             self.lanes.committed(lane, settled.entry());
         }
         self.not_degraded();

@@ -17,22 +17,22 @@ use crate::text::shown;
 /// The shortest time between two looks.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 
-/// Waits until each publisher can publish, before the first event. In a pass, waits until all their requested versions
-/// are at work too, since nobody keeps them up later.
+/// Waits until some publisher can publish, before the first event: one that is not ready yet is unavailable until it is, and
+/// holds up no other. In a pass, waits until all requested versions of all of them are at work, since nobody keeps them up
+/// later.
 pub(super) fn begin(context: RelayContext<'_>, in_pass: bool, stopping: &Stopping) -> Result<(), StorageError> {
-    for (_, publisher) in context.publishers.iter() {
-        loop {
+    loop {
+        let mut waiting = 0;
+        for (_, publisher) in context.publishers.iter() {
             let maintenance = publisher.maintain(context.strategy.deployments(), (context.clock)())?;
-            if !maintenance.busy || (maintenance.ready && !in_pass) {
-                break;
-            }
-            if stopping.level() != StopLevel::Go {
-                return Ok(());
-            }
-            stopping.wait(PAUSE_MIN);
+            waiting += usize::from(maintenance.busy && (in_pass || !maintenance.ready));
         }
+        let may_begin = waiting == 0 || (!in_pass && waiting < context.publishers.len());
+        if may_begin || stopping.level() != StopLevel::Go {
+            return Ok(());
+        }
+        stopping.wait(PAUSE_MIN);
     }
-    Ok(())
 }
 
 /// Keeps the publishers up to date until `changes` ends, which reports each change of the outbox.
@@ -86,17 +86,6 @@ impl Session<'_> {
         if maintenance.swapped {
             self.breakers.hasten(leg, Instant::now());
         }
-        // A canary's attempts are given back once none of its calls is under way.
-        self.give_back |= !maintenance.withdrawn.is_empty();
-        self.withdrawn.extend(maintenance.withdrawn);
-    }
-
-    /// Gives back canaries' attempts. Called when nothing is under way.
-    pub(super) fn give_back(&mut self) -> Result<(), StorageError> {
-        while let Some(withdrawn) = self.withdrawn.last() {
-            self.context.strategy.deployments().give_back(&withdrawn.publisher, &withdrawn.digest)?;
-            self.withdrawn.pop();
-        }
-        Ok(())
+        self.give_back.withdrawn.extend(maintenance.withdrawn.into_iter().map(|withdrawn| (leg, withdrawn)));
     }
 }

@@ -30,9 +30,6 @@ impl Session<'_> {
             return Ok(false);
         }
         let read = self.take_in_what_is_held(now).and_then(|()| {
-            if self.give_back {
-                return Ok(false);
-            }
             self.bulkheads.update(now, |leg| self.lanes.load(leg));
             self.read_due(now)?;
             let read_missed = self.read_missed(now)?;
@@ -151,7 +148,7 @@ impl Session<'_> {
 
     fn push(&mut self, entry: RawEntry) {
         match self.context.publishers.route(&entry) {
-            Destination::Publishers(route) => self.lanes.push(entry, route, self.bulkheads.full()),
+            Destination::Publishers(route) => self.lanes.push(entry, route, self.full()),
             Destination::Dropped { route } => self.drop_entry(&entry, route),
         }
         if let Some(limit) = &mut self.limit {
@@ -169,7 +166,7 @@ impl Session<'_> {
 
     /// Whether lanes that were let in since the last read can be read now.
     pub(super) fn may_read_on(&self) -> bool {
-        self.lanes.has_missed() && self.room() > 0 && self.read_again_at.is_none() && !self.give_back
+        self.lanes.has_missed() && self.room() > 0 && self.read_again_at.is_none()
     }
 
     /// How many more entries may be read now.
@@ -178,6 +175,7 @@ impl Session<'_> {
             || self.lanes.load(NO_PUBLISHER).entries >= IN_MEMORY.entries
             || self.lanes.unacked() >= UNACKED_MAX
             || self.lanes.too_many_wait()
+            || self.give_back.legs() == self.context.publishers.all()
             || self.unsettled.is_full();
         if is_full { 0 } else { PAGE.read_max.min(self.limit.unwrap_or(usize::MAX)) }
     }

@@ -53,11 +53,7 @@ impl Session<'_> {
             }
             self.may_have_been_operated = false;
         }
-        if self.give_back && self.lanes.running() == 0 && self.lanes.unacked() == 0 {
-            self.give_back()?;
-            self.give_back = false;
-            self.reconcile_at = Some(now);
-        }
+        self.give_back_when_committed(now)?;
         if self.reconcile_at.is_some_and(|at| now >= at) {
             let held = self.held(now)?;
             let reconciled = self.lanes.reconcile(&held, true);

@@ -8,6 +8,7 @@ use super::breakers::Breakers;
 use super::bulkheads::Bulkheads;
 use super::dropping::Dropping;
 use super::fan_out::FanOuts;
+use super::give_back::GiveBack;
 use super::group::Group;
 use super::lanes::{JOB_MAX, Lanes, RateRule};
 use super::log::Log;
@@ -15,7 +16,7 @@ use super::options::RelayOptions;
 use super::report::Report;
 use super::unsettled::Unsettled;
 use crate::outbox::{Drain, OutboxStorageStrategy, RelayCondition, RelayState, StorageError};
-use crate::publisher::{Publisher, Withdrawn};
+use crate::publisher::Publisher;
 use crate::publishers::Publishers;
 use crate::serde::Serde;
 use crate::settlement::BreakerRules;
@@ -67,10 +68,7 @@ pub(super) struct Session<'a> {
     pub(super) reconcile_at: Option<Instant>,
     /// When to compare it with the storage.
     pub(super) compare_at: Instant,
-    /// Whether to give back canaries' attempts once nothing is under way.
-    pub(super) give_back: bool,
-    /// The canaries whose attempts are to be given back.
-    pub(super) withdrawn: Vec<Withdrawn>,
+    pub(super) give_back: GiveBack,
     pub(super) prune_at: Option<Instant>,
     pub(super) lost: Option<StorageError>,
     /// Whether a stage has ended early, so that nobody commits any more.
@@ -116,8 +114,7 @@ impl<'a> Session<'a> {
             may_have_been_operated: false,
             reconcile_at: None,
             compare_at: now + COMPARE_PAUSE,
-            give_back: false,
-            withdrawn: Vec::new(),
+            give_back: GiveBack::default(),
             prune_at: limit.is_none().then_some(now),
             lost: None,
             broken: false,
