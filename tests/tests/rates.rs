@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU32;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 use outbox_host::{
@@ -16,6 +18,7 @@ use outbox_tests::waiting::until;
 
 for_each_storage! {
     a_publisher_is_given_no_more_than_its_rate
+    a_publisher_that_takes_batches_is_given_no_more_than_its_rate
     one_tenant_at_its_limit_holds_up_no_other
     retries_count_too
     one_publisher_at_its_limit_holds_up_no_other
@@ -107,6 +110,45 @@ fn a_publisher_is_given_no_more_than_its_rate<K: Kept>(kept: &K) {
     assert_eq!(destination.len(), 80);
     assert!(took >= Duration::from_millis(740), "75 entries after the burst take 10 ms each: {took:?}");
     assert_within(destination.of("default"), limit);
+}
+
+/// Takes events of several streams with one call.
+#[derive(Default)]
+struct Bulk {
+    one: Destination,
+    largest: AtomicUsize,
+}
+
+impl Publisher for Bulk {
+    fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
+        self.one.publish(event)
+    }
+
+    fn publish_batch<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Vec<Attempt>> {
+        Box::pin(async move {
+            self.largest.fetch_max(events.len(), SeqCst);
+            let mut attempts = Vec::new();
+            for event in events {
+                attempts.push(self.publish(event).await);
+            }
+            attempts
+        })
+    }
+
+    fn max_batch(&self) -> usize {
+        50
+    }
+}
+
+fn a_publisher_that_takes_batches_is_given_no_more_than_its_rate<K: Kept>(kept: &K) {
+    let (bulk, limit) = (Bulk::default(), limit("500/s", 40, RateBy::Publisher));
+    outbox(kept).append(&(0..300).map(|stream| event(stream, "default")).collect::<Vec<_>>()).unwrap();
+    let took = drained(kept, limited(&bulk, limit));
+    assert_eq!(bulk.one.len(), 300);
+    assert!(took >= Duration::from_millis(510), "260 entries after the burst take 2 ms each: {took:?}");
+    let largest = bulk.largest.load(SeqCst);
+    assert!(largest > 1, "what may go at once goes together");
+    assert!(largest <= 50, "{largest}");
 }
 
 fn one_tenant_at_its_limit_holds_up_no_other<K: Kept>(kept: &K) {

@@ -46,6 +46,11 @@ impl BatchLimits {
         Self { max: Load { entries: self.max.entries.min(takes), ..self.max }, ..self }
     }
 
+    /// The most entries of a call.
+    pub(super) fn entries(self) -> usize {
+        self.max.entries
+    }
+
     pub(super) fn is_one(self) -> bool {
         self.max.entries <= 1
     }

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::batch::BatchLimits;
 use super::breakers::Breakers;
-use super::bulkheads::Bulkheads;
+use super::bulkheads::{Bulkheads, IN_MEMORY};
 use super::dropping::Dropping;
 use super::fan_out::FanOuts;
 use super::give_back::GiveBack;
@@ -134,9 +135,9 @@ fn rate_rules(context: RelayContext<'_>) -> Vec<Option<RateRule>> {
     let rule = |(leg, publisher): (usize, &dyn Publisher)| {
         let options = context.publishers.options(leg)?;
         let calls = options.concurrency.unwrap_or(context.options.concurrency).max(1);
-        let jobs_max = calls.saturating_mul(publisher.max_batch().max(1));
-        let job_max = if publisher.max_batch() > 1 { JOB_MAX } else { 1 };
-        Some(RateRule { limit: options.rate?, jobs_max, job_max })
+        let batch = BatchLimits::new(options, IN_MEMORY).of_publisher(publisher.max_batch());
+        let job_max = if batch.is_one() { 1 } else { JOB_MAX };
+        Some(RateRule { limit: options.rate?, jobs_max: calls.saturating_mul(batch.entries()), job_max })
     };
     context.publishers.iter().map(rule).collect()
 }
