@@ -15,6 +15,8 @@ pub struct Rules {
     /// How many calls there may be at once.
     pub concurrency: usize,
     pub publishers: usize,
+    /// An entry that is not due holds back its stream.
+    pub delay_holds: bool,
 }
 
 /// What may overtake.
@@ -70,6 +72,10 @@ pub struct Entry {
     /// The publishers that it goes to, in their order; an entry without one is unrouted, unless its route drops it.
     pub route: Vec<usize>,
     pub drops: bool,
+    /// It is not due until it is late.
+    pub is_for_later: bool,
+    /// It expires when what is delayed is due.
+    pub expires: bool,
     pub delivered_to: BTreeSet<usize>,
     pub attempts: u32,
     pub host_deaths: u32,
@@ -80,7 +86,18 @@ pub struct Entry {
 impl Entry {
     pub fn new(stream: usize, route: Vec<usize>) -> Self {
         let (delivered_to, records) = (BTreeSet::new(), Vec::new());
-        Self { stream, route, drops: false, delivered_to, attempts: 0, host_deaths: 0, data: "{}".into(), records }
+        Self {
+            stream,
+            route,
+            drops: false,
+            is_for_later: false,
+            expires: false,
+            delivered_to,
+            attempts: 0,
+            host_deaths: 0,
+            data: "{}".into(),
+            records,
+        }
     }
 
     /// The publishers that are to be called, in this order.
@@ -109,13 +126,15 @@ pub struct Call {
 pub struct Model {
     pub rules: Rules,
     pub pending: BTreeMap<i64, Entry>,
+    /// Whether all that is for later is due, and what expires has expired.
+    pub is_late: bool,
     /// Dead letters, and how each ended.
     pub dead: BTreeMap<i64, (Entry, &'static str)>,
 }
 
 impl Model {
     pub fn new(rules: Rules) -> Self {
-        Self { rules, pending: BTreeMap::new(), dead: BTreeMap::new() }
+        Self { rules, pending: BTreeMap::new(), is_late: false, dead: BTreeMap::new() }
     }
 
     /// Whether a dead letter keeps this stream from going on. Where nothing is ordered, nothing is kept from going on.
@@ -124,9 +143,23 @@ impl Model {
         park && self.dead.values().any(|(entry, _)| order.binds(stream, entry.stream))
     }
 
-    /// The positions of what an entry of this stream has to wait for, in order.
+    fn is_delayed(&self, entry: &Entry) -> bool {
+        entry.is_for_later && !self.is_late
+    }
+
+    /// Whether it becomes a dead letter without a call: it goes nowhere, or has expired.
+    fn ends_without_a_call(&self, entry: &Entry) -> Option<&'static str> {
+        match entry.route.is_empty() {
+            true => (!entry.drops).then_some("unrouted"),
+            false => (entry.expires && self.is_late).then_some("expired"),
+        }
+    }
+
+    /// The positions of what an entry of this stream has to wait for, in order. What is for later holds back nothing before it
+    /// is due, and may come back to its place only when others have gone on.
     fn before(&self, stream: usize, position: i64) -> Vec<i64> {
-        let before = self.pending.range(..position);
+        let holds = self.rules.delay_holds;
+        let before = self.pending.range(..position).filter(|(_, entry)| holds || !entry.is_for_later);
         before
             .filter(|(_, entry)| self.rules.order.binds(stream, entry.stream))
             .map(|(position, _)| *position)
@@ -135,12 +168,19 @@ impl Model {
 
     /// The positions of a stream's entries, in order.
     pub fn positions_of(&self, stream: usize) -> Vec<i64> {
-        self.pending.iter().filter(|(_, entry)| entry.stream == stream).map(|(position, _)| *position).collect()
+        let of_stream = self.pending.iter().filter(|(_, entry)| entry.stream == stream && !self.is_delayed(entry));
+        of_stream.map(|(position, _)| *position).collect()
     }
 
     /// Whether nothing is in the way of some entry when a pass begins.
     pub fn may_go_on(&self) -> bool {
-        self.pending.values().any(|entry| !self.is_parked(entry.stream))
+        let is_held = |position: i64, stream: usize| {
+            let before = self.before(stream, position);
+            before.iter().any(|earlier| self.is_delayed(&self.pending[earlier]))
+        };
+        self.pending.iter().any(|(position, entry)| {
+            !self.is_delayed(entry) && !self.is_parked(entry.stream) && !is_held(*position, entry.stream)
+        })
     }
 
     /// The host has died in the call of this entry, and no other was under way.
@@ -155,8 +195,9 @@ impl Model {
 
     /// An operator puts a dead letter back in its place.
     pub fn retry(&mut self, position: i64) {
-        let (entry, _) = self.dead.remove(&position).unwrap();
-        self.pending.insert(position, Entry { attempts: 0, host_deaths: 0, ..entry });
+        let (entry, outcome) = self.dead.remove(&position).unwrap();
+        let expires = entry.expires && outcome != "expired";
+        self.pending.insert(position, Entry { attempts: 0, host_deaths: 0, expires, ..entry });
     }
 
     fn entry(&mut self, position: i64) -> &mut Entry {
@@ -224,6 +265,9 @@ impl<'m> Pass<'m> {
         }
         let entry = self.model.entry(call.position);
         assert_eq!((call.attempt, &call.data), (entry.attempts + 1, &entry.data), "{call:?}");
+        let has_expired = self.model.ends_without_a_call(&self.model.pending[&call.position]);
+        assert_eq!(has_expired, None, "it is not to be called: {call:?}");
+        let entry = self.model.entry(call.position);
         let (missing, answers) = (entry.missing(), self.open.entry(call.position).or_default());
         let is_awaited =
             missing.contains(&call.publisher) && answers.iter().all(|(called, _)| *called != call.publisher);
@@ -238,7 +282,8 @@ impl<'m> Pass<'m> {
     /// An entry is tried: it has to be its turn.
     fn begin(&mut self, position: i64) {
         assert!(self.tried.insert(position), "the entry at {position} is tried twice in a pass");
-        let entry = self.model.entry(position);
+        let entry = &self.model.pending[&position];
+        assert!(!self.model.is_delayed(entry), "the entry at {position} is not due");
         let (stream, missing) = (entry.stream, entry.missing());
         // Several callers may have begun beside the one that found it unavailable.
         let knows = self.model.rules.concurrency == 1 && self.model.rules.publishers == 1;
@@ -249,24 +294,23 @@ impl<'m> Pass<'m> {
         assert!(!self.model.is_parked(stream), "{stream} is parked, and the entry at {position} is tried");
     }
 
-    /// An entry before one that is tried has gone before it: without a call, if it goes nowhere.
+    /// An entry before one that is tried has gone before it: without a call, if it goes nowhere or has expired.
     fn pass_by(&mut self, earlier: i64, position: i64) {
-        let entry = self.model.entry(earlier);
-        let is_unrouted = entry.route.is_empty() && !entry.drops;
-        assert!(is_unrouted, "the entry at {position} overtakes that at {earlier}");
-        self.set_aside_unrouted(earlier);
+        let ends = self.model.ends_without_a_call(&self.model.pending[&earlier]);
+        assert!(ends.is_some(), "the entry at {position} overtakes that at {earlier}");
+        self.set_aside_uncalled(earlier);
     }
 
-    fn set_aside_unrouted(&mut self, position: i64) {
+    fn set_aside_uncalled(&mut self, position: i64) {
+        let ends = self.model.ends_without_a_call(&self.model.pending[&position]);
+        let outcome = ends.unwrap_or_else(|| panic!("the entry at {position} was set aside without a call"));
         let entry = self.model.entry(position);
-        let is_unrouted = entry.route.is_empty() && !entry.drops;
-        assert!(is_unrouted, "the entry at {position} was set aside without a call");
-        entry.fail(None, "unrouted");
+        entry.fail(None, outcome);
         let stream = entry.stream;
         assert!(!self.model.is_parked(stream), "{stream} is parked, and the entry at {position} is set aside");
         self.tried.insert(position);
         self.counts.dead_lettered += 1;
-        self.model.bury(position, "unrouted");
+        self.model.bury(position, outcome);
     }
 
     /// Each publisher that it goes to has been called, or, if not all, the others were found unavailable meanwhile.
@@ -324,7 +368,7 @@ impl<'m> Pass<'m> {
         for position in set_aside.iter().copied() {
             if !self.model.dead.contains_key(&position) {
                 self.begin(position);
-                self.set_aside_unrouted(position);
+                self.set_aside_uncalled(position);
             }
         }
         match limit {
@@ -336,14 +380,28 @@ impl<'m> Pass<'m> {
         self.counts
     }
 
+    /// A later entry of its stream failed when this one was not due yet: its retry goes first.
+    fn has_come_back_too_late(&self, position: i64, entry: &Entry) -> bool {
+        let mut later = self.model.pending.range(position + 1..);
+        let binds = |other: &Entry| self.model.rules.order.binds(entry.stream, other.stream);
+        entry.is_for_later && later.any(|(later, other)| binds(other) && self.tried.contains(later))
+    }
+
     /// Whatever nothing was in the way of has been tried.
     fn nothing_is_left(&self) {
         let mut held_back = BTreeSet::new();
         for (position, entry) in &self.model.pending {
             let is_left_alone = entry.missing().iter().any(|publisher| self.left_alone.contains(publisher));
             let is_behind = held_back.iter().any(|stream| self.model.rules.order.binds(entry.stream, *stream));
-            let may_wait =
-                self.tried.contains(position) || is_left_alone || is_behind || self.model.is_parked(entry.stream);
+            if self.model.is_delayed(entry) {
+                held_back.extend(self.model.rules.delay_holds.then_some(entry.stream));
+                continue;
+            }
+            let may_wait = self.has_come_back_too_late(*position, entry)
+                || self.tried.contains(position)
+                || is_left_alone
+                || is_behind
+                || self.model.is_parked(entry.stream);
             assert!(may_wait, "nothing was in the way of the entry at {position}: {entry:?}");
             held_back.insert(entry.stream);
         }

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use outbox_host::outbox::{
-    Deployments, Drain, Held, Operator, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status,
-    StorageError, Wanted, Watch,
+    BroughtBack, Deployments, Drain, Held, Operator, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled,
+    Status, StorageError, Wanted, Watch,
 };
-use outbox_host::{NewEvent, RawEntry, StoredData};
+use outbox_host::{NewEvent, RawEntry, StoredData, Timestamp};
 
 /// A storage whose relays drain it through something of a test's own.
 pub struct DrainedThrough<S, W> {
@@ -65,6 +65,11 @@ pub trait PassingOn: Send + Sync {
         self.inner().settle(settled)
     }
 
+    /// See [`Drain::bring_back`].
+    fn bring_back(&self, due_by: Timestamp, until: Timestamp, max: usize) -> Result<BroughtBack, StorageError> {
+        self.inner().bring_back(due_by, until, max)
+    }
+
     /// See [`Drain::sync`].
     fn sync(&self) -> Result<(), StorageError> {
         self.inner().sync()
@@ -119,6 +124,14 @@ impl<T: PassingOn> Drain for Passing<T> {
 
     fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
         self.0.settle(settled)
+    }
+
+    fn next_put_off(&self) -> Result<Option<Timestamp>, StorageError> {
+        self.0.inner().next_put_off()
+    }
+
+    fn bring_back(&self, due_by: Timestamp, until: Timestamp, max: usize) -> Result<BroughtBack, StorageError> {
+        self.0.bring_back(due_by, until, max)
     }
 
     fn settle_max(&self) -> usize {

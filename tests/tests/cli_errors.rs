@@ -95,7 +95,7 @@ fn a_database_without_an_outbox() {
 fn an_outbox_of_a_newer_version() {
     let place = place(true);
     place.sql().execute("UPDATE outbox_meta SET value = 99 WHERE key = 'schema_version'", []).unwrap();
-    let expected = "app.db has schema version 99, and this program knows versions up to 3: use a newer one";
+    let expected = "app.db has schema version 99, and this program knows versions up to 4: use a newer one";
     each_is_refused_on_app_db(&place, &COMMANDS, |message| message.ends_with(expected));
     each_is_refused_on_app_db(&place, &["init"], |message| message.ends_with(expected));
 }

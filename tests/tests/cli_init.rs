@@ -8,12 +8,12 @@ use outbox_tests::workplace::{Ran, Workplace, rows};
 fn makes_the_tables_and_says_which_version() {
     let place = Workplace::empty();
     let said = place.outbox("init --db app.db").ok();
-    assert_eq!(said, "app.db: made the outbox, schema version 3, journal mode WAL\n");
+    assert_eq!(said, "app.db: made the outbox, schema version 4, journal mode WAL\n");
     let tables = place.tables("app.db");
     for expected in ["outbox", "outbox_waiting", "outbox_attempts", "outbox_dead_letters", "outbox_audit"] {
         assert!(tables[expected].is_empty(), "{expected}");
     }
-    assert_eq!(tables["outbox_meta"], ["generation|0", "registry_generation|0", "schema_version|3"]);
+    assert_eq!(tables["outbox_meta"], ["generation|0", "registry_generation|0", "schema_version|4"]);
     assert_eq!(place.query("PRAGMA journal_mode"), ["wal"]);
 }
 
@@ -30,7 +30,7 @@ fn is_harmless_when_repeated() {
     assert_eq!(["outbox", "outbox_waiting", "outbox_dead_letters"].map(|table| before[table].len()), [2, 1, 1]);
 
     let said = place.outbox("init --db app.db").ok();
-    assert_eq!(said, "app.db: the outbox has schema version 3 already\n");
+    assert_eq!(said, "app.db: the outbox has schema version 4 already\n");
     assert_eq!(place.tables("app.db"), before);
 }
 
@@ -43,7 +43,7 @@ fn several_at_once_make_one_outbox() {
         let said: Vec<String> =
             started.into_iter().map(|child| Ran::new("init", child.wait_with_output().unwrap()).ok()).collect();
         assert_eq!(said.iter().filter(|said| said.contains("made the outbox")).count(), 1, "{said:?}");
-        assert_eq!(said.iter().filter(|said| said.contains("schema version 3 already")).count(), 7, "{said:?}");
+        assert_eq!(said.iter().filter(|said| said.contains("schema version 4 already")).count(), 7, "{said:?}");
         assert_eq!(place.query("PRAGMA journal_mode"), ["wal"]);
     }
 }

@@ -22,7 +22,7 @@ fn an_empty_outbox() {
     let expected = json!({
         "pending": 0, "oldest_created_at": null, "oldest_age_ms": null, "waiting": 0, "dead_letters": 0,
         "last_position": 0, "blocked_streams": [], "blocked_streams_total": 0, "relay": null, "undeletable": 0,
-        "undeletable_reason": null,
+        "undeletable_reason": null, "delayed": 0, "delayed_until": null,
     });
     assert_eq!(place.status(), expected);
 }

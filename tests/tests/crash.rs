@@ -48,6 +48,7 @@ fn no_kill_loses_an_event_or_breaks_the_order() {
         // With one call at a time a death is held against the event that was being published.
         death.befall(&mut arena, [1, 2, 8, 8][rng.usize(..4)]);
         arena.settle_down();
+        arena.check_that_none_is_there_twice();
         lives.ended(death, &arena.ledger.seen[born..], &arena.pending());
         assert!(writer.is_alive());
     }
@@ -58,12 +59,14 @@ fn no_kill_loses_an_event_or_breaks_the_order() {
     lives.ended_in_order(&arena.ledger.seen[born..]);
     let truth = arena.truth();
     verdict::check(&truth, &arena.ledger.seen, &HashSet::new());
-    for table in ["outbox_dead_letters", "outbox_waiting", "outbox_attempts"] {
+    for table in ["outbox_dead_letters", "outbox_waiting", "outbox_attempts", "outbox_delayed"] {
         assert_eq!(arena.count(table), 0, "{table}");
     }
     arena.check_integrity();
+    let later = arena.ledger.seen.iter().filter(|seen| seen.due_ns.is_some()).count();
+    assert!(later > 0, "some were for later");
     say(&format!(
-        "crash: {} transactions, {} events committed, {} deliveries; {lives}",
+        "crash: {later} deliveries were for later; {} transactions, {} events committed, {} deliveries; {lives}",
         truth.len(),
         truth.iter().filter(|it| it.committed).map(|it| it.events.len()).sum::<usize>(),
         arena.ledger.seen.len(),

@@ -66,7 +66,7 @@ fn an_outbox_of_version_1_is_upgraded_with_its_data() {
     let bury = failed(&strategy, p[1], 2, "x", Fate::DeadLetter { park: true });
     settle(&strategy, &[failed(&strategy, p[0], 1, "x", Fate::Retry { at: at(9) }), bury]);
     let back_to_1 = "
-        DROP TABLE outbox_modules; DROP TABLE outbox_versions; DROP TABLE outbox_publishers;
+        DROP TABLE outbox_delayed; DROP TABLE outbox_delayed_columns; DROP TABLE outbox_modules; DROP TABLE outbox_versions; DROP TABLE outbox_publishers;
         ALTER TABLE outbox_attempts DROP COLUMN publisher; ALTER TABLE outbox_attempts DROP COLUMN given_back;
         ALTER TABLE outbox_waiting DROP COLUMN delivered_to; ALTER TABLE outbox_waiting DROP COLUMN uuid;
         ALTER TABLE outbox_waiting DROP COLUMN undeletable; ALTER TABLE outbox_attempts DROP COLUMN uuid;
@@ -86,9 +86,9 @@ fn an_outbox_of_version_1_is_upgraded_with_its_data() {
     drop(strategy);
     kept.connection().execute_batch(back_to_1).unwrap();
     let error = SqliteOutbox::open(&kept.file()).err().unwrap().to_string();
-    assert!(error.contains("has schema version 1, and this program needs version 3: run `outbox init"), "{error}");
+    assert!(error.contains("has schema version 1, and this program needs version 4: run `outbox init"), "{error}");
     let done = SqliteOutbox::init(&kept.file()).unwrap();
-    assert_eq!((done.before, done.now, done.warnings.len()), (1, 3, 0));
+    assert_eq!((done.before, done.now, done.warnings.len()), (1, 4, 0));
     let strategy = kept.open();
     let after = (all_held(&strategy), strategy.status().unwrap(), strategy.operator().attempts(p[1]).unwrap());
     assert_eq!(after, before);

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use outbox_host::outbox::{Hold, Selection};
 use outbox_host::{
     Attempt, Backoff, BoxFuture, JsonSerde, NewEvent, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy, Outcome,
-    Payload, Policy, Publisher, PublisherOptions, Publishers, Recorded, RelayOptions, Report, Route,
+    Payload, Policy, Publisher, PublisherOptions, Publishers, Recorded, RelayOptions, Report, Route, Timestamp,
 };
 use outbox_tests::act;
 use outbox_tests::model::{Answer, Call, Counts, Entry, Model, Order, Pass, Record, Rules};
@@ -31,8 +31,10 @@ type Answers = [[Answer; STREAMS.len()]; PUBLISHERS.len()];
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Events of these streams, with these routes.
-    Append(Vec<(usize, usize)>),
+    /// Events of these streams, with these routes, and when they may be published.
+    Append(Vec<(usize, usize, When)>),
+    /// A long time passes: all that is for later is due, and what expires has expired.
+    Late,
     /// A pass of at most so many entries.
     Pass(usize, Answers),
     /// The host dies in the call of the first entry of this stream that may go, or in several at once.
@@ -42,15 +44,37 @@ enum Step {
     Edit(usize),
 }
 
+/// When an event may be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    Now,
+    Later,
+    /// It expires before it is late.
+    Expires,
+    /// What is for later may have expired when it is due.
+    TooLate,
+}
+
+/// What is for later is due then.
+const DUE: &str = "2800-01-01T00:00:00Z";
+const EXPIRES: &str = "2850-01-01T00:00:00Z";
+
+fn late() -> Timestamp {
+    "2900-01-01T00:00:00Z".parse().unwrap()
+}
+
 fn step() -> impl Strategy<Value = Step> {
     use Answer::{Deliver, Fail, Reject, Unavailable};
     let answer = || prop_oneof![4 => Just(Deliver), 2 => Just(Fail), 1 => Just(Reject), 1 => Just(Unavailable)];
     let answers = move || [answer(), answer(), answer(), answer()];
     let limit = prop_oneof![Just(EVERYTHING), 1..5_usize];
-    let event =
-        (0..STREAMS.len(), prop_oneof![3 => Just(0), 2 => Just(1), 3 => Just(2), 1 => Just(3_usize), 1 => Just(4)]);
+    let when =
+        prop_oneof![8 => Just(When::Now), 2 => Just(When::Later), 2 => Just(When::Expires), 1 => Just(When::TooLate)];
+    let route = prop_oneof![3 => Just(0), 2 => Just(1), 3 => Just(2), 1 => Just(3_usize), 1 => Just(4)];
+    let event = (0..STREAMS.len(), route, when);
     prop_oneof![
         3 => prop::collection::vec(event, 1..8).prop_map(Step::Append),
+        1 => Just(Step::Late),
         4 => (limit, [answers(), answers()]).prop_map(|(limit, answers)| Step::Pass(limit, answers)),
         1 => prop::collection::vec(0..STREAMS.len(), 1..3).prop_map(Step::Die),
         1 => (0..5_usize).prop_map(Step::Retry),
@@ -61,15 +85,17 @@ fn step() -> impl Strategy<Value = Step> {
 
 fn rules() -> impl Strategy<Value = Rules> {
     let order = prop_oneof![3 => Just(Order::Stream), 2 => Just(Order::Total), 1 => Just(Order::None)];
-    let rules = (any::<bool>(), order, prop_oneof![Just(1_usize), Just(8)]);
+    let rules = (any::<bool>(), order, prop_oneof![Just(1_usize), Just(8)], any::<bool>());
     let (max_attempts, max_host_deaths, publishers) = (3, 2, PUBLISHERS.len());
-    rules.prop_map(move |(park, order, concurrency)| Rules {
+    rules.prop_map(move |(park, order, concurrency, delay_holds)| Rules {
         max_attempts,
         max_host_deaths,
         park,
         order,
         concurrency,
         publishers,
+        // Without order nothing holds anything.
+        delay_holds: delay_holds && order != Order::None,
     })
 }
 
@@ -108,7 +134,7 @@ struct World<K: Kept> {
 
 impl<K: Kept> World<K> {
     fn outbox(&self) -> Outbox<K::Strategy> {
-        let Rules { max_attempts, max_host_deaths, park, order, concurrency, .. } = self.model.rules;
+        let Rules { max_attempts, max_host_deaths, park, order, concurrency, delay_holds, .. } = self.model.rules;
         let policy = Policy { max_attempts, max_host_deaths, backoff: Backoff::NONE, ..Policy::default() };
         let on_dead_letter = if park { OnDeadLetter::Park } else { OnDeadLetter::Continue };
         let ordering = match order {
@@ -117,12 +143,15 @@ impl<K: Kept> World<K> {
             Order::None => Ordering::None,
         };
         let options = RelayOptions { policy, ordering, on_dead_letter, concurrency, ..RelayOptions::default() };
-        Outbox::new(self.kept.open(), JsonSerde).with_options(options)
+        let options = RelayOptions { delay_holds_stream: delay_holds, ..options };
+        let clock = if self.model.is_late { late } else { Timestamp::now };
+        Outbox::new(self.kept.open(), JsonSerde).with_options(options).with_clock(clock, || 0.5)
     }
 
     fn take(&mut self, step: &Step) {
         match step {
             Step::Append(events) => self.append(events),
+            Step::Late => self.model.is_late = true,
             Step::Pass(limit, answers) => self.pass(*limit, *answers),
             Step::Die(streams) => self.die(streams),
             Step::Retry(which) => self.retry(*which),
@@ -132,15 +161,22 @@ impl<K: Kept> World<K> {
         self.check();
     }
 
-    fn append(&mut self, events: &[(usize, usize)]) {
-        let new = |(stream, route): &(usize, usize)| NewEvent {
+    fn append(&mut self, events: &[(usize, usize, When)]) {
+        let new = |(stream, route, when): &(usize, usize, When)| NewEvent {
             name: ROUTES[*route].0.into(),
+            publish_after: matches!(when, When::Later | When::TooLate).then(|| DUE.parse().unwrap()),
+            expires_at: matches!(when, When::Expires | When::TooLate).then(|| EXPIRES.parse().unwrap()),
             ..event(STREAMS[*stream], "{}")
         };
         let positions = self.outbox().append(&events.iter().map(new).collect::<Vec<_>>()).unwrap();
-        for (position, (stream, route)) in positions.into_iter().zip(events) {
+        for (position, (stream, route, when)) in positions.into_iter().zip(events) {
             let (name, publishers) = ROUTES[*route];
-            let entry = Entry { drops: name == DROPPED, ..Entry::new(*stream, publishers.to_vec()) };
+            let entry = Entry {
+                drops: name == DROPPED,
+                is_for_later: matches!(when, When::Later | When::TooLate),
+                expires: matches!(when, When::Expires | When::TooLate),
+                ..Entry::new(*stream, publishers.to_vec())
+            };
             self.model.pending.insert(position, entry);
         }
     }
@@ -178,12 +214,16 @@ impl<K: Kept> World<K> {
     /// The dead letters that no publisher was called for: of those that may be set aside, a pass with a limit chooses.
     fn set_aside(&self) -> BTreeSet<i64> {
         let dead = self.kept.open().operator().dead_letters(&Selection::all(), EVERYTHING).unwrap();
-        dead.into_iter().filter(|dead| dead.outcome == "unrouted").map(|dead| dead.position).collect()
+        dead.into_iter()
+            .filter(|dead| ["unrouted", "expired"].contains(&dead.outcome.as_str()))
+            .map(|dead| dead.position)
+            .collect()
     }
 
     /// The entries of the model that are to be dropped and are gone.
     fn dropped(&self) -> BTreeSet<i64> {
         let strategy = self.kept.open();
+        // None of these is ever put off.
         let is_gone = |position: &i64| strategy.operator().entry(*position).unwrap().is_none();
         let dropped = self.model.pending.iter().filter(|(_, entry)| entry.drops).map(|(position, _)| *position);
         dropped.filter(is_gone).collect()
@@ -192,10 +232,12 @@ impl<K: Kept> World<K> {
     /// Leaves the marks that a host leaves which dies with calls under way, and lets the next one find them.
     fn die(&mut self, streams: &[usize]) {
         let streams: BTreeSet<usize> = streams.iter().copied().filter(|it| !self.model.is_parked(*it)).collect();
+        let strategy = self.kept.open();
+        // What is put off has no call.
+        let is_there = |position: &i64| strategy.operator().entry(*position).unwrap().is_some();
         let heads: Vec<i64> =
-            streams.iter().filter_map(|stream| self.model.positions_of(*stream).first().copied()).collect();
+            streams.iter().filter_map(|stream| self.model.positions_of(*stream).into_iter().find(is_there)).collect();
         {
-            let strategy = self.kept.open();
             let drain = strategy.drain().unwrap();
             heads.iter().enumerate().for_each(|(slot, position)| drain.mark(slot, &[*position]));
         }
@@ -236,7 +278,7 @@ impl<K: Kept> World<K> {
     fn check(&self) {
         let strategy = self.kept.open();
         let status = strategy.status().unwrap();
-        assert_eq!(status.pending, self.model.pending.len() as u64, "pending");
+        assert_eq!(status.pending + status.delayed, self.model.pending.len() as u64, "pending");
         assert_eq!(held(&strategy), held_in(&self.model), "what is known of the entries that are pending");
         let dead = strategy.operator().dead_letters(&Selection::all(), EVERYTHING).unwrap();
         assert!(dead.iter().map(|dead| &dead.position).eq(self.model.dead.keys()), "{dead:?}");
@@ -256,6 +298,7 @@ impl<K: Kept> World<K> {
 
     /// Nothing is stuck: whatever is left can be delivered, or set aside and discarded, and then nothing is left.
     fn drain(&mut self) {
+        self.model.is_late = true;
         let all = [[Answer::Deliver; STREAMS.len()]; PUBLISHERS.len()];
         for _ in 0..=self.model.pending.len() {
             while self.nth_dead(0).is_some() {
@@ -306,7 +349,7 @@ fn names(publishers: &BTreeSet<usize>) -> Vec<String> {
 fn records(strategy: &impl OutboxStorageStrategy, position: i64) -> Vec<Record> {
     let number = |name: &String| PUBLISHERS.iter().position(|publisher| publisher == name).unwrap();
     let outcome = |name: &str| {
-        let known = ["retry", "rejected", "unrouted", "host-died"].into_iter().find(|known| *known == name);
+        let known = ["retry", "rejected", "unrouted", "expired", "host-died"].into_iter().find(|known| *known == name);
         known.unwrap_or_else(|| panic!("{name}"))
     };
     let attempts = strategy.operator().attempts(position).unwrap();

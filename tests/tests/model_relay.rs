@@ -12,7 +12,7 @@ use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
 use outbox_host::outbox::{RelayCondition, Selection};
 use outbox_host::{
     Attempt, Backoff, BoxFuture, BreakerRules, JsonSerde, OnDeadLetter, Outbox, OutboxStorageStrategy, Outcome, Policy,
-    PublishError, Publisher, PublisherOptions, Publishers, Recorded, RelayOptions,
+    PublishError, Publisher, PublisherOptions, Publishers, Recorded, RelayOptions, Timestamp,
 };
 use outbox_tests::act;
 use outbox_tests::outboxes::{Kept, Sqlite};
@@ -29,6 +29,8 @@ const STREAMS: [&str; 6] = ["parked", "hangs", "fails", "a", "b", "c"];
 #[derive(Debug, Clone)]
 enum Step {
     Append(Vec<usize>),
+    /// An event that is due in so many milliseconds.
+    Later(u64, usize),
     /// A row at a free position, far below all others or in a gap.
     InsertAt(i64, usize),
     /// As an object-relational mapper does it; with the sequence set back.
@@ -49,6 +51,8 @@ fn step() -> impl Strategy<Value = Step> {
     let stream = 0..STREAMS.len();
     prop_oneof![
         6 => prop::collection::vec(stream.clone(), 1..6).prop_map(Step::Append),
+        2 => (prop_oneof![Just(20), Just(200), Just(2_100), Just(2_400)], 3..STREAMS.len())
+            .prop_map(|(ms, stream)| Step::Later(ms, stream)),
         3 => (1..40_i64, stream.clone()).prop_map(|(position, stream)| Step::InsertAt(position, stream)),
         2 => Just(Step::Rebuild),
         1 => Just(Step::Backup),
@@ -87,9 +91,18 @@ impl World {
         }
     }
 
+    /// When it is due is its name.
+    fn insert_for_later(&mut self, ms: u64, stream: usize) {
+        let (uuid, due) = (Uuid::new_v4(), (Timestamp::now() + Duration::from_millis(ms)).to_string());
+        let sql = "INSERT INTO outbox (stream_id, uuid, name, data, publish_after) VALUES (?1, ?2, ?3, '{}', ?3)";
+        self.application.execute(sql, params![STREAMS[stream], uuid.to_string(), due]).unwrap();
+        self.expected.insert(uuid);
+    }
+
     fn take(&mut self, step: &Step) {
         match step {
             Step::Append(streams) => streams.iter().for_each(|stream| self.insert(None, *stream)),
+            Step::Later(ms, stream) => self.insert_for_later(*ms, *stream),
             Step::InsertAt(position, stream) => self.insert(Some(*position), *stream),
             Step::Rebuild => self.rebuild(),
             Step::Backup => {
@@ -157,7 +170,8 @@ fn copy(from: &Connection, to: &mut Connection) {
 }
 
 fn uuids(connection: &Connection) -> BTreeSet<Uuid> {
-    let sql = "SELECT uuid FROM outbox UNION SELECT uuid FROM outbox_dead_letters";
+    let sql =
+        "SELECT uuid FROM outbox UNION SELECT uuid FROM outbox_dead_letters UNION SELECT uuid FROM outbox_delayed";
     let mut statement = connection.prepare(sql).unwrap();
     let rows = statement.query_map([], |row| row.get::<_, String>(0)).unwrap();
     rows.map(|uuid| uuid.unwrap().parse().unwrap()).collect()
@@ -184,6 +198,9 @@ impl Publisher for Destination<'_> {
                 "fails" if event.attempt < 3 => return Outcome::from(Err(PublishError::retryable("not yet"))).into(),
                 "hangs" => _ = self.released.acquire().await,
                 _ => {}
+            }
+            if let Ok(due) = event.wrapped_event.name.parse::<Timestamp>() {
+                assert!(Timestamp::now() >= due, "early: {event:?}");
             }
             self.delivered.lock().unwrap().insert(event.wrapped_event.uuid);
             Outcome::Delivered.into()
@@ -217,7 +234,7 @@ fn go_through(own: PublisherOptions, steps: &[Step]) {
             world.kept.open().operator().retry_dead_letters(&Selection::all(), &act()).unwrap();
             let status = world.kept.open().status().unwrap();
             let is_well = status.relay.is_some_and(|relay| relay.state == RelayCondition::Running);
-            is_well && (status.pending, status.undeletable, status.dead_letters) == (0, 0, 0)
+            is_well && (status.pending, status.delayed, status.undeletable, status.dead_letters) == (0, 0, 0, 0)
         });
     });
 }

@@ -62,11 +62,11 @@ pub mod recorded {
 /// Storages: [`outbox_engine::outbox`], and [`outbox_sqlite`] as `sqlite`.
 pub mod outbox {
     pub use outbox_engine::outbox::{
-        Act, AttemptRecord, AuditRecord, BLOCKED_MAX, BlockedStream, BreakerState, CanaryShare, Counts, DeadLetter,
-        DeadLetterFilter, Deployed, Deployments, Drain, Failed, Fate, Held, Hold, LISTED_BYTES_MAX, MODULE_BYTES_MAX,
-        MemoryOutbox, NoOutbox, Operator, OutboxStorageStrategy, Page, PageBounds, Pruned, PublisherState,
-        PublisherVersion, RelayCondition, RelayState, Retention, RolledBack, Selection, Settled, Status, StorageError,
-        StreamState, VersionState, Wanted, Watch,
+        Act, AttemptRecord, AuditRecord, BLOCKED_MAX, BlockedStream, BreakerState, BroughtBack, CanaryShare, Counts,
+        DeadLetter, DeadLetterFilter, Deployed, Deployments, Drain, Failed, Fate, Held, Hold, LISTED_BYTES_MAX,
+        MODULE_BYTES_MAX, MemoryOutbox, NoOutbox, Operator, OutboxStorageStrategy, Page, PageBounds, Pruned,
+        PublisherState, PublisherVersion, RelayCondition, RelayState, Retention, RolledBack, Selection, Settled,
+        Status, StorageError, StreamState, VersionState, Wanted, Watch,
     };
     pub use outbox_sqlite::{self as sqlite, SqliteError, SqliteOutbox, append, append_if};
 }

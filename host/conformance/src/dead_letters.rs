@@ -38,6 +38,8 @@ pub fn any_row_survives_its_death<S: TestStorage>(kept: &S) {
         data: Field::Bytes(vec![0, 1].into()),
         tenant_id: Field::Null,
         context: Field::Null,
+        publish_after: Field::Integer(7),
+        expires_at: "never".into(),
         ..row("s")
     };
     let empty = Row { stream_id: Field::Null, data: Field::Null, created_at: Field::Null, ..row("") };

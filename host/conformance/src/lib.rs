@@ -44,6 +44,8 @@ use outbox_engine::{OutboxStorageStrategy, Row};
 #[doc(hidden)]
 pub mod dead_letters;
 #[doc(hidden)]
+pub mod delays;
+#[doc(hidden)]
 pub mod deployment_helpers;
 #[doc(hidden)]
 pub mod drain;
@@ -125,6 +127,11 @@ checks! { ($)
         an_edited_dead_letter_has_the_new_data_and_the_old_is_on_record
         a_parked_stream_is_held_until_its_dead_letter_is_settled
         old_records_are_pruned_in_batches;
+    delays:
+        what_is_put_off_is_nowhere_until_it_is_brought_back
+        what_is_brought_back_is_the_same_entry
+        what_is_due_comes_back_in_parts_the_earliest_first
+        only_the_entry_that_is_meant_is_put_off;
     drain:
         one_relay_drains_a_share_and_that_ends
         calls_under_way_outlive_their_relay

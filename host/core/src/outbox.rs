@@ -27,7 +27,7 @@ pub use cursor::{Cursor, ReadRanges, Slice};
 pub use deployments::{
     CanaryShare, Counts, Deployed, Deployments, MODULE_BYTES_MAX, PublisherVersion, RolledBack, VersionState,
 };
-pub use drain::{Drain, Page, PageBounds, Wanted, entries_one_by_one};
+pub use drain::{BroughtBack, Drain, Page, PageBounds, Wanted, entries_one_by_one};
 pub use error::StorageError;
 pub use memory::MemoryOutbox;
 pub use none::NoOutbox;
@@ -129,6 +129,13 @@ pub enum Settled {
         /// Why it cannot be removed.
         reason: String,
     },
+    /// It may not be published before `until`: it leaves the outbox until [`Drain::bring_back`] brings it back.
+    PutOff {
+        /// The entry, of which no attempts are on record.
+        entry: EntryId,
+        /// When it is due.
+        until: Timestamp,
+    },
     /// Somebody removed it: its records are removed too. Another entry that may have its position now stays.
     Vanished {
         /// The entry.
@@ -141,7 +148,10 @@ impl Settled {
     #[inline]
     pub fn entry(&self) -> EntryId {
         match self {
-            Self::Delivered { entry, .. } | Self::Undeletable { entry, .. } | Self::Vanished { entry } => *entry,
+            Self::Delivered { entry, .. }
+            | Self::Undeletable { entry, .. }
+            | Self::Vanished { entry }
+            | Self::PutOff { entry, .. } => *entry,
             Self::Failed(failed) => failed.entry,
         }
     }
@@ -238,6 +248,10 @@ pub struct Status {
     pub oldest_created_at: Option<String>,
     /// Entries that failed, and wait for a retry.
     pub waiting: u64,
+    /// Entries that are put off until they are due. They do not count as pending.
+    pub delayed: u64,
+    /// When the first of them is due.
+    pub delayed_until: Option<Timestamp>,
     /// Entries that were delivered, but that the database refuses to remove. They stay, and are not published again.
     pub undeletable: u64,
     /// Why the database refuses to remove one of them.

@@ -39,6 +39,7 @@ mod caller;
 mod channels;
 mod commit;
 mod condition;
+mod delays;
 mod dropping;
 mod failure_rate;
 mod failures;
@@ -208,10 +209,12 @@ impl<'a> Session<'a> {
             }
             let now = Instant::now();
             self.log.say_overdue(now);
+            self.wake_delayed(now);
             let may_be_more = self.read(now)?;
             self.claim(channels, now);
             self.commit_what_is_settled(channels, now);
             self.try_again_what_was_refused(channels, now);
+            self.bring_back(channels, now);
             self.show_whether_parked();
             self.show_whether_too_many_wait();
             self.show_publishers(now);
@@ -237,7 +240,7 @@ impl<'a> Session<'a> {
         let group = self.group.since.filter(|_| self.orders_out < ORDERS_MAX).map(|since| since + GROUP_AGE_MAX);
         let look_back = self.drain.look_back_at().filter(|_| self.limit.is_none() && self.room() > 0);
         let again = self.unsettled.wake_at().filter(|_| self.orders_out < ORDERS_MAX);
-        let own = [due, group, look_back, again, self.reconcile_at, self.log.next()];
+        let own = [due, group, look_back, again, self.reconcile_at, self.log.next(), self.delayed_wake_at(now)];
         let times = own.into_iter().chain([
             self.breakers.wake_at(),
             self.bulkheads.wake_at(),
@@ -253,8 +256,9 @@ impl<'a> Session<'a> {
 
     /// Whether a pass is over: nothing more may be read, and all that was tried is settled.
     fn is_done(&self) -> bool {
-        let nothing_to_publish =
-            self.lanes.in_memory().entries == 0 || self.refuses_all(self.admission(Instant::now()));
+        let refuses_all = self.refuses_all(self.admission(Instant::now()));
+        let nothing_to_read = !self.has_to_bring_back() || self.room() == 0;
+        let nothing_to_publish = refuses_all || (self.lanes.in_memory().entries == 0 && nothing_to_read);
         let nothing_under_way = self.lanes.running() == 0 && self.lanes.unacked() == 0 && self.orders_out == 0;
         self.limit.is_some() && nothing_to_publish && nothing_under_way
     }
@@ -322,6 +326,7 @@ impl<'a> Session<'a> {
                 self.broken = true;
                 self.lost = Some(error);
             }
+            Message::BroughtBack(result) => self.brought_back(result),
             Message::Pruned(pruned) => self.pruned(pruned),
             Message::Maintenance(leg, maintenance) => self.maintenance(leg, maintenance),
         }

@@ -169,7 +169,7 @@ pub(super) fn error(
 
 /// Whether SQLite will refuse again. A missing table or column is no refusal, since it may come back: tools that change
 /// tables remove them and make them again.
-fn is_refusal(error: &rusqlite::Error) -> bool {
+pub(super) fn is_refusal(error: &rusqlite::Error) -> bool {
     match error.sqlite_error_code() {
         Some(ErrorCode::Unknown) => {
             let reason = error.to_string();

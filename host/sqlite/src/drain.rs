@@ -4,16 +4,17 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use outbox_engine::RawEntry;
 use outbox_engine::outbox::{
-    Cursor, Drain, Held, Operator, Page, PageBounds, ReadRanges, RelayState, Settled, Slice, StorageError, Wanted,
-    entries_one_by_one,
+    BroughtBack, Cursor, Drain, Held, Operator, Page, PageBounds, ReadRanges, RelayState, Settled, Slice, StorageError,
+    Wanted, entries_one_by_one,
 };
 use outbox_engine::text::shown;
 use parking_lot::Mutex;
 
 use super::lease::FileLease;
-use super::{SqliteOutbox, page, schema, table};
+use super::{SqliteOutbox, delayed, page, schema, table};
 
 /// The right to drain an outbox, which the lock on a file beside its database gives.
 pub(super) struct SqliteDrain<'a> {
@@ -84,6 +85,16 @@ impl Drain for SqliteDrain<'_> {
     fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
         let has_written = self.outbox.has_written.swap(false, Ordering::Relaxed);
         self.outbox.settling_connection().settle(settled, has_written, || self.lease.check())
+    }
+
+    fn next_put_off(&self) -> Result<Option<Timestamp>, StorageError> {
+        delayed::next(&self.outbox.reader()).map_err(self.outbox.error("read what is put off"))
+    }
+
+    fn bring_back(&self, due_by: Timestamp, until: Timestamp, max: usize) -> Result<BroughtBack, StorageError> {
+        let has_written = self.outbox.has_written.swap(false, Ordering::Relaxed);
+        let mut settling_connection = self.outbox.settling_connection();
+        settling_connection.bring_back((due_by, until), max, has_written, || self.lease.check())
     }
 
     fn settle_max(&self) -> usize {

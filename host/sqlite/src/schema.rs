@@ -12,13 +12,14 @@ use super::times::{self, TimeColumns};
 use super::{beside, connection, table, value};
 
 /// The version of the tables that this program works with.
-pub const SCHEMA_VERSION: i64 = 3;
+pub const SCHEMA_VERSION: i64 = 4;
 
 /// The table that applications append to. It is made if it is missing: somebody may have dropped it.
 const OUTBOX: &str = include_str!("outbox.sql");
 
 /// The scripts that upgrade version n - 1 to version n, from n = 1 on.
-const STEPS: [&str; 3] = [include_str!("schema.sql"), include_str!("schema2.sql"), include_str!("schema3.sql")];
+const STEPS: [&str; 4] =
+    [include_str!("schema.sql"), include_str!("schema2.sql"), include_str!("schema3.sql"), include_str!("schema4.sql")];
 
 /// What [`SqliteOutbox::init`](super::SqliteOutbox::init) did.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use outbox_engine::outbox::{Failed, Fate, Settled};
 use outbox_engine::{Attempt, Column, EntryId, Outcome};
 use rusqlite::{ErrorCode, OptionalExtension, Row, Transaction, params};
 
+use super::delayed::PutOff;
 use super::{dead_columns, identity, names, page, value};
 
 /// This statement has no condition on the uuid: with one, SQLite would keep a copy of each page that it changes.
@@ -49,26 +50,35 @@ const BURY: &str = "
 
 /// Settles entries, and returns how many of them were there.
 pub(super) fn settle(transaction: &Transaction<'_>, settled: &[Settled]) -> rusqlite::Result<usize> {
-    let mut delivered: Vec<EntryId> = Vec::with_capacity(settled.len());
-    let mut found = 0;
+    let mut gone: Vec<EntryId> = Vec::with_capacity(settled.len());
+    let (mut found, mut put_off) = (0, None);
     for entry in settled {
         match entry {
             Settled::Delivered { entry, tried_before } => {
-                delivered.push(*entry);
+                gone.push(*entry);
                 if *tried_before {
                     forget(transaction, *entry)?;
                 }
             }
             Settled::Failed(failed) => found += settle_failed(transaction, failed)?,
             Settled::Undeletable { entry, at, reason } => found += keep(transaction, *entry, *at, reason)?,
+            Settled::PutOff { entry, until } => {
+                let put_off = match &mut put_off {
+                    Some(put_off) => put_off,
+                    none => none.insert(PutOff::new(transaction)?),
+                };
+                if put_off.copy(*entry, *until)? {
+                    gone.push(*entry);
+                }
+            }
             Settled::Vanished { entry } => {
                 forget(transaction, *entry)?;
                 found += 1;
             }
         }
     }
-    delivered.sort_unstable();
-    for run in delivered.chunk_by(|a, b| a.position.checked_add(1) == Some(b.position)) {
+    gone.sort_unstable();
+    for run in gone.chunk_by(|a, b| a.position.checked_add(1) == Some(b.position)) {
         found += delete(transaction, run)?;
     }
     Ok(found)
@@ -177,7 +187,7 @@ fn settle_failed(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Re
     let delivered_to = names::to_json(&failed.delivered_to);
     match failed.fate {
         Fate::Retry { at } => {
-            let (deaths, retry_at_ms) = (failed.history.host_deaths, up_to_a_millisecond(at));
+            let (deaths, retry_at_ms) = (failed.history.host_deaths, value::up_to_a_millisecond(at));
             let wait = params![position, attempts, deaths, at_ms, retry_at_ms, reason, delivered_to, false];
             transaction.prepare_cached(WAIT)?.execute(wait)
         }
@@ -190,9 +200,4 @@ fn settle_failed(transaction: &Transaction<'_>, failed: &Failed) -> rusqlite::Re
             delete(transaction, &[entry])
         }
     }
-}
-
-/// Rounds a time up to a millisecond, so that it is never earlier than requested.
-fn up_to_a_millisecond(at: Timestamp) -> i64 {
-    at.as_millisecond().saturating_add(i64::from(at.subsec_nanosecond() % 1_000_000 != 0))
 }

@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use outbox_engine::outbox::{Settled, StorageError};
-use rusqlite::{Connection, TransactionBehavior};
+use jiff::Timestamp;
+use outbox_engine::outbox::{BroughtBack, Settled, StorageError};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::access::Access;
 use super::checkpoints::Checkpoints;
 use super::connection;
 use super::doubt::Doubt;
-use super::settle;
 use super::write_lock::Turns;
+use super::{delayed, settle};
 
 pub(super) struct SettlingConnection {
     connection: Connection,
@@ -54,8 +55,36 @@ impl SettlingConnection {
         has_written: bool,
         proof: impl FnOnce() -> Result<(), StorageError>,
     ) -> Result<usize, StorageError> {
+        self.in_turn("settle entries of the outbox", has_written, proof, |begun| {
+            let found = settle::settle(&begun, settled)?;
+            begun.commit()?;
+            Ok(found)
+        })
+    }
+
+    /// Brings back, likewise, what was put off and is due by `until`; it is `due_by` now.
+    pub(super) fn bring_back(
+        &mut self,
+        (due_by, until): (Timestamp, Timestamp),
+        max: usize,
+        has_written: bool,
+        proof: impl FnOnce() -> Result<(), StorageError>,
+    ) -> Result<BroughtBack, StorageError> {
+        self.in_turn("bring back entries that are due", has_written, proof, |begun| {
+            delayed::bring_back(begun, (due_by, until), max)
+        })
+    }
+
+    /// Does something in a transaction, which it commits, and leaves the write lock to others before the next.
+    fn in_turn<T>(
+        &mut self,
+        doing: &'static str,
+        has_written: bool,
+        proof: impl FnOnce() -> Result<(), StorageError>,
+        work: impl FnOnce(Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StorageError> {
         std::thread::sleep(self.turns.pause(&self.connection, has_written));
-        let failed = connection::error("settle entries of the outbox", self.path.clone(), self.busy_patience);
+        let failed = connection::error(doing, self.path.clone(), self.busy_patience);
         let failed = |error| {
             self.doubt.note(&error);
             failed(error)
@@ -63,11 +92,10 @@ impl SettlingConnection {
         let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
         let held_since = Instant::now();
         proof()?;
-        let found = settle::settle(&begun, settled).map_err(&failed)?;
-        begun.commit().map_err(&failed)?;
+        let done = work(begun).map_err(&failed)?;
         let held = held_since.elapsed();
         self.turns.taken(held);
         self.checkpoints.committed(&self.connection, self.turns.is_other_present());
-        Ok(found)
+        Ok(done)
     }
 }

@@ -9,7 +9,7 @@ use outbox_engine::outbox::{BlockedStream, Status};
 use outbox_engine::{Column, Row};
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use super::{page, value};
+use super::{delayed, page, value};
 
 static OLDEST: LazyLock<String> = LazyLock::new(|| {
     let created_at = value::measured(&[Column::CreatedAt], Column::bytes_max);
@@ -48,10 +48,13 @@ pub(super) fn read(connection: &mut Connection) -> rusqlite::Result<Status> {
     };
     let undeletable = waiting(true)?;
     let reason = transaction.query_row(&UNDELETABLE_REASON, [], |row| value::text(row, 0)).optional()?;
+    let (delayed, delayed_until) = delayed::status(&transaction)?;
     Ok(Status {
         pending: count(&transaction, "SELECT count(*) FROM outbox")?.saturating_sub(undeletable),
         oldest_created_at: oldest.optional()?.flatten(),
         waiting: waiting(false)?,
+        delayed,
+        delayed_until,
         undeletable,
         undeletable_reason: reason.filter(|_| undeletable > 0),
         dead_letters: count(&transaction, "SELECT count(*) FROM outbox_dead_letters")?,

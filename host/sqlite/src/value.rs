@@ -79,6 +79,11 @@ pub(super) fn time(row: &Row<'_>, index: usize) -> rusqlite::Result<Timestamp> {
     Ok(Timestamp::from_millisecond(number(row, index)?).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
+/// Rounds a time up to a millisecond, so that it is never earlier than requested.
+pub(super) fn up_to_a_millisecond(at: Timestamp) -> i64 {
+    at.as_millisecond().saturating_add(i64::from(at.subsec_nanosecond() % 1_000_000 != 0))
+}
+
 /// Reads a value as it is shown. None for NULL.
 pub(super) fn optional_text(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<String>> {
     Ok(field(row.get_ref(index)?).shown())

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Parser;
 use fastrand::Rng;
+use jiff::Timestamp;
 use outbox_tests::crash::journal::{Journal, Transaction, Written};
 use rusqlite::{Connection, TransactionBehavior, params};
 use uuid::Builder;
@@ -31,6 +32,10 @@ const REBUILD: &str = "
     COMMIT";
 /// One transaction of this many is rolled back.
 const ROLLED_BACK: u8 = 8;
+/// One event of this many is for later: it is the only one of its stream.
+const FOR_LATER: u8 = 15;
+/// How much later, at most: some are put off, and some wait where they are.
+const LATER_MAX_MS: u64 = 5_000;
 
 #[derive(Parser)]
 struct Options {
@@ -105,17 +110,26 @@ impl Writer {
         let mut events = Vec::new();
         let transaction = self.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         for _ in 0..self.rng.usize(1..=TRANSACTION_MAX) {
-            let stream = self.rng.usize(..STREAMS);
-            sequences[stream] += 1;
             let uuid = Builder::from_random_bytes(self.rng.u128(..).to_be_bytes()).into_uuid();
-            let event = Written { uuid, stream: format!("stream-{stream}"), sequence: sequences[stream] };
+            let later = (self.rng.u8(..FOR_LATER) == 0).then(|| Duration::from_millis(self.rng.u64(..LATER_MAX_MS)));
+            let due = later.map(|later| Timestamp::now() + later);
+            let event = match due {
+                Some(_) => Written { uuid, stream: format!("later-{uuid}"), sequence: 1 },
+                None => {
+                    let stream = self.rng.usize(..STREAMS);
+                    sequences[stream] += 1;
+                    Written { uuid, stream: format!("stream-{stream}"), sequence: sequences[stream] }
+                }
+            };
             let change = params![event.uuid.to_string(), event.stream, event.sequence];
             transaction.execute("INSERT INTO changes (id, stream, sequence) VALUES (?1, ?2, ?3)", change)?;
             let filler = "x".repeat(self.rng.usize(..FILLER_MAX));
-            let data = serde_json::json!({ "sequence": event.sequence, "filler": filler }).to_string();
+            let due = due.map(|due| due.to_string());
+            let data = serde_json::json!({ "sequence": event.sequence, "due": due, "filler": filler }).to_string();
             transaction.execute(
-                "INSERT INTO outbox (stream_id, uuid, name, data) VALUES (?1, ?2, 'thing.changed', ?3)",
-                params![event.stream, event.uuid.to_string(), data],
+                "INSERT INTO outbox (stream_id, uuid, name, data, publish_after)
+                 VALUES (?1, ?2, 'thing.changed', ?3, ?4)",
+                params![event.stream, event.uuid.to_string(), data, due],
             )?;
             events.push(event);
         }

@@ -243,12 +243,24 @@ impl Arena {
         self.db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
     }
 
+    /// Whether nothing is left to deliver.
+    fn is_empty(&self) -> bool {
+        let left = "SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM outbox_delayed)";
+        self.db.query_row(left, [], |row| row.get(0)) == Ok(0_i64)
+    }
+
+    /// Each entry is in one table.
+    pub fn check_that_none_is_there_twice(&self) {
+        let twice = self.uuids("SELECT uuid FROM outbox INTERSECT SELECT uuid FROM outbox_delayed");
+        assert_eq!(twice, HashSet::new(), "in both tables");
+    }
+
     /// Lets this relay, or another one, deliver everything, and ends it in order.
     pub fn drain(&mut self, relay: Option<Process>) {
         let mut relay = relay.unwrap_or_else(|| self.relay("to drain what is left"));
         until("the outbox is empty", || {
             assert!(relay.is_alive(), "{} ended by itself", relay.name);
-            self.count("outbox") == 0
+            self.is_empty()
         });
         relay.signal(Signal::TERM);
         let status = relay.wait();

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use outbox_host::outbox::{Drain, OutboxStorageStrategy, Page, PageBounds, Settled, StorageError, Wanted};
-use outbox_host::{Attempt, BoxFuture, Publisher, Recorded};
+use outbox_host::outbox::{BroughtBack, Drain, OutboxStorageStrategy, Page, PageBounds, Settled, StorageError, Wanted};
+use outbox_host::{Attempt, BoxFuture, Publisher, Recorded, Timestamp};
 
 use super::point::{Doom, Point, die};
 use crate::passing_on::{DrainedThrough, Passing, PassingOn};
@@ -40,6 +40,13 @@ impl PassingOn for DoomedDrain<'_> {
         let found = self.inner.settle(settled)?;
         self.doom.pass(Point::Committed);
         Ok(found)
+    }
+
+    fn bring_back(&self, due_by: Timestamp, until: Timestamp, max: usize) -> Result<BroughtBack, StorageError> {
+        self.doom.pass(Point::BeforeBringBack);
+        let brought_back = self.inner.bring_back(due_by, until, max)?;
+        self.doom.pass(Point::BroughtBack);
+        Ok(brought_back)
     }
 
     fn mark(&self, slot: usize, positions: &[i64]) {

@@ -13,6 +13,8 @@ use crate::sink::Delivery;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub at_ns: u64,
+    /// The time before which it was not to be delivered.
+    pub due_ns: Option<u64>,
     /// The relay that made it.
     pub relay: String,
     pub uuid: Uuid,
@@ -29,8 +31,12 @@ impl Seen {
         let event = delivery.json();
         let text = |key: &str| event[key].as_str().unwrap_or_else(|| panic!("no {key}: {event}")).to_owned();
         assert_eq!(delivery.idempotency_key.as_deref(), event["id"].as_str(), "the key is not the event's id: {event}");
+        let due: Option<jiff::Timestamp> = event["data"]["due"].as_str().map(|due| due.parse().unwrap());
+        let due_ns = due.map(|due| u64::try_from(due.as_nanosecond()).unwrap());
+        assert!(due_ns.is_none_or(|due| delivery.at_ns >= due), "delivered early, at {}: {event}", delivery.at_ns);
         Self {
             at_ns: delivery.at_ns,
+            due_ns,
             relay: text("source"),
             uuid: text("id").parse().unwrap(),
             name: text("type"),

@@ -88,7 +88,7 @@ fn check_death(death: Death, delivered: usize, unremoved: usize) {
         Point::Published => assert!(delivered >= 1 && unremoved == delivered, "{death}: {unremoved} of {delivered}"),
         // The first commit may be about the predecessor's death.
         Point::BeforeCommit => assert_eq!(unremoved, delivered, "{death}"),
-        Point::Committed => {}
+        Point::Committed | Point::BeforeBringBack | Point::BroughtBack => {}
         Point::Claimed | Point::BeforeMark | Point::Marked | Point::BeforePublish => {
             assert_eq!(delivered, 0, "{death}")
         }

@@ -21,6 +21,10 @@ pub enum Point {
     BeforeCommit,
     /// They are committed, and the relay does not know it.
     Committed,
+    /// Entries that were put off are about to come back.
+    BeforeBringBack,
+    /// They are back, and the relay does not know it.
+    BroughtBack,
     /// The record of the calls under way is about to be forgotten.
     BeforeClear,
     /// It is forgotten.
@@ -38,6 +42,7 @@ impl Point {
         match self {
             // At the start of a relay's life, and at an orderly end.
             Self::BeforeClear | Self::Cleared => 1,
+            Self::BeforeBringBack | Self::BroughtBack => 3,
             Self::Claimed | Self::BeforeCommit | Self::Committed => 15,
             Self::BeforeMark | Self::Marked | Self::BeforePublish | Self::Published => 300,
         }

@@ -54,6 +54,7 @@ mod tests {
         ];
         let seen = |written: Written| Seen {
             at_ns: 0,
+            due_ns: None,
             relay: "/relay-1".into(),
             uuid: written.uuid,
             name: "thing.changed".into(),

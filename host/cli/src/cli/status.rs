@@ -62,6 +62,9 @@ impl ShowStatus {
             print(format!("oldest          {age:#} ago"))?;
         }
         print(format!("waiting         {}", status.waiting))?;
+        if let Some(until) = status.delayed_until {
+            print(format!("delayed         {}, the first until {}", status.delayed, second(until)))?;
+        }
         print(format!("dead letters    {}", status.dead_letters))?;
         if status.undeletable > 0 {
             let reason = status.undeletable_reason.as_deref().unwrap_or_default();

@@ -13,6 +13,7 @@ use serde::Deserialize;
 pub struct RelayConfig {
     pub ordering: Ordering,
     pub on_dead_letter: OnDeadLetter,
+    pub delay_holds_stream: bool,
     pub concurrency: Option<usize>,
     pub shutdown_grace: Option<Time>,
     pub max_attempts: Option<u32>,
@@ -60,6 +61,7 @@ impl RelayConfig {
             },
             ordering: self.ordering,
             on_dead_letter: self.on_dead_letter,
+            delay_holds_stream: self.delay_holds_stream,
             concurrency: self.concurrency.unwrap_or(defaults.concurrency),
             shutdown_grace: or(self.shutdown_grace, defaults.shutdown_grace),
             retention: defaults.retention,

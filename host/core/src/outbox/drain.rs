@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use jiff::Timestamp;
+
 use super::{Held, RelayState, Settled, StorageError};
 use crate::raw::{EntryId, RawEntry};
 use crate::stream::StreamKey;
@@ -106,6 +108,25 @@ pub trait Drain: Send + Sync {
     /// itself](StorageError::is_passing), a single entry may be its cause: the others can be settled without it.
     fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError>;
 
+    /// When the first of the entries is due that were [put off](Settled::PutOff). None if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn next_put_off(&self) -> Result<Option<Timestamp>, StorageError>;
+
+    /// Brings back entries that were put off and are due by `until`, at most `max`, in the order of their times: each is in
+    /// the outbox then, at its old position, or behind all others if another entry has that. It is `due_by` now; an entry
+    /// whose `publish_after` the outbox cannot keep stays until it is due.
+    ///
+    /// An entry that the outbox refuses is tried again later, and keeps no other from coming back. As with
+    /// [`settle`](Self::settle), the storage proves within the transaction that this relay still has the share.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`]; nothing is changed then.
+    fn bring_back(&self, due_by: Timestamp, until: Timestamp, max: usize) -> Result<BroughtBack, StorageError>;
+
     /// How many entries to settle with one call. It is less while another program writes, so that this program does not
     /// wait long for the write lock.
     fn settle_max(&self) -> usize;
@@ -139,6 +160,17 @@ pub trait Drain: Send + Sync {
     ///
     /// [`StorageError::Replaced`] if it is not.
     fn check(&self) -> Result<(), StorageError>;
+}
+
+/// The entries that were brought back.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BroughtBack {
+    /// Which they are now, their streams, and when they are due.
+    pub entries: Vec<(StreamKey, EntryId, Timestamp)>,
+    /// The positions of those that the outbox refuses, and why.
+    pub refused: Vec<(i64, String)>,
+    /// When the first of those is due that are still put off.
+    pub next: Option<Timestamp>,
 }
 
 /// Decides whether to read an entry of a stream.

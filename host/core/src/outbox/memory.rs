@@ -12,8 +12,8 @@ use self::drain::MemoryDrain;
 use super::blocked::{first_of_each, shown_time};
 use super::operator::{AttemptRecord, AuditRecord, Operator};
 use super::{
-    BlockedStream, Deployments, Drain, Failed, Fate, Held, Hold, OutboxStorageStrategy, RelayState, Settled, Status,
-    StorageError, StreamState, Watch,
+    BlockedStream, BroughtBack, Deployments, Drain, Failed, Fate, Held, Hold, OutboxStorageStrategy, RelayState,
+    Settled, Status, StorageError, StreamState, Watch,
 };
 use crate::attempt::{Attempt, Outcome};
 use crate::new_event::NewEvent;
@@ -43,6 +43,8 @@ struct Kept {
     last_position: i64,
     waiting: BTreeMap<EntryId, Waiting>,
     attempts: BTreeMap<EntryId, Vec<AttemptRecord>>,
+    /// Entries that are put off, by the time when they are due.
+    put_off: BTreeMap<(Timestamp, EntryId), RawEntry>,
     dead: BTreeMap<EntryId, Dead>,
     audit: Vec<AuditRecord>,
     generation: u64,
@@ -116,6 +118,8 @@ impl OutboxStorageStrategy for MemoryOutbox {
             pending: kept.entries.len().saturating_sub(undeletable.len()) as u64,
             oldest_created_at: oldest.and_then(|entry| shown_time(&entry.row().created_at)),
             waiting: kept.waiting.values().filter(|waiting| !waiting.undeletable).count() as u64,
+            delayed: kept.put_off.len() as u64,
+            delayed_until: kept.next_put_off(),
             undeletable: undeletable.len() as u64,
             undeletable_reason: undeletable.first().map(|waiting| waiting.reason.clone()),
             dead_letters: kept.dead.len() as u64,
@@ -160,9 +164,9 @@ impl Kept {
     }
 
     fn append(&mut self, row: &Row<'_>) -> i64 {
-        self.last_position += 1;
-        self.entries.insert(self.last_position, RawEntry::new(self.last_position, row));
-        self.last_position
+        let position = self.next_position();
+        self.entries.insert(position, RawEntry::new(position, row));
+        position
     }
 
     /// The entry, if it is there. Another entry may have its position now.
@@ -186,15 +190,49 @@ impl Kept {
                 }
             }
             Settled::Failed(failed) if is_there => self.fail(failed),
+            Settled::PutOff { until, .. } if is_there => {
+                let entry = self.entries.remove(&id.position);
+                entry.into_iter().for_each(|entry| _ = self.put_off.insert((*until, id), entry));
+            }
             Settled::Undeletable { at, reason, .. } if is_there => {
                 let (history, reason, delivered_to) = (History::default(), reason.clone(), Vec::new());
                 let waiting =
                     Waiting { failed_at: *at, retry_at: *at, history, reason, delivered_to, undeletable: true };
                 self.waiting.insert(id, waiting);
             }
-            Settled::Failed(_) | Settled::Undeletable { .. } => {}
+            Settled::Failed(_) | Settled::Undeletable { .. } | Settled::PutOff { .. } => {}
         }
         is_there
+    }
+
+    fn next_put_off(&self) -> Option<Timestamp> {
+        self.put_off.first_key_value().map(|((until, _), _)| *until)
+    }
+
+    /// Brings back what is due by this time.
+    fn bring_back(&mut self, until: Timestamp, max: usize) -> BroughtBack {
+        let mut entries = Vec::new();
+        while entries.len() < max
+            && let Some(first) = self.put_off.first_entry()
+            && first.key().0 <= until
+        {
+            let ((due, id), entry) = first.remove_entry();
+            let position = match self.entries.get(&id.position).map(RawEntry::id) {
+                // Somebody has put it back by hand.
+                Some(there) if there == id => continue,
+                None => id.position,
+                Some(_) => self.next_position(),
+            };
+            let entry = RawEntry::new(position, &entry.row());
+            entries.push((entry.stream_key(), entry.id(), due));
+            self.entries.insert(position, entry);
+        }
+        BroughtBack { entries, refused: Vec::new(), next: self.next_put_off() }
+    }
+
+    fn next_position(&mut self) -> i64 {
+        self.last_position += 1;
+        self.last_position
     }
 
     fn forget(&mut self, id: EntryId) {

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use super::deployments::{CanaryShare, Counts, Deployed, Deployments, PublisherVersion, RolledBack, unknown};
 use super::operator::{Act, AttemptRecord, AuditRecord, DeadLetter, Operator, Pruned, Retention, Selection};
 use super::{
-    Drain, Held, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status, StorageError, Wanted, Watch,
+    BroughtBack, Drain, Held, OutboxStorageStrategy, Page, PageBounds, RelayState, Settled, Status, StorageError,
+    Wanted, Watch,
 };
 use crate::new_event::NewEvent;
 use crate::raw::RawEntry;
@@ -76,6 +77,14 @@ impl Drain for NoOutbox {
 
     fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
         Ok(settled.len())
+    }
+
+    fn next_put_off(&self) -> Result<Option<Timestamp>, StorageError> {
+        Ok(None)
+    }
+
+    fn bring_back(&self, _: Timestamp, _: Timestamp, _: usize) -> Result<BroughtBack, StorageError> {
+        Ok(BroughtBack::default())
     }
 
     fn settle_max(&self) -> usize {

@@ -10,13 +10,15 @@ use jiff::Timestamp;
 
 use super::channels::Message;
 use super::group::{Group, Order, Refused};
-use crate::outbox::{Drain, Operator, Settled, StorageError};
+use crate::outbox::{BroughtBack, Drain, Operator, Settled, StorageError};
 use crate::text::shown;
 
 /// The pause before a failed commit is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How long a pass tries to commit before it ends with an error.
 const PASS_PATIENCE: Duration = Duration::from_secs(30);
+/// How many entries come back in one transaction.
+const BRING_BACK_MAX: usize = 500;
 /// How many records are pruned in one transaction.
 const PRUNE_MAX: usize = 500;
 
@@ -57,6 +59,7 @@ impl Acker<'_> {
                     }
                 }
                 Order::TryAgain(settled) => self.try_again(settled),
+                Order::BringBack { due_by, until } => self.bring_back(due_by, until),
                 Order::Prune { retention, by } => {
                     Message::Pruned(self.operator.prune(&retention, &by, PRUNE_MAX, false))
                 }
@@ -132,6 +135,24 @@ impl Acker<'_> {
             let _ = self.patience.results.send(Message::Changed);
         }
         Ok(())
+    }
+
+    /// Brings back what was put off and is due.
+    fn bring_back(&self, due_by: Timestamp, until: Timestamp) -> Message {
+        let (mut brought_back, most) = (None, BRING_BACK_MAX.min(self.drain.settle_max()).max(1));
+        let mut bring_back = || match self.drain.bring_back(due_by, until, most) {
+            Err(error) if !error.is_refusal() => Err(error),
+            result => {
+                brought_back = Some(result);
+                Ok(())
+            }
+        };
+        let done = until_done(&mut bring_back, self.patience);
+        match (done, brought_back) {
+            (Ok(()), Some(result)) => Message::BroughtBack(result),
+            (Err(ended), _) => ended,
+            (Ok(()), None) => Message::BroughtBack(Ok(BroughtBack::default())),
+        }
     }
 
     /// Tries refused settlements once more.

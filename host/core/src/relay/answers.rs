@@ -82,9 +82,9 @@ impl Known {
         Called { entry, stream, tried_before, available, uncounted: PublisherSet::NONE, failed: None }
     }
 
-    /// The result if no publisher could be called with it.
-    pub(super) fn not_called(self, outcome: Outcome, at: Timestamp) -> Called {
-        self.called(Answers { attempt: Some(outcome.into()), ..Answers::default() }, || at)
+    /// The result if no publisher could be called with it. Without an outcome, it stays as it was.
+    pub(super) fn not_called(self, outcome: impl Into<Option<Outcome>>, at: Timestamp) -> Called {
+        self.called(Answers { attempt: outcome.into().map(Into::into), ..Answers::default() }, || at)
     }
 
     pub(super) fn called(self, answers: Answers, clock: impl FnOnce() -> Timestamp) -> Called {

@@ -126,7 +126,7 @@ struct Part {
     /// What is published, in order.
     called: Vec<Claim>,
     /// The entry behind it, if that cannot be published.
-    unfit: Option<(Claim, Outcome)>,
+    unfit: Option<(Claim, Option<Outcome>)>,
     /// What is not in the call.
     rest: Vec<Claim>,
 }
@@ -140,7 +140,7 @@ pub(super) struct Settle<'a> {
     /// The result for an entry and its answer.
     pub(super) called: &'a dyn Fn(Known, Answer) -> Called,
     /// The result for an entry that cannot be published.
-    pub(super) not_called: &'a dyn Fn(Known, Outcome) -> Called,
+    pub(super) not_called: &'a dyn Fn(Known, Option<Outcome>) -> Called,
     /// Whether a dead letter parks its stream.
     pub(super) parks: bool,
 }
@@ -223,7 +223,7 @@ impl Part {
         job: Job,
         limits: BatchLimits,
         load: &mut Load,
-        into_event: impl Fn(Claim) -> Result<Recorded, Outcome>,
+        into_event: impl Fn(Claim) -> Result<Recorded, Option<Outcome>>,
     ) -> (Self, Vec<Recorded>) {
         let Job { lane, legs, claims, .. } = job;
         let (mut called, mut events, mut unfit) = (Vec::with_capacity(claims.len()), Vec::new(), None);

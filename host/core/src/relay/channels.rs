@@ -10,7 +10,7 @@ use super::group::{Group, Order, Refused};
 use super::panics::panic_text;
 use super::queue::JobQueue;
 use crate::attempt::Attempt;
-use crate::outbox::{Pruned, StorageError};
+use crate::outbox::{BroughtBack, Pruned, StorageError};
 use crate::publisher::Maintenance;
 use crate::raw::EntryId;
 
@@ -33,6 +33,7 @@ pub(super) enum Message {
     GaveUp,
     Lost(StorageError),
     Broken(StorageError),
+    BroughtBack(Result<BroughtBack, StorageError>),
     Pruned(Result<Pruned, StorageError>),
     /// The result of keeping up this publisher.
     Maintenance(usize, Maintenance),

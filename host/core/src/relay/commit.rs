@@ -34,7 +34,7 @@ impl Session<'_> {
 
     pub(super) fn committed(&mut self, group: Group) {
         self.orders_out -= 1;
-        let Group { lanes, settled, refused, .. } = group;
+        let Group { lanes, settled, mut refused, .. } = group;
         let is_refused = |entry| refused.iter().any(|refused| refused.settled.entry() == entry);
         for (lane, settled) in lanes.into_iter().zip(settled) {
             let is_removed = matches!(settled, Settled::Delivered { .. }) && !is_refused(settled.entry());
@@ -43,8 +43,12 @@ impl Session<'_> {
             self.report.published += u64::from(is_removed && !was_dropped);
             self.give_back.committed += 1;
             self.lanes.committed(lane, settled.entry());
+            if let Settled::PutOff { entry, until } = settled {
+                self.put_off(lane, entry, until, refused.iter().find(|refused| refused.settled.entry() == entry));
+            }
         }
         self.not_degraded();
+        refused.retain(|refused| !matches!(refused.settled, Settled::PutOff { .. }));
         self.refused(refused);
     }
 }

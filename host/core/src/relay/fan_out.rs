@@ -106,8 +106,10 @@ impl FanOut {
         self.answers.sort_unstable_by_key(|(leg, _)| *leg);
         let mut answers = Answers::default();
         self.answers.into_iter().for_each(|(leg, attempt)| answers.add(leg, attempt));
+        let has_expired = self.expired.is_some();
         self.expired.into_iter().for_each(|attempt| answers.weigh(attempt));
-        if self.untried.is_some() {
+        // Who was not called will not be called after it has expired.
+        if self.untried.is_some() && !has_expired {
             let reason = "another publisher of this entry is paused, or is to be called for it alone".into();
             answers.weigh(Outcome::Unavailable { reason, after: None }.into());
         }
@@ -225,6 +227,16 @@ mod tests {
         assert_eq!((failed.attempt.unwrap().outcome, failed.others), (expired(), vec![]));
         let failed = result(Some(retry()), Some(expired())).failed.unwrap();
         assert_eq!(failed.attempt.unwrap().outcome, retry(), "one asks for another try");
+    }
+
+    #[test]
+    fn what_has_expired_waits_for_nobody_who_was_not_called() {
+        let (mut fan_outs, jobs) = begun();
+        let expired = || Outcome::Expired { reason: "it expired".into() };
+        assert!(fan_outs.answered(answer(&jobs[0].1, 0, Some(expired())), clock).is_none());
+        let finished = fan_outs.answered(Finished::untried(jobs[1].1.clone()), clock).unwrap();
+        let failed = finished.calls.into_iter().next().unwrap().failed.unwrap();
+        assert_eq!(failed.attempt.unwrap().outcome, expired());
     }
 
     #[test]

@@ -4,7 +4,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crate::outbox::{Drain, Held, Page, PageBounds, RelayState, Settled, StorageError, Wanted};
+use jiff::Timestamp;
+
+use crate::outbox::{BroughtBack, Drain, Held, Page, PageBounds, RelayState, Settled, StorageError, Wanted};
 use crate::raw::RawEntry;
 
 pub(super) struct Faulty<'a> {
@@ -42,6 +44,14 @@ impl Drain for Faulty<'_> {
             return Err(StorageError::Refused("cannot settle: no such function: app".into()));
         }
         self.inner.settle(settled)
+    }
+
+    fn next_put_off(&self) -> Result<Option<Timestamp>, StorageError> {
+        self.inner.next_put_off()
+    }
+
+    fn bring_back(&self, due_by: Timestamp, until: Timestamp, max: usize) -> Result<BroughtBack, StorageError> {
+        self.inner.bring_back(due_by, until, max)
     }
 
     fn settle_max(&self) -> usize {

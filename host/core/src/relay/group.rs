@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use jiff::Timestamp;
+
 use super::job::LaneId;
 use crate::outbox::{Act, Retention, Settled};
 
@@ -29,6 +31,11 @@ pub(super) enum Order {
     Commit(Group),
     /// To try refused settlements again.
     TryAgain(Vec<Settled>),
+    /// To bring back what was put off and is due by `due_by`, or soon: by `until`.
+    BringBack {
+        due_by: Timestamp,
+        until: Timestamp,
+    },
     Prune {
         retention: Retention,
         by: Act,

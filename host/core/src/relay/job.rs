@@ -44,11 +44,17 @@ impl Known {
 }
 
 impl Claim {
-    /// The event for its publishers, if they may have it now.
-    pub(super) fn into_event(self, serde: &dyn Serde, clock: fn() -> Timestamp) -> Result<Recorded, Outcome> {
+    /// The event for its publishers, if they may have it now. Otherwise the outcome, or None if its time has not come: the
+    /// clock may have been set back since it was read.
+    pub(super) fn into_event(self, serde: &dyn Serde, clock: fn() -> Timestamp) -> Result<Recorded, Option<Outcome>> {
         let expired_at = self.entry.expires_at().filter(|at| clock() >= *at);
+        let is_early = self.entry.publish_after().is_some_and(|after| clock() < after);
         let event = self.decode(serde)?;
-        expired_at.map_or(Ok(event), |at| Err(Outcome::Expired { reason: format!("it expired at {at}") }))
+        match expired_at {
+            Some(at) => Err(Some(Outcome::Expired { reason: format!("it expired at {at}") })),
+            None if is_early => Err(None),
+            None => Ok(event),
+        }
     }
 
     pub(super) fn decode(self, serde: &dyn Serde) -> Result<Recorded, Outcome> {

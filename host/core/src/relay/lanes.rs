@@ -26,7 +26,7 @@ use crate::settlement::History;
 use crate::stream::StreamKey;
 
 mod admission;
-mod dropped;
+mod delayed;
 mod lane;
 mod lost;
 mod missed;
@@ -35,6 +35,7 @@ mod progress;
 mod reconcile;
 mod throttle;
 mod total;
+mod uncalled;
 
 /// The most entries of a job.
 pub(super) const JOB_MAX: usize = 64;
@@ -118,7 +119,8 @@ impl Lanes {
         delivered: PublisherSet,
     ) {
         let (id, alone) = (self.id(stream, entry.position), history.host_deaths > 0);
-        let waiting = Waiting { uuid_hash: entry.uuid_hash, due, history, delivered, on_record: true, alone };
+        let waiting =
+            Waiting { uuid_hash: entry.uuid_hash, due, history, delivered, on_record: true, alone, delayed: false };
         let is_behind_one_alone = self.lanes.get(&id).is_some_and(|lane| lane.waits_alone_before(entry.position));
         if self.ordering == Ordering::Total {
             self.wait_in_total_order(id, entry.position, waiting);
@@ -134,7 +136,7 @@ impl Lanes {
         let id = self.id(stream, entry.position);
         let known = self.lanes.get(&id).and_then(|lane| lane.waiting_as(entry));
         let (history, delivered, uuid_hash) = (History::default(), PublisherSet::NONE, entry.uuid_hash);
-        let new = Waiting { uuid_hash, due: now, history, delivered, on_record: false, alone: true };
+        let new = Waiting { uuid_hash, due: now, history, delivered, on_record: false, alone: true, delayed: false };
         self.wait_in_turn(id, entry.position, Waiting { alone: true, ..known.unwrap_or(new) });
     }
 
@@ -272,7 +274,9 @@ impl Lanes {
         }
         let lane = self.lanes.entry(id).or_default();
         lane.coming.retain(|coming| *coming != entry_id.position);
-        if lane.held_by != Some(entry_id.position) && lane.missed.has_before(entry_id.position) {
+        let is_behind_a_holder = lane.held_by.is_some_and(|holder| holder < entry_id.position);
+        if lane.held_by != Some(entry_id.position) && (is_behind_a_holder || lane.missed.has_before(entry_id.position))
+        {
             return lane.missed.add(entry_id.position, &mut self.missed_room);
         }
         let waiting = lane.waiting_as(entry_id);

@@ -278,13 +278,13 @@ fn an_entry_that_is_dropped_leaves_its_lane_and_what_is_behind_it_goes_on() {
     // Another relay has no publisher for the one that waits.
     let due = world.lanes.due(world.now, 10);
     assert_eq!(due.iter().map(|(_, entry)| entry.position).collect::<Vec<_>>(), [1]);
-    let (lane, tried_before) = world.lanes.drop_entry(&entry(1, "a"));
+    let (lane, tried_before) = world.lanes.settle_uncalled(&entry(1, "a"));
     assert!(tried_before && !world.lanes.wants(id(1), key("a"), world.now));
     assert!(world.jobs().is_empty());
     world.rows.remove(0);
     world.lanes.committed(lane, id(1));
     assert_eq!(World::positions(&world.jobs()), [[2]]);
-    let (lane, tried_before) = world.lanes.drop_entry(&entry(9, "new"));
+    let (lane, tried_before) = world.lanes.settle_uncalled(&entry(9, "new"));
     world.lanes.committed(lane, id(9));
     assert!(!tried_before && !world.lanes.lanes.contains_key(&lane));
 }

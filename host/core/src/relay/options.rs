@@ -14,6 +14,9 @@ pub struct RelayOptions {
     pub ordering: Ordering,
     /// What becomes of a stream when one of its entries becomes a dead letter.
     pub on_dead_letter: OnDeadLetter,
+    /// Whether an entry whose `publish_after` is still to come holds back its stream until then; in total order, everything
+    /// behind it. Otherwise the stream goes on without it.
+    pub delay_holds_stream: bool,
     /// The most calls of each publisher at once, each for another stream; at least 1. Another number for one of them:
     /// [`PublisherOptions`](crate::PublisherOptions). With [`Ordering::Total`], there is one at a time.
     pub concurrency: usize,
@@ -29,6 +32,7 @@ impl Default for RelayOptions {
             policy: Policy::default(),
             ordering: Ordering::Stream,
             on_dead_letter: OnDeadLetter::Continue,
+            delay_holds_stream: false,
             concurrency: 8,
             shutdown_grace: Duration::from_secs(10),
             retention: Retention::default(),

@@ -112,7 +112,9 @@ impl Session<'_> {
         if let Some(from) = self.lanes.take_rewind() {
             self.drain.rewind(from);
         }
-        if self.room() == 0 || self.lanes.everything_waits() {
+        // In a pass, what comes back has its turn among the others.
+        let comes_first = self.limit.is_some() && self.has_to_bring_back();
+        if self.room() == 0 || self.lanes.everything_waits() || comes_first {
             return Ok(false);
         }
         let page = self.take_in_page(now, |drain, bounds, wanted| drain.next_page(bounds, wanted))?;
@@ -148,7 +150,11 @@ impl Session<'_> {
 
     fn push(&mut self, entry: RawEntry) {
         match self.context.publishers.route(&entry) {
-            Destination::Publishers(route) => self.lanes.push(entry, route, self.full()),
+            Destination::Publishers(route) => match self.not_before(&entry) {
+                None => self.lanes.push(entry, route, self.full()),
+                // It does not count as tried.
+                Some(until) => return self.delay(&entry, until),
+            },
             Destination::Dropped { route } => self.drop_entry(&entry, route),
         }
         if let Some(limit) = &mut self.limit {
@@ -159,7 +165,7 @@ impl Session<'_> {
     /// Settles an entry that was read, and that this route drops.
     fn drop_entry(&mut self, entry: &RawEntry, route: usize) {
         self.log.dropped_by(route, entry.position);
-        let (lane, tried_before) = self.lanes.drop_entry(entry);
+        let (lane, tried_before) = self.lanes.settle_uncalled(entry);
         self.dropping.insert(entry.id());
         self.await_commit(lane, Settled::Delivered { entry: entry.id(), tried_before }, Instant::now());
     }

@@ -28,6 +28,7 @@ impl Session<'_> {
         }
         self.drain.clear();
         self.load_holds(now)?;
+        self.ask_for_delayed()?;
         if entries.len() > 1 {
             tracing::warn!(
                 "the last relay died with {} calls under way: trying their entries alone",

@@ -55,6 +55,7 @@ impl Session<'_> {
         }
         self.give_back_when_committed(now)?;
         if self.reconcile_at.is_some_and(|at| now >= at) {
+            self.ask_for_delayed()?;
             let held = self.held(now)?;
             let reconciled = self.lanes.reconcile(&held, true);
             self.reconcile_at = reconciled.again.then_some(now + RECONCILE_AGAIN);
@@ -67,6 +68,7 @@ impl Session<'_> {
 
     /// Compares what is held back with the storage, and takes over what differs.
     fn compare(&mut self, now: Instant) -> Result<(), StorageError> {
+        self.ask_for_delayed()?;
         let held = self.held(now)?;
         let changes = self.lanes.reconcile(&held, false).changes;
         let lost = self.lanes.wake_lost();

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::batch::BatchLimits;
 use super::breakers::Breakers;
 use super::bulkheads::{Bulkheads, IN_MEMORY};
+use super::delays::Delays;
 use super::dropping::Dropping;
 use super::fan_out::FanOuts;
 use super::give_back::GiveBack;
@@ -64,6 +65,7 @@ pub(super) struct Session<'a> {
     pub(super) found: Option<(Instant, usize, i64)>,
     pub(super) unsettled: Unsettled,
     pub(super) dropping: Dropping,
+    pub(super) delays: Delays,
     pub(super) may_have_been_operated: bool,
     /// When to read again what is held back.
     pub(super) reconcile_at: Option<Instant>,
@@ -112,6 +114,7 @@ impl<'a> Session<'a> {
             found: None,
             unsettled: Unsettled::default(),
             dropping: Dropping::default(),
+            delays: Delays::new(now, (context.clock)()),
             may_have_been_operated: false,
             reconcile_at: None,
             compare_at: now + COMPARE_PAUSE,

@@ -62,6 +62,6 @@ pub(super) fn is_done_with(settled: &Settled) -> bool {
     match settled {
         Settled::Failed(failed) => matches!(failed.fate, Fate::DeadLetter { .. }),
         Settled::Delivered { .. } | Settled::Undeletable { .. } => true,
-        Settled::Vanished { .. } => false,
+        Settled::Vanished { .. } | Settled::PutOff { .. } => false,
     }
 }

@@ -3,11 +3,12 @@
 use std::ops::RangeInclusive;
 use std::time::Instant;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::MemoryOutbox;
 use crate::outbox::{
-    Cursor, Drain, Held, Page, PageBounds, ReadRanges, RelayState, Settled, Slice, StorageError, Wanted,
+    BroughtBack, Cursor, Drain, Held, Page, PageBounds, ReadRanges, RelayState, Settled, Slice, StorageError, Wanted,
     entries_one_by_one,
 };
 use crate::raw::RawEntry;
@@ -92,6 +93,14 @@ impl Drain for MemoryDrain<'_> {
 
     fn settle(&self, settled: &[Settled]) -> Result<usize, StorageError> {
         Ok(self.outbox.change(|kept| settled.iter().filter(|settled| kept.settle(settled)).count()))
+    }
+
+    fn next_put_off(&self) -> Result<Option<Timestamp>, StorageError> {
+        Ok(self.outbox.kept().next_put_off())
+    }
+
+    fn bring_back(&self, _due_by: Timestamp, until: Timestamp, max: usize) -> Result<BroughtBack, StorageError> {
+        Ok(self.outbox.change(|kept| kept.bring_back(until, max)))
     }
 
     fn settle_max(&self) -> usize {

@@ -45,6 +45,8 @@ pub(super) struct Waiting {
     pub(super) delivered: PublisherSet,
     pub(super) on_record: bool,
     pub(super) alone: bool,
+    /// It is not due yet; it did not fail.
+    pub(super) delayed: bool,
 }
 
 impl Lane {

@@ -24,7 +24,11 @@ impl Lanes {
     ) {
         self.settled(id, entry);
         let (alone, uuid_hash) = (history.host_deaths > 0, entry.uuid_hash);
-        self.wait(id, entry.position, Waiting { uuid_hash, due, history, delivered, on_record: true, alone });
+        self.wait(
+            id,
+            entry.position,
+            Waiting { uuid_hash, due, history, delivered, on_record: true, alone, delayed: false },
+        );
     }
 
     /// Notes that an entry of a running job became a dead letter that parks its stream.
