@@ -54,10 +54,11 @@ languages: guests
 # What this machine reaches, each figure beside its baseline: SCENARIOS="memory backlog", BENCH="--repeat 9 --json".
 bench:
 	$(NEED) wasm room=3
-	examples/build.sh noop waits rust-webhook scripted
+	examples/build.sh noop waits rust-webhook rust-bulk scripted
 	$(CARGO) build --release --workspace --locked
 	target/release/outbox bench $(SCENARIOS) --publisher target/guests/noop.wasm --waits target/guests/waits.wasm \
-	  --webhook target/guests/rust-webhook.wasm --scripted target/guests/scripted.wasm $(BENCH)
+	  --webhook target/guests/rust-webhook.wasm --scripted target/guests/scripted.wasm \
+	  --bulk target/guests/rust-bulk.wasm $(BENCH)
 
 # The relay's drain beside other outboxes in Python with SQLite: COMPARE="--repeat 5 --json".
 compare:

@@ -294,8 +294,15 @@ impl<'m> Pass<'m> {
         assert!(!self.model.is_parked(stream), "{stream} is parked, and the entry at {position} is tried");
     }
 
-    /// An entry before one that is tried has gone before it: without a call, if it goes nowhere or has expired.
+    /// An entry before one that is tried has gone before it: without a call, if it goes nowhere or has expired, or as a dead
+    /// letter, if some of its publishers were called and the others left alone.
     fn pass_by(&mut self, earlier: i64, position: i64) {
+        if let Some(answers) = self.open.remove(&earlier) {
+            self.settle_in_part(earlier, &answers);
+            let is_gone = !self.model.pending.contains_key(&earlier);
+            assert!(is_gone, "the entry at {position} overtakes that at {earlier}");
+            return;
+        }
         let ends = self.model.ends_without_a_call(&self.model.pending[&earlier]);
         assert!(ends.is_some(), "the entry at {position} overtakes that at {earlier}");
         self.set_aside_uncalled(earlier);
@@ -311,6 +318,15 @@ impl<'m> Pass<'m> {
         self.tried.insert(position);
         self.counts.dead_lettered += 1;
         self.model.bury(position, outcome);
+    }
+
+    /// Some of its publishers have been called, and the others were left alone.
+    fn settle_in_part(&mut self, position: i64, answers: &[(usize, Answer)]) {
+        let missing = self.model.entry(position).missing();
+        let is_called = |publisher: &usize| answers.iter().any(|(called, _)| called == publisher);
+        let uncalled = missing.iter().find(|it| !is_called(it) && !self.left_alone.contains(it));
+        assert!(uncalled.is_none(), "{uncalled:?} was not called for the entry at {position}");
+        self.settle(position, answers, false);
     }
 
     /// Each publisher that it goes to has been called, or, if not all, the others were found unavailable meanwhile.
@@ -359,11 +375,7 @@ impl<'m> Pass<'m> {
     /// call.
     pub fn end(mut self, limit: Option<usize>, set_aside: &BTreeSet<i64>) -> Counts {
         for (position, answers) in std::mem::take(&mut self.open) {
-            let missing = self.model.entry(position).missing();
-            let is_called = |publisher: &usize| answers.iter().any(|(called, _)| called == publisher);
-            let uncalled = missing.iter().find(|it| !is_called(it) && !self.left_alone.contains(it));
-            assert!(uncalled.is_none(), "{uncalled:?} was not called for the entry at {position}");
-            self.settle(position, &answers, false);
+            self.settle_in_part(position, &answers);
         }
         for position in set_aside.iter().copied() {
             if !self.model.dead.contains_key(&position) {

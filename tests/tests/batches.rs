@@ -2,21 +2,24 @@
 //! them when an event makes them fail.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering as AtomicOrdering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use outbox_host::outbox::{BreakerState, Selection};
+use outbox_host::outbox::{BreakerState, Selection, VersionState};
+use outbox_host::publisher::component::{ComponentPublisher, OutputSink, Settings};
 use outbox_host::{
-    Backoff, BreakerRules, JsonSerde, NewEvent, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy, Outcome, Policy,
-    Publisher, PublisherOptions, Publishers, Recorded, RelayOptions, Report, StreamId,
+    Backoff, BreakerRules, CanaryRules, JsonSerde, NewEvent, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy,
+    Outcome, Payload, Policy, Publisher, PublisherOptions, Publishers, Recorded, RelayOptions, Report, StreamId,
+    VersionedPublisher,
 };
 use outbox_tests::bulk::Bulk;
-use outbox_tests::for_each_storage;
-use outbox_tests::outboxes::Kept;
+use outbox_tests::outboxes::{Kept, Sqlite};
 use outbox_tests::publishers::{rejected, retry, route, unavailable};
 use outbox_tests::relaying::relaying;
 use outbox_tests::waiting::until;
+use outbox_tests::{act, for_each_storage, guest};
 
 for_each_storage! {
     entries_of_many_streams_go_with_few_calls_in_the_order_of_their_positions
@@ -33,6 +36,7 @@ for_each_storage! {
     what_is_being_collected_stays_when_the_relay_stops
     an_entry_of_two_publishers_is_in_the_calls_of_both
     with_a_batch_of_one_each_entry_has_a_call_of_its_own
+    a_component_that_traps_or_is_out_of_time_in_a_call_with_64_streams
 }
 
 /// Longer than any test: a call that waits for it never begins.
@@ -305,7 +309,6 @@ fn what_is_being_collected_stays_when_the_relay_stops<K: Kept>(kept: &K) {
     let began = Instant::now();
     relaying(&outbox, with(&publisher, full(64)), |_| {
         until("it is at work", || kept.open().status().unwrap().relay.is_some());
-        std::thread::sleep(Duration::from_millis(50));
     });
     assert!(began.elapsed() < FOR_EVER / 2);
     assert_eq!((publisher.sizes().len(), kept.open().status().unwrap().pending), (0, 3));
@@ -320,5 +323,66 @@ fn an_entry_of_two_publishers_is_in_the_calls_of_both<K: Kept>(kept: &K) {
     relayed(kept, options(), publishers, &events(0..20));
     assert_eq!(dead(kept), [(7, "trapped", 2)]);
     assert_eq!((one.sizes(), one.delivered().len()), (vec![20], 20));
-    assert_eq!(deliveries(&other).len(), 19);
+    let deliveries = deliveries(&other);
+    assert!(deliveries.len() == 19 && deliveries.values().all(|times| *times <= 2), "{deliveries:?}");
+}
+
+// --- components -------------------------------------------------------------------------------------------------------------
+
+fn component(file: &Path, call_time: Duration) -> ComponentPublisher {
+    let mut settings = Settings { output: OutputSink::new(|_| ()), ..Settings::default() };
+    settings.limits.call_time = call_time;
+    ComponentPublisher::load(file, settings).unwrap()
+}
+
+fn a_component_that_traps_or_is_out_of_time_in_a_call_with_64_streams<K: Kept>(kept: &K) {
+    let publisher = component(&guest("batch"), Duration::from_millis(500));
+    let mut events = events(0..64);
+    for (number, act) in [(10, "trap"), (20, "spin")] {
+        events[number].data = Payload::Json(format!(r#"{{"do":"{act}"}}"#));
+    }
+    let report = relayed(kept, options(), with(&publisher, full(64)), &events);
+    assert_eq!(report.published, 62);
+    let mut dead = dead(kept);
+    dead.sort_unstable();
+    assert_eq!(dead, [(11, "trapped", 2), (21, "timed-out", 2)]);
+}
+
+/// The same component with other bytes, for another version.
+fn other_version(of: &[u8]) -> Vec<u8> {
+    // A custom section without a content, named `v`.
+    [of, &[0, 2, 1, b'v']].concat()
+}
+
+#[test]
+fn each_version_gets_its_own_events_with_one_call() {
+    const NAME: &str = "bulk";
+    let (kept, lines) = (Sqlite::new(), Arc::new(Mutex::new(Vec::new())));
+    let printed = lines.clone();
+    let output = OutputSink::new(move |line| printed.lock().unwrap().push(line.line.to_owned()));
+    let settings = Settings { output, ..Settings::default() };
+    let publisher = VersionedPublisher::new(NAME, settings, CanaryRules::default());
+    let (outbox, operator) = (outbox(&kept, options()), kept.open());
+    let bytes = std::fs::read(guest("batch")).unwrap();
+    let deploy = |bytes: &[u8], share| operator.deployments().deploy(NAME, bytes, share, "", &act()).unwrap().version;
+    let version = |number: u32| {
+        let versions = operator.deployments().versions(Some(NAME)).unwrap();
+        versions.into_iter().find(|version| version.version == number).unwrap()
+    };
+    let mut events = events(0..40);
+    events[7].data = Payload::Json(r#"{"do":"reject"}"#.into());
+    relaying(&outbox, with(&publisher, full(40)), |_| {
+        let active = deploy(&bytes, None);
+        until("it is active", || version(active).state == VersionState::Active);
+        let canary = deploy(&other_version(&bytes), Some("50%".parse().unwrap()));
+        until("it is on trial", || version(canary).state == VersionState::Canary);
+        outbox.append(&events).unwrap();
+        until("all but one is delivered", || kept.open().status().unwrap().pending <= 1);
+    });
+    let sizes: Vec<usize> = (lines.lock().unwrap().iter())
+        .filter_map(|line| line.strip_prefix("batch of ").map(|size| size.parse().unwrap()))
+        .collect();
+    assert!(sizes.len() == 2 && sizes.iter().sum::<usize>() == 40, "{sizes:?}");
+    let [active, canary] = [1, 2].map(|number| version(number).counts);
+    assert_eq!(active.delivered + canary.delivered, 39, "{active:?} {canary:?}");
 }

@@ -4,7 +4,7 @@ use outbox_tests::workplace::Workplace;
 use serde_json::Value;
 
 const PUBLISHERS: &str = "--publisher guests/noop.wasm --waits guests/waits.wasm --webhook guests/rust-webhook.wasm \
-                          --scripted guests/scripted.wasm";
+                          --scripted guests/scripted.wasm --bulk guests/rust-bulk.wasm";
 const SMALL: &str = "--entries 2000 --backlog 2000 --wakes 5 --repeat 1";
 
 #[track_caller]
@@ -56,6 +56,13 @@ fn waiting() {
 #[test]
 fn http() {
     measures("http", &["relay / native client, answered after 10 ms", "relay / native client, answered at once"]);
+}
+
+#[test]
+fn batch() {
+    let ratios =
+        ["batches / one request an entry, answered after 10 ms", "calls with 100 events, answered after 10 ms"];
+    measures("batch", &ratios);
 }
 
 #[test]

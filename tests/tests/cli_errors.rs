@@ -153,6 +153,9 @@ fn settings_that_are_not_understood_are_shown_with_line_column_and_caret() {
         ("allow_http = [\"example.com\"]\n", 3, 14, "^^^^", "`example.com` cannot be granted"),
         ("[relay]\nconcurrency = \"many\"\n", 4, 15, "^^^^^^", "invalid type: string \"many\""),
         ("rate = \"fast\"\n", 3, 8, "^^^^^^", "`fast` is no rate: write a whole number from 1 on and a unit"),
+        ("batch_max = 0\n", 3, 13, "^", "batch_max is 1 to 1000"),
+        ("batch_bytes = 16_777_217\n", 3, 15, "^^^^", "batch_bytes is 1 to 16777216"),
+        ("batch_wait = \"2m\"\n", 3, 14, "^^^^", "batch_wait is at most 60 s"),
         ("rate = \"1/s\"\nburst = 0\n", 4, 9, "^", "expected a nonzero u32"),
         (
             "[relay]\nordering = \"backwards\"\n",

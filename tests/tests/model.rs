@@ -103,24 +103,68 @@ fn rules() -> impl Strategy<Value = Rules> {
 struct Told<'a> {
     number: usize,
     answers: [Answer; STREAMS.len()],
+    /// How many events it takes at once.
+    batch: usize,
     calls: &'a Mutex<Vec<Call>>,
+}
+
+impl Told<'_> {
+    fn answer(&self, event: &Recorded) -> Answer {
+        self.answers[STREAMS.iter().position(|stream| *stream == event.stream_id.id).unwrap()]
+    }
+
+    fn call(&self, event: &Recorded) -> Call {
+        let Payload::Json(data) = event.wrapped_event.data.clone() else { panic!("{event:?}") };
+        let (position, answer) = (event.position.cast_signed(), self.answer(event));
+        Call { publisher: self.number, position, attempt: event.attempt, data, answer }
+    }
+
+    /// The answers for the events of a call. Nothing is published behind a failure of its stream.
+    fn call_all(&self, events: &[Recorded]) -> Vec<Outcome> {
+        let mut failed = BTreeSet::new();
+        let mut outcomes = Vec::new();
+        for event in events {
+            let is_behind = failed.contains(&event.stream_id.id);
+            let answer = if is_behind { Answer::Fail } else { self.answer(event) };
+            if answer != Answer::Deliver {
+                failed.insert(event.stream_id.id.clone());
+            }
+            outcomes.push((event, is_behind, answer));
+        }
+        let all_fail = events.len() > 1 && outcomes.iter().all(|(_, _, answer)| *answer == Answer::Fail);
+        for (event, is_behind, _) in &outcomes {
+            // Otherwise it is no attempt, and the relay offers it again.
+            if !all_fail && !is_behind {
+                self.calls.lock().unwrap().push(self.call(event));
+            }
+        }
+        outcomes.into_iter().map(|(_, _, answer)| outcome(answer)).collect()
+    }
+}
+
+fn outcome(answer: Answer) -> Outcome {
+    let reason = String::new();
+    match answer {
+        Answer::Deliver => Outcome::Delivered,
+        Answer::Fail => Outcome::Retry { reason, after: None },
+        Answer::Reject => Outcome::Rejected { reason },
+        Answer::Unavailable => Outcome::Unavailable { reason, after: None },
+    }
 }
 
 impl Publisher for Told<'_> {
     fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
-        let stream = STREAMS.iter().position(|stream| *stream == event.stream_id.id).unwrap();
-        let Payload::Json(data) = event.wrapped_event.data.clone() else { panic!("{event:?}") };
-        let (position, answer) = (event.position.cast_signed(), self.answers[stream]);
-        let call = Call { publisher: self.number, position, attempt: event.attempt, data, answer };
-        self.calls.lock().unwrap().push(call);
-        let reason = String::new();
-        let outcome = match answer {
-            Answer::Deliver => Outcome::Delivered,
-            Answer::Fail => Outcome::Retry { reason, after: None },
-            Answer::Reject => Outcome::Rejected { reason },
-            Answer::Unavailable => Outcome::Unavailable { reason, after: None },
-        };
-        Box::pin(std::future::ready(outcome.into()))
+        let outcomes = self.call_all(std::slice::from_ref(event));
+        Box::pin(async move { outcomes.into_iter().map(Attempt::from).next().unwrap() })
+    }
+
+    fn publish_batch<'a>(&'a self, events: &'a [Recorded]) -> BoxFuture<'a, Vec<Attempt>> {
+        let attempts = self.call_all(events).into_iter().map(Attempt::from).collect();
+        Box::pin(std::future::ready(attempts))
+    }
+
+    fn max_batch(&self) -> usize {
+        self.batch
     }
 }
 
@@ -130,6 +174,8 @@ struct World<K: Kept> {
     model: Model,
     /// How the first publisher is called.
     options: PublisherOptions,
+    /// How many events each takes at once.
+    batches: [usize; PUBLISHERS.len()],
 }
 
 impl<K: Kept> World<K> {
@@ -197,7 +243,10 @@ impl<K: Kept> World<K> {
 
     fn run(&self, limit: usize, [one, two]: Answers) -> (Report, Vec<Call>) {
         let calls = Mutex::default();
-        let [one, two] = [(0, one), (1, two)].map(|(number, answers)| Told { number, answers, calls: &calls });
+        let [one, two] = [(0, one), (1, two)].map(|(number, answers)| {
+            let batch = self.batches[number];
+            Told { number, answers, batch, calls: &calls }
+        });
         let route = |(name, publishers): &(&str, &[usize])| Route {
             name: Some(name.parse().unwrap()),
             ..Route::to(publishers.iter().map(|number| PUBLISHERS[*number]))
@@ -356,8 +405,13 @@ fn records(strategy: &impl OutboxStorageStrategy, position: i64) -> Vec<Record> 
     attempts.iter().map(|it| (it.attempt, it.publisher.as_ref().map(number), outcome(&it.outcome))).collect()
 }
 
-fn go_through<K: Kept>(rules: Rules, options: PublisherOptions, steps: &[Step]) {
-    let mut world = World { kept: K::new(), model: Model::new(rules), options };
+fn batches() -> impl Strategy<Value = [usize; PUBLISHERS.len()]> {
+    let batch = || prop_oneof![2 => Just(1_usize), 1 => Just(2), 2 => Just(100)];
+    [batch(), batch()]
+}
+
+fn go_through<K: Kept>(rules: Rules, options: PublisherOptions, batches: [usize; 2], steps: &[Step]) {
+    let mut world = World { kept: K::new(), model: Model::new(rules), options, batches };
     steps.iter().for_each(|step| world.take(step));
     world.drain();
 }
@@ -369,9 +423,10 @@ proptest! {
     fn memory_does_as_the_model(
         rules in rules(),
         options in any_options(),
+        batches in batches(),
         steps in prop::collection::vec(step(), 1..40),
     ) {
-        go_through::<Memory>(rules, options, &steps);
+        go_through::<Memory>(rules, options, batches, &steps);
     }
 }
 
@@ -383,8 +438,9 @@ proptest! {
     fn sqlite_does_as_the_model(
         rules in rules(),
         options in any_options(),
+        batches in batches(),
         steps in prop::collection::vec(step(), 1..20),
     ) {
-        go_through::<Sqlite>(rules, options, &steps);
+        go_through::<Sqlite>(rules, options, batches, &steps);
     }
 }

@@ -183,6 +183,8 @@ struct Destination<'a> {
     is_down: Arc<AtomicBool>,
     /// Closed when the calls that hang may end.
     released: Semaphore,
+    /// How many events it takes at once, which it publishes one after the other.
+    batch: usize,
 }
 
 impl Publisher for Destination<'_> {
@@ -206,13 +208,17 @@ impl Publisher for Destination<'_> {
             Outcome::Delivered.into()
         })
     }
+
+    fn max_batch(&self) -> usize {
+        self.batch
+    }
 }
 
-fn go_through(own: PublisherOptions, steps: &[Step]) {
+fn go_through(own: PublisherOptions, batch: usize, steps: &[Step]) {
     let mut world = World::new();
     let (delivered, over) = (Mutex::new(BTreeSet::new()), AtomicBool::new(false));
     let (is_down, released) = (world.is_down.clone(), Semaphore::new(0));
-    let publisher = Destination { delivered: &delivered, over: &over, is_down: is_down.clone(), released };
+    let publisher = Destination { delivered: &delivered, over: &over, is_down: is_down.clone(), released, batch };
     let backoff = Backoff { initial: Duration::from_millis(5), max: Duration::from_millis(10) };
     // There are few streams, and one of them always fails at first.
     let breaker = BreakerRules { failures: 2, calls: 3, ..BreakerRules::default() };
@@ -245,8 +251,9 @@ proptest! {
     #[test]
     fn whatever_programs_do_each_event_is_delivered(
         own in any_options(),
+        batch in prop_oneof![Just(1_usize), Just(4)],
         steps in prop::collection::vec(step(), 1..30),
     ) {
-        go_through(own, &steps);
+        go_through(own, batch, &steps);
     }
 }

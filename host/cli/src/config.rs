@@ -203,6 +203,8 @@ mod tests {
             "recycle_after",
             "ordering",
             "concurrency",
+            "batch_max",
+            "batch_wait",
             "max_attempts",
             "backoff_max",
             "breaker_calls",

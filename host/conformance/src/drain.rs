@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outbox_engine::outbox::{BreakerState, PublisherState, RelayCondition, RelayState};
-use outbox_engine::{OutboxStorageStrategy, Recorded};
+use outbox_engine::{BATCH_MAX, OutboxStorageStrategy, Recorded};
 
 use crate::TestStorage;
 use crate::helpers::{append, at, outbox};
@@ -31,6 +31,14 @@ pub fn calls_under_way_outlive_their_relay<S: TestStorage>(kept: &S) {
     assert_eq!(drain.interrupted(), [4, 8, 9]);
     drain.clear();
     assert_eq!(drain.interrupted(), [0_i64; 0]);
+    // As many as a call may have, beside others.
+    let call: Vec<i64> = (1..=BATCH_MAX as i64).collect();
+    drain.mark(0, &call);
+    drain.mark(1, &[BATCH_MAX as i64 + 1]);
+    drop(drain);
+    let drain = one.drain().unwrap();
+    assert_eq!(drain.interrupted(), (1..=BATCH_MAX as i64 + 1).collect::<Vec<_>>());
+    drain.clear();
 }
 
 pub fn a_watch_notices_what_another_does<S: TestStorage>(kept: &S) {

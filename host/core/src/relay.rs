@@ -192,12 +192,13 @@ impl<'a> Session<'a> {
         (self.report, ended)
     }
 
-    /// How much a call of this publisher may have. In a pass, and with one lane, nothing comes that is not there.
+    /// How much a call of this publisher may have. In total order one entry: a publisher goes on behind a failure of another
+    /// stream. In a pass, nothing comes that is not there.
     fn batch_limits(&self, to: Option<To<'_>>) -> BatchLimits {
-        let Some(options) = to.and_then(|to| self.context.publishers.options(to.leg)) else { return BatchLimits::NONE };
-        let limits = BatchLimits::new(options, self.bulkheads.part());
-        let nothing_comes = self.limit.is_some() || self.context.options.ordering == Ordering::Total;
-        if nothing_comes { limits.at_once() } else { limits }
+        let is_total = self.context.options.ordering == Ordering::Total;
+        let options = to.filter(|_| !is_total).and_then(|to| self.context.publishers.options(to.leg));
+        let limits = options.map_or(BatchLimits::NONE, |options| BatchLimits::new(options, self.bulkheads.part()));
+        if self.limit.is_some() { limits.at_once() } else { limits }
     }
 
     /// The loop. Each turn takes in what has happened, and starts what may start.

@@ -14,6 +14,7 @@ use super::terminal::{print, print_json, say};
 
 mod append;
 mod backlog;
+mod batch;
 mod bed;
 mod drain;
 mod figures;
@@ -77,6 +78,8 @@ enum Scenario {
     Backlog,
     /// A fast destination beside a publisher that is slow, hangs, is down, spins, traps or has much to do.
     Neighbour,
+    /// Batches of many streams to a destination that takes bulk, beside one request for each entry.
+    Batch,
 }
 
 impl Bench {
@@ -142,6 +145,7 @@ impl Scenario {
             Self::Waiting | Self::Memory if options.waits.is_none() => Some("--waits FILE"),
             Self::Http | Self::Neighbour if options.webhook.is_none() => Some("--webhook FILE"),
             Self::Neighbour if options.scripted.is_none() => Some("--scripted FILE"),
+            Self::Batch if options.bulk.is_none() => Some("--bulk FILE"),
             _ => None,
         }
     }
@@ -159,6 +163,7 @@ impl Scenario {
             Self::Memory => memory::measure(bed),
             Self::Backlog => backlog::measure(bed),
             Self::Neighbour => neighbour::measure(bed),
+            Self::Batch => batch::measure(bed),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Jobs of several lanes in one call: what the call takes of them, and what its answers mean for each.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use crate::publisher_options::{BATCH_BYTES_MAX, BATCH_MAX, BATCH_WAIT_MAX, Publi
 use crate::publishers::PublisherSet;
 use crate::recorded::Recorded;
 use crate::serde::Serde;
+use crate::stream::StreamKey;
 
 /// How much a call takes, and how long it is collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,8 +117,8 @@ pub(super) struct Batch {
     parts: Vec<Part>,
     /// What is published, in the order of positions.
     pub(super) events: Vec<Recorded>,
-    /// The number of the part that each of them belongs to.
-    parts_of: Vec<usize>,
+    /// The number of the part that each of them belongs to, and its stream.
+    belong_to: Vec<(usize, StreamKey)>,
 }
 
 /// The part of one lane.
@@ -133,6 +135,15 @@ struct Part {
 
 /// An event's answer; None if its call was given up.
 pub(super) type Answer = Option<Attempt>;
+
+/// An event's answer, and what is known of it beside the others.
+struct Answered {
+    answer: Answer,
+    /// It says that the call failed, and not for which event.
+    blames_nobody: bool,
+    /// An earlier event of its stream was not delivered in this call.
+    is_behind: bool,
+}
 
 /// How to settle the entries of a call.
 pub(super) struct Settle<'a> {
@@ -152,13 +163,14 @@ impl Batch {
         let (mut load, mut parts, mut events) = (Load::default(), Vec::with_capacity(jobs.len()), Vec::new());
         for (number, job) in jobs.into_iter().enumerate() {
             let (part, decoded) = Part::of(job, limits, &mut load, |claim| claim.into_event(serde, clock));
+            let belong_to = part.called.iter().map(|claim| (number, claim.known.stream));
+            events.extend(decoded.into_iter().zip(belong_to));
             parts.push(part);
-            events.extend(decoded.into_iter().map(|event| (event, number)));
         }
         // The contract promises this order, also between streams.
         events.sort_by_key(|(event, _)| event.position);
-        let (events, parts_of) = events.into_iter().unzip();
-        Self { parts, events, parts_of }
+        let (events, belong_to) = events.into_iter().unzip();
+        Self { parts, events, belong_to }
     }
 
     /// The positions of its events.
@@ -168,17 +180,23 @@ impl Batch {
 
     /// Splits the answers, one for each event, up between the lanes.
     pub(super) fn finished(self, answers: Vec<Answer>, settle: &Settle<'_>) -> Vec<Finished> {
-        let Self { parts, parts_of, .. } = self;
-        let all_fail = all_fail(&answers);
-        let mut of_part: Vec<Vec<Answer>> = parts.iter().map(|_| Vec::new()).collect();
-        for (part, answer) in parts_of.iter().zip(answers) {
-            of_part.get_mut(*part).into_iter().for_each(|part| part.push(answer.clone()));
+        let Self { parts, belong_to, .. } = self;
+        let (all_fail, company) = (all_fail(&answers), belong_to.len() > 1);
+        let first = belong_to.first().map(|(part, _)| *part);
+        let (mut failed, mut of_parts) = (HashSet::new(), parts.iter().map(|_| Vec::new()).collect::<Vec<_>>());
+        for ((part, stream), answer) in belong_to.into_iter().zip(answers) {
+            let (is_behind, blames_nobody) = (failed.contains(&stream), company && blames_nobody(&answer, all_fail));
+            if !is_delivered(&answer) {
+                failed.insert(stream);
+            }
+            let answered = Answered { answer, blames_nobody, is_behind };
+            if let Some(of_part) = of_parts.get_mut(part) {
+                of_part.push(answered);
+            }
         }
-        let (company, first) = (parts_of.len() > 1, parts_of.first().copied());
-        let parts = parts.into_iter().zip(of_part).enumerate();
+        let parts = parts.into_iter().zip(of_parts).enumerate();
         let finished = parts.map(|(number, (part, answers))| {
-            let blames_nobody = |answer: &Answer| company && blames_nobody(answer, all_fail);
-            let mut finished = part.finished(answers, &blames_nobody, settle);
+            let mut finished = part.finished(answers, settle);
             // A call counts once in the failure rate, with its first event.
             let others = finished.calls.iter_mut().skip(usize::from(first == Some(number)));
             others.for_each(|called| called.uncounted = PublisherSet::one(settle.leg));
@@ -251,20 +269,18 @@ impl Part {
     }
 
     /// Settles a lane's entries in order, up to one that holds the lane: what is behind it is offered again, whatever was
-    /// answered for it. Behind a dead letter only deliveries count.
-    fn finished(self, answers: Vec<Answer>, blames_nobody: &dyn Fn(&Answer) -> bool, settle: &Settle<'_>) -> Finished {
+    /// answered for it. Behind a failure of its stream that holds nothing, such as a dead letter, only deliveries count.
+    fn finished(self, answers: Vec<Answered>, settle: &Settle<'_>) -> Finished {
         let Self { lane, legs, called, unfit, rest } = self;
         let (mut calls, mut again) = (Vec::with_capacity(called.len()), Vec::new());
-        let (mut holds, mut is_behind_dead) = (false, false);
-        for (mut claim, answer) in called.into_iter().zip(answers) {
-            let blames_nobody = blames_nobody(&answer);
-            holds |= blames_nobody || (is_behind_dead && !is_delivered(&answer));
+        let mut holds = false;
+        for (mut claim, Answered { answer, blames_nobody, is_behind }) in called.into_iter().zip(answers) {
+            holds |= blames_nobody || (is_behind && !is_delivered(&answer));
             if holds {
                 claim.known.alone = blames_nobody;
                 again.push(claim);
                 continue;
             }
-            is_behind_dead |= is_rejected(&answer);
             holds = !is_delivered(&answer) && (settle.parks || !is_rejected(&answer));
             calls.push((settle.called)(claim.known, answer));
         }

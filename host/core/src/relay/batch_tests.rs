@@ -27,8 +27,10 @@ fn claim(position: i64, data: &str) -> Claim {
     Claim { known, entry }
 }
 
+/// Entries of a lane, and so of one stream.
 fn job(lane: u64, positions: &[i64]) -> Job {
-    let claims = positions.iter().map(|position| claim(*position, "{}")).collect();
+    let mut claims: Vec<Claim> = positions.iter().map(|position| claim(*position, "{}")).collect();
+    claims.iter_mut().for_each(|claim| claim.known.stream = StreamKey(lane));
     Job { lane: LaneId(lane), claims, legs: PublisherSet::one(0), alone: false }
 }
 
@@ -136,6 +138,21 @@ fn behind_a_dead_letter_deliveries_count_unless_it_parks_its_stream() {
     let on_trial = rejected().map(|attempt| Attempt { on_trial: true, ..attempt });
     let on_trial = settled(batch(vec![job(1, &[1, 2])], limits(10)), vec![on_trial, ok()], false);
     assert_eq!((calls(&on_trial[0]), rest(&on_trial[0])), (vec![(1, "rejected")], (vec![2], vec![])));
+}
+
+/// Where nothing is ordered, each entry is a lane of its own.
+#[test]
+fn without_order_what_was_not_published_behind_a_failure_of_its_stream_is_no_attempt() {
+    let of_stream = |lane, position, stream| {
+        let mut job = job(lane, &[position]);
+        job.claims[0].known.stream = StreamKey(stream);
+        job
+    };
+    let jobs = vec![of_stream(1, 1, 7), of_stream(2, 2, 7), of_stream(3, 3, 8), of_stream(4, 4, 7)];
+    let finished = settled(batch(jobs, limits(10)), vec![retry(), retry(), ok(), ok()], false);
+    assert_eq!((calls(&finished[0]), calls(&finished[2])), (vec![(1, "retry")], vec![(3, "delivered")]));
+    assert_eq!((calls(&finished[1]), rest(&finished[1])), (vec![], (vec![2], vec![])));
+    assert_eq!(calls(&finished[3]), [(4, "delivered")], "it may overtake");
 }
 
 #[test]

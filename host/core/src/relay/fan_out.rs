@@ -110,7 +110,7 @@ impl FanOut {
         self.expired.into_iter().for_each(|attempt| answers.weigh(attempt));
         // Who was not called will not be called after it has expired.
         if self.untried.is_some() && !has_expired {
-            let reason = "another publisher of this entry is paused, or is to be called for it alone".into();
+            let reason = "another publisher of this entry is paused, and was not called".into();
             answers.weigh(Outcome::Unavailable { reason, after: None }.into());
         }
         if self.is_given_up && answers.leaves_nothing_to_try() {

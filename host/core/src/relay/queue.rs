@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
-use async_channel::{Receiver, Sender};
+use async_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::job::Job;
 
 /// The session's end. Each entry in memory may be queued: how many there are is bounded there.
 pub(super) struct JobQueue {
-    shared: Sender<Job>,
-    alone: Sender<Job>,
     /// The callers' end, also for taking back what has not begun.
     pub(super) taken: Taken,
+}
+
+/// However the session ends, its callers do too: they keep the way back open, so that nothing else would tell them.
+impl Drop for JobQueue {
+    fn drop(&mut self) {
+        self.close();
+    }
 }
 
 /// The callers' end. What must have a call of its own comes by itself, so that a caller that collects jobs for one call
@@ -21,6 +26,8 @@ pub(super) struct JobQueue {
 pub(super) struct Taken {
     shared: Receiver<Job>,
     alone: Receiver<Job>,
+    /// The way back: to the first, and to the second.
+    back: [Sender<Job>; 2],
     /// Locked by the caller that waits for more jobs: others that did so too would take them from it.
     collecting: Arc<Mutex<()>>,
 }
@@ -30,28 +37,33 @@ pub(super) type Turn<'a> = MutexGuard<'a, ()>;
 
 impl JobQueue {
     pub(super) fn new() -> Self {
-        let (shared, shared_taken) = async_channel::unbounded();
-        let (alone, alone_taken) = async_channel::unbounded();
-        let taken = Taken { shared: shared_taken, alone: alone_taken, collecting: Arc::default() };
-        Self { shared, alone, taken }
+        let (to_shared, shared) = async_channel::unbounded();
+        let (to_alone, alone) = async_channel::unbounded();
+        Self { taken: Taken { shared, alone, back: [to_shared, to_alone], collecting: Arc::default() } }
     }
 
     /// Queues a job. Once the queue is closed, nothing is.
     pub(super) fn send(&self, job: Job) {
-        let queue = if job.alone { &self.alone } else { &self.shared };
-        let _ = queue.try_send(job);
+        let _ = self.taken.put_back(job);
     }
 
     /// Lets no job begin any more.
     pub(super) fn close(&self) {
-        self.shared.close();
-        self.alone.close();
+        self.taken.shared.close();
+        self.taken.alone.close();
     }
 }
 
 impl Taken {
     pub(super) fn is_closed(&self) -> bool {
         self.shared.is_closed()
+    }
+
+    /// Queues a job again. Returns it if the queue is closed.
+    pub(super) fn put_back(&self, job: Job) -> Result<(), Job> {
+        let [shared, alone] = &self.back;
+        let queue = if job.alone { alone } else { shared };
+        queue.try_send(job).map_err(TrySendError::into_inner)
     }
 
     /// A job that is there, preferably one of those that go alone.

@@ -181,7 +181,7 @@ impl Session<'_> {
             || self.lanes.load(NO_PUBLISHER).entries >= IN_MEMORY.entries
             || self.lanes.unacked() >= UNACKED_MAX
             || self.lanes.too_many_wait()
-            || self.give_back.legs() == self.context.publishers.all()
+            || (!self.give_back.legs().is_empty() && self.give_back.legs() == self.context.publishers.all())
             || self.unsettled.is_full();
         if is_full { 0 } else { PAGE.read_max.min(self.limit.unwrap_or(usize::MAX)) }
     }

@@ -19,7 +19,10 @@ pub struct Options {
     /// A publisher that does what each event says (tests/guests/scripted), for `neighbour`.
     #[arg(long, value_name = "FILE")]
     pub scripted: Option<PathBuf>,
-    /// How many entries to drain.
+    /// A publisher that posts many events to WEBHOOK_URL with one request (examples/rust-bulk), for `batch`.
+    #[arg(long, value_name = "FILE")]
+    pub bulk: Option<PathBuf>,
+    /// How many entries to drain; at most 64,000 of them, for `batch`.
     #[arg(long, default_value_t = 200_000)]
     pub entries: usize,
     /// How many entries a large outbox has, for `memory` and `backlog`; at most 100,000 of them, for `neighbour`.

@@ -50,8 +50,23 @@ impl<'a> Caller<'a> {
             }
         };
         finished.iter().for_each(|finished| self.leave_alone_if_unavailable(&finished.calls, to));
-        self.told.extend(finished);
+        for finished in finished {
+            let finished = self.put_back_if_shared(finished);
+            self.told.extend(finished);
+        }
         entries
+    }
+
+    /// An entry that other publishers are called for too, and that this one has no answer for yet, is called again at once:
+    /// otherwise the result of all of them would be that this one was not called.
+    fn put_back_if_shared(&self, finished: Finished) -> Option<Finished> {
+        let claim = finished.rest.as_ref().and_then(|rest| rest.first()).filter(|_| finished.calls.is_empty());
+        let Some(alone) = claim.filter(|claim| claim.known.legs().len() > 1).map(|claim| claim.known.alone) else {
+            return Some(finished);
+        };
+        let Finished { lane, legs, rest, .. } = finished;
+        let job = Job { lane, legs, claims: rest.unwrap_or_default(), alone };
+        self.calls.jobs.put_back(job).err().map(Finished::untried)
     }
 
     async fn publish_batch(&mut self, batch: Batch, to: To<'_>) -> Vec<Finished> {
