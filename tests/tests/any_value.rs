@@ -6,7 +6,7 @@ use std::time::Duration;
 use outbox_host::outbox::{PageBounds, Retention, Selection};
 use outbox_host::{
     JsonSerde, OnDeadLetter, Outbox, OutboxStorageStrategy, PublishError, Recorded, RelayOptions, SqliteOutbox,
-    StorageError,
+    StorageError, Timestamp,
 };
 use outbox_tests::act;
 use outbox_tests::outboxes::{Kept, Sqlite, event};
@@ -37,15 +37,22 @@ const VALUES: [&str; 19] = [
     "zeroblob(1100000)",
 ];
 
+/// When what is put off is due.
+fn far_off() -> Timestamp {
+    "2800-01-01T00:00:00Z".parse().unwrap()
+}
+
 /// Without these nothing could be found at all: they have tests of their own.
 const KEYS_OF_META: &str = "outbox_meta";
 
-/// Fills every table: entries, some that wait, dead letters, one of which parks, attempts, acts, and versions.
+/// Fills every table: entries, some that wait, and some that are put off, dead letters, one of which parks, attempts, acts, and versions.
 fn fill(outbox: SqliteOutbox) {
     let options = RelayOptions { on_dead_letter: OnDeadLetter::Park, ..RelayOptions::default() };
     let outbox = Outbox::new(outbox, JsonSerde).with_options(options);
     let streams = ["wait", "park", "mend", "wait", "park", "wait too", "park too"];
     outbox.append(&streams.map(|stream| event(stream, "{}"))).unwrap();
+    let later = ["later", "later too"].map(|stream| event(stream, "{}").with_publish_after(far_off()));
+    outbox.append(&later).unwrap();
     let publisher = |event: &Recorded| match event.stream_id.id.as_str() {
         "park" | "park too" | "mend" => Err(PublishError::rejected("never")),
         _ => Err(PublishError::Retryable { reason: "later".into(), after: Some(Duration::from_secs(3_600)) }),
@@ -89,6 +96,7 @@ fn look_at_everything(outbox: &SqliteOutbox) {
     let drain = outbox.drain().unwrap();
     copes("entries", drain.next_page(page, &mut |_, _| true));
     copes("held", drain.held());
+    copes("what is put off", drain.next_put_off());
     copes("status", outbox.status());
     copes("generation", drain.must_reload());
     drop(drain);
@@ -119,6 +127,7 @@ fn work_on_everything(kept: &Sqlite) {
     let drain = outbox.strategy().drain().unwrap();
     copes("retry", operator.retry_dead_letters(&Selection::all(), &act()));
     assert!(drain.must_reload().unwrap(), "a relay at work is told");
+    copes("bring back", drain.bring_back(far_off(), far_off(), 100));
     drop(drain);
     outbox.run(&|_: &Recorded| Ok(()), 1_000).unwrap();
     let left = operator.dead_letters(&Selection::all(), 100).unwrap();

@@ -39,6 +39,11 @@ fn drain() {
 }
 
 #[test]
+fn delay() {
+    measures("delay", &["late, median", "putting off, processor time of an entry", "idle: with them / without"]);
+}
+
+#[test]
 fn append() {
     measures("append", &["append / INSERT, one a transaction", "append / INSERT, 100 a transaction"]);
 }

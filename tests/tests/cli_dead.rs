@@ -391,3 +391,13 @@ fn one_that_the_table_refuses_stays_and_keeps_no_other() {
     assert!(place.outbox("dead retry 2 --db app.db").refused().starts_with("0 put back; dead letter 2"));
     place.outbox("dead discard 2 --db app.db").ok();
 }
+
+#[test]
+fn one_that_a_trigger_ignores_stays() {
+    let place = four();
+    let sql = "CREATE TRIGGER ignore BEFORE INSERT ON outbox WHEN new.position = 2 BEGIN SELECT RAISE(IGNORE); END";
+    place.sql().execute_batch(sql).unwrap();
+    let message = place.outbox("dead retry --all --db app.db").refused();
+    assert!(message.contains("a trigger on the table outbox ignores it"), "{message}");
+    assert_eq!(place.query("SELECT position FROM outbox_dead_letters"), ["2"]);
+}

@@ -1,6 +1,6 @@
 //! Events that are not to be published before a time: never early, soon when their time has come, and nobody else waits.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use outbox_tests::publishers::{Scripted, retry, route};
 use outbox_tests::relaying::relaying;
 use outbox_tests::waiting::until;
 use outbox_tests::workplace::rows;
+use tokio::sync::Semaphore;
 
 outbox_tests::for_each_storage! {
     a_pass_publishes_what_is_due_and_nothing_else
@@ -29,6 +30,7 @@ outbox_tests::for_each_storage! {
     without_order_the_setting_holds_nothing
     a_clock_that_is_set_forward_makes_things_due
     a_clock_that_is_set_back_makes_nothing_early
+    what_waits_for_a_call_is_looked_at_again_before_it
     what_was_put_off_has_the_next_relay
     many_that_are_due_together_come_in_parts
     it_may_have_expired_when_its_time_comes
@@ -282,6 +284,52 @@ fn a_clock_that_is_set_back_makes_nothing_early<K: Kept>(kept: &K) {
         for (position, at) in publisher.calls() {
             assert!(at >= due[usize::try_from(position - first).unwrap()]);
         }
+    }
+}
+
+/// A publisher whose first call does not end until it is told.
+struct Stuck {
+    timed: Timed,
+    has_begun: AtomicBool,
+    may_end: Semaphore,
+}
+
+impl Publisher for Stuck {
+    fn publish<'a>(&'a self, event: &'a Recorded) -> BoxFuture<'a, Attempt> {
+        Box::pin(async move {
+            if !self.has_begun.swap(true, Ordering::SeqCst) {
+                let _ = self.may_end.acquire().await;
+            }
+            self.timed.publish(event).await
+        })
+    }
+}
+
+/// It was due when it was read, and the clock is set back before it is its turn.
+fn what_waits_for_a_call_is_looked_at_again_before_it<K: Kept>(kept: &K) {
+    for max_late in [60, 3_600] {
+        let clock = Clock::take();
+        let publisher =
+            Stuck { timed: Timed::new(set_clock), has_begun: AtomicBool::new(false), may_end: Semaphore::new(0) };
+        let one = RelayOptions { concurrency: 1, ..options() };
+        let outbox = with(kept, one).with_clock(set_clock, || 0.0);
+        let first = outbox.append(&[plain("a")]).unwrap()[0].unsigned_abs();
+        relaying(&outbox, &publisher, |_| {
+            until("the first call has begun", || publisher.has_begun.load(Ordering::SeqCst));
+            let due = Timestamp::now();
+            outbox.append(&[plain("b").with_publish_after(due), plain("c")]).unwrap();
+            // It is read within this time.
+            thread::sleep(SECOND);
+            clock.set_back(max_late * SECOND);
+            publisher.may_end.close();
+            until("the others are published", || publisher.timed.positions() == [first, first + 2]);
+            thread::sleep(SECOND);
+            assert_eq!(publisher.timed.positions(), [first, first + 2]);
+            clock.set_forward(max_late * SECOND);
+            until("all are published", || publisher.timed.calls().len() == 3);
+            assert!(publisher.timed.calls()[2].1 >= due);
+        });
+        assert_eq!(kept.open().operator().attempts(i64::try_from(first + 1).unwrap()).unwrap(), []);
     }
 }
 

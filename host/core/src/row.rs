@@ -176,8 +176,10 @@ impl<'a> Row<'a> {
         }
     }
 
-    fn field_mut(&mut self, column: Column) -> &mut Field<'a> {
-        match column {
+    /// The same row with another value in one column.
+    #[must_use]
+    pub fn with(mut self, column: Column, field: Field<'a>) -> Self {
+        *match column {
             Column::TenantId => &mut self.tenant_id,
             Column::StreamId => &mut self.stream_id,
             Column::StreamName => &mut self.stream_name,
@@ -191,13 +193,7 @@ impl<'a> Row<'a> {
             Column::Data => &mut self.data,
             Column::PublishAfter => &mut self.publish_after,
             Column::ExpiresAt => &mut self.expires_at,
-        }
-    }
-
-    /// The same row with another value in one column.
-    #[must_use]
-    pub fn with(mut self, column: Column, field: Field<'a>) -> Self {
-        *self.field_mut(column) = field;
+        } = field;
         self
     }
 

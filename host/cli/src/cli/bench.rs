@@ -16,6 +16,7 @@ mod append;
 mod backlog;
 mod batch;
 mod bed;
+mod delay;
 mod drain;
 mod figures;
 mod http;
@@ -36,7 +37,7 @@ mod writer;
 /// median of the pairs' ratios. docs/performance.md says what each scenario does.
 #[derive(Args)]
 pub struct Bench {
-    /// What to measure [default: all but `memory` and `backlog`, whose databases are large].
+    /// What to measure [default: all but `memory`, `backlog` and `delay`, whose databases are large].
     #[arg(value_enum, value_name = "SCENARIO")]
     scenarios: Vec<Scenario>,
     #[command(flatten)]
@@ -76,6 +77,8 @@ enum Scenario {
     Memory,
     /// An entry's cost in a large outbox.
     Backlog,
+    /// How exactly events for later are published, and what a million of them costs an idle relay.
+    Delay,
     /// A fast destination beside a publisher that is slow, hangs, is down, spins, traps or has much to do.
     Neighbour,
     /// Batches of many streams to a destination that takes bulk, beside one request for each entry.
@@ -132,7 +135,7 @@ impl Options {
 
 impl Scenario {
     fn is_large(self) -> bool {
-        matches!(self, Self::Memory | Self::Backlog)
+        matches!(self, Self::Memory | Self::Backlog | Self::Delay)
     }
 
     fn name(self) -> String {
@@ -162,6 +165,7 @@ impl Scenario {
             Self::Swap => swap::measure(bed),
             Self::Memory => memory::measure(bed),
             Self::Backlog => backlog::measure(bed),
+            Self::Delay => delay::measure(bed),
             Self::Neighbour => neighbour::measure(bed),
             Self::Batch => batch::measure(bed),
         }

@@ -70,6 +70,8 @@ pub(super) struct Lanes {
     missed_room: usize,
     /// The position to which the reader has to go back.
     rewind: Option<i64>,
+    /// Whether some entry may hold its lane until it is due.
+    holds_delayed: bool,
     /// The entries that were read and whose settlement is not committed.
     in_flight: HashSet<EntryId, BuildHasherDefault<LaneHasher>>,
     /// Entries that are settled here, but that the storage refuses to settle: they stay, and are not read again.
@@ -98,6 +100,7 @@ impl Lanes {
             recalled: VecDeque::new(),
             missed_room: MISSED_MAX,
             rewind: None,
+            holds_delayed: false,
             in_flight: HashSet::default(),
             unsettled: HashSet::default(),
             in_memory: Load::default(),

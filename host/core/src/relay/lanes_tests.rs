@@ -17,6 +17,8 @@ struct World {
     admission: Admission,
     /// Publishers that have no room.
     full: PublisherSet,
+    /// Entries that hold their lanes until then.
+    delayed: HashMap<i64, Instant>,
 }
 
 /// Streams named `other...` go to another publisher, `both...` to both, and the entries of `mixed...` here and there.
@@ -56,22 +58,29 @@ impl World {
             now: Instant::now(),
             admission: Admission::default(),
             full: PublisherSet::NONE,
+            delayed: HashMap::new(),
+        }
+    }
+
+    /// Takes in an entry that was read.
+    fn push(&mut self, position: i64, stream: &'static str) {
+        match self.delayed.get(&position).filter(|due| **due > self.now) {
+            Some(due) => self.lanes.hold_delayed(key(stream), id(position), *due),
+            None => self.lanes.push(entry(position, stream), route(position, stream), self.full),
         }
     }
 
     fn read(&mut self) {
         for (lane, id) in self.lanes.due(self.now, 100) {
-            match self.rows.iter().find(|(row, _)| *row == id.position) {
-                Some((position, stream)) => {
-                    self.lanes.push(entry(*position, stream), route(*position, stream), self.full)
-                }
+            match self.rows.iter().find(|(row, _)| *row == id.position).copied() {
+                Some((position, stream)) => self.push(position, stream),
                 None => self.lanes.vanished(lane, id),
             }
         }
         while let Some((lane, positions)) = self.lanes.next_missed(64) {
             for (position, stream) in self.rows.clone().into_iter().filter(|(row, _)| positions.contains(row)) {
                 if self.lanes.wants_missed(id(position), key(stream), self.now) {
-                    self.lanes.push(entry(position, stream), route(position, stream), self.full);
+                    self.push(position, stream);
                 }
             }
             self.lanes.missed_read(lane, &[]);
@@ -84,9 +93,7 @@ impl World {
         let mut page = self.rows.clone();
         page.retain(|(position, stream)| *position > from && self.lanes.wants(id(*position), key(stream), self.now));
         self.cursor = self.rows.last().map_or(from, |(last, _)| from.max(*last));
-        page.into_iter().for_each(|(position, stream)| {
-            self.lanes.push(entry(position, stream), route(position, stream), self.full)
-        });
+        page.into_iter().for_each(|(position, stream)| self.push(position, stream));
         self.lanes.page_ended();
     }
 
@@ -568,6 +575,53 @@ fn an_entry_that_waits_for_nobody_is_read_again() {
 }
 
 #[test]
+fn what_is_not_due_holds_what_is_behind_it_and_nothing_before_it() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a"), (4, "b")]);
+    world.delayed.insert(2, world.now + SECOND);
+    let jobs = world.jobs();
+    assert_eq!(World::positions(&jobs), [vec![1], vec![4]]);
+    jobs.into_iter().for_each(|job| world.deliver(job));
+    assert!(world.jobs().is_empty());
+    assert_eq!(world.lanes.next_due(), Some(world.now + SECOND));
+    world.now += SECOND;
+    for expected in [2, 3] {
+        let jobs = world.jobs();
+        assert_eq!(World::positions(&jobs), [[expected]]);
+        jobs.into_iter().for_each(|job| world.deliver(job));
+    }
+    assert!(world.lanes.is_empty());
+}
+
+#[test]
+fn what_comes_back_goes_before_later_ones_that_are_queued_and_behind_one_that_holds_the_lane() {
+    let mut world = World::new(Ordering::Stream, &[(2, "a"), (3, "a"), (5, "a")]);
+    let lane = world.lanes.wait_beside(key("a"), id(3));
+    assert!(world.lanes.has(id(3)));
+    let job = world.jobs().pop().unwrap();
+    assert_eq!(World::positions(std::slice::from_ref(&job)), [[2, 5]]);
+    world.fail(job, SECOND);
+    world.lanes.wake(lane, id(3));
+    assert!(world.jobs().is_empty());
+    world.now += SECOND;
+    for expected in [vec![2], vec![3, 5]] {
+        let jobs = world.jobs();
+        assert_eq!(World::positions(&jobs), [expected]);
+        jobs.into_iter().for_each(|job| world.deliver(job));
+    }
+    // One that is to be tried alone was not reached when a later one comes back.
+    world.rows = vec![(6, "a"), (7, "a")];
+    world.lanes.suspect(key("a"), id(6), world.now);
+    let lane = world.lanes.wait_beside(key("a"), id(7));
+    world.lanes.wake(lane, id(7));
+    for expected in [6, 7] {
+        world.read();
+        let jobs = world.jobs();
+        assert_eq!(World::positions(&jobs), [[expected]]);
+        jobs.into_iter().for_each(|job| world.deliver(job));
+    }
+}
+
+#[test]
 fn a_page_that_cannot_be_read_changes_nothing() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a")]);
     world.lanes.suspect(key("a"), id(2), world.now);
@@ -602,6 +656,11 @@ fn every_entry_has_its_turn() {
         let (began, mut calls, mut alone) = (world.now, [0_u32; 2], 0);
         for (position, stream) in rows.iter().filter(|_| rng.u8(..10) == 0) {
             world.lanes.suspect(key(stream), id(*position), world.now);
+        }
+        for (position, _) in &rows {
+            if rng.u8(..10) == 0 {
+                world.delayed.insert(*position, world.now + SECOND * rng.u32(..30));
+            }
         }
         let (mut running, mut settled, mut delivered) = (Vec::new(), std::collections::VecDeque::new(), Vec::new());
         for step in 0..2_500 {

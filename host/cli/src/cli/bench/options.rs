@@ -22,10 +22,10 @@ pub struct Options {
     /// A publisher that posts many events to WEBHOOK_URL with one request (examples/rust-bulk), for `batch`.
     #[arg(long, value_name = "FILE")]
     pub bulk: Option<PathBuf>,
-    /// How many entries to drain; at most 64,000 of them, for `batch`.
+    /// How many entries to drain; at most 64,000 of them, for `batch`, and 10,000, for `delay`.
     #[arg(long, default_value_t = 200_000)]
     pub entries: usize,
-    /// How many entries a large outbox has, for `memory` and `backlog`; at most 100,000 of them, for `neighbour`.
+    /// How many entries a large outbox has, for `memory`, `backlog` and `delay`; at most 100,000 of them, for `neighbour`.
     #[arg(long, default_value_t = 1_000_000)]
     pub backlog: usize,
     /// How many bytes of data each entry has.

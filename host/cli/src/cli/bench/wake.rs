@@ -94,7 +94,7 @@ pub fn commit(db: &Path, commits: usize) -> Result<()> {
     Ok(())
 }
 
-fn idle_cpu_percent() -> f64 {
+pub(super) fn idle_cpu_percent() -> f64 {
     let before = nanoseconds(ClockId::ProcessCPUTime);
     thread::sleep(IDLE_TIME);
     let used = nanoseconds(ClockId::ProcessCPUTime) - before;

@@ -61,6 +61,7 @@ impl Lanes {
         let new = Waiting { uuid_hash, due, history, delivered, on_record: false, alone: false, delayed: true };
         let waiting = Waiting { due, delayed: true, ..lane.waiting_as(entry).unwrap_or(new) };
         lane.waiting.insert(position, waiting);
+        self.holds_delayed = true;
         let is_first = lane.held_by.is_none() && lane.missed.is_empty() && lane.is_free() && !lane.is_active();
         if is_first || lane.held_by == Some(position) {
             lane.held_by = Some(position);
@@ -72,8 +73,12 @@ impl Lanes {
 
     /// The clock was set: every entry that holds its lane until it is due is looked at again.
     pub(in crate::relay) fn look_at_delayed(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.holds_delayed) {
+            return;
+        }
         for (id, lane) in &mut self.lanes {
             for (position, waiting) in lane.waiting.iter_mut().filter(|(_, waiting)| waiting.delayed) {
+                self.holds_delayed = true;
                 waiting.due = waiting.due.min(now);
                 if lane.held_by == Some(*position) {
                     self.timers.push(Reverse((waiting.due, *position, *id)));
