@@ -5,7 +5,7 @@ CARGO ?= cargo
 NEED := examples/need.sh cargo cc crates=. crates=examples crates=examples/rust-webhook
 
 # The crates that can be published.
-CRATES := outbox-engine outbox-conformance outbox-sqlite outbox-wasm outbox-templates outbox-host outbox-guest
+CRATES := outbox-engine outbox-conformance outbox-sqlite outbox-postgres outbox-wasm outbox-templates outbox-host outbox-guest
 
 .PHONY: demo unit test guests languages bench compare instructions soak check package deny
 
@@ -33,6 +33,7 @@ NOT_UNIT := any_value applications cli_new languages need walkthrough \
   cli_bench idle instances_cost instructions limits_cost rows_memory
 
 # Tests start the program itself, and Cargo builds a program only for tests of its own package: hence the build.
+test: ALSO := postgres
 test: guests
 	rm -f target/skipped/tests
 	$(CARGO) build --release --workspace --locked
@@ -43,7 +44,7 @@ test: guests
 
 # The publishers of this repository, as components in target/guests.
 guests:
-	$(NEED) wasm python3 room=6 -- venv
+	$(NEED) wasm python3 room=6 -- venv $(ALSO)
 	examples/build.sh
 
 # The table of languages in the README.

@@ -13,6 +13,7 @@
 #   venv      what `python3 -m venv` needs
 #   node      Node.js with npm, which tools.sh gets from PyPI where the machine has none that fits
 #   wasm      a Rust toolchain for wasm32-wasip2, or Debian's packages that toolchain.sh makes one of
+#   postgres  PostgreSQL's server, which tests start in a folder of their own
 #   rustfmt, clippy, debootstrap
 #   crates=FOLDER   the crates of its Cargo.lock, downloaded
 #   room=GB         so much room in target/, where nothing was built yet
@@ -194,6 +195,12 @@ has_certificates() {
 
 look_rustfmt() { cargo fmt --version >/dev/null 2>&1 || lacks_component rustfmt; }
 look_clippy() { cargo clippy --version >/dev/null 2>&1 || lacks_component clippy; }
+
+# Debian keeps its programs out of PATH.
+look_postgres() {
+  { have initdb && have postgres; } || compgen -G '/usr/lib/postgresql/*/bin/initdb' > /dev/null ||
+    lacks "PostgreSQL's server (initdb and postgres)" postgresql
+}
 
 look_debootstrap() { have debootstrap || lacks debootstrap debootstrap; }
 

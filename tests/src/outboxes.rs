@@ -8,6 +8,7 @@ pub use outbox_conformance::helpers::{entry_at, event, row};
 use outbox_host::outbox::sqlite::rusqlite::types::{ToSqlOutput, ValueRef};
 use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
 use outbox_host::{Field, MemoryOutbox, Payload, Recorded, Row, SqliteOutbox, StreamId, WrappedEvent};
+pub use outbox_tests_postgres::Postgres;
 
 /// Runs each of these functions, `fn name<K: Kept>(kept: &K)`, as a test of each storage. A new storage is a line here.
 #[macro_export]
@@ -15,6 +16,7 @@ macro_rules! for_each_storage {
     ($($name:ident)*) => {
         $crate::for_each_storage!(@storage sqlite Sqlite $($name)*);
         $crate::for_each_storage!(@storage memory Memory $($name)*);
+        $crate::for_each_storage!(@storage postgres Postgres $($name)*);
     };
     (@storage $module:ident $storage:ident $($name:ident)*) => {
         mod $module {
@@ -22,10 +24,21 @@ macro_rules! for_each_storage {
             $(
                 #[test]
                 fn $name() {
-                    super::$name(&$storage::new());
+                    if $storage::is_there() {
+                        super::$name(&$storage::new());
+                    }
                 }
             )*
         }
+    };
+}
+
+/// The same without PostgreSQL, for example for tests of rows that a table with types refuses.
+#[macro_export]
+macro_rules! for_each_untyped_storage {
+    ($($name:ident)*) => {
+        $crate::for_each_storage!(@storage untyped_sqlite Sqlite $($name)*);
+        $crate::for_each_storage!(@storage untyped_memory Memory $($name)*);
     };
 }
 

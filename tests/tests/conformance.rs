@@ -15,6 +15,8 @@ mod memory {
     outbox_conformance::conformance_tests!(outbox_tests::outboxes::Memory);
 }
 
+// PostgreSQL's is in tests/postgres.
+
 /// The storage that keeps nothing: whatever is done with it, there is nothing.
 #[test]
 fn no_outbox_takes_every_event_and_calls_nobody() {

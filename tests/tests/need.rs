@@ -112,6 +112,15 @@ fn a_compiler_must_make_a_program_and_python_must_have_sqlite() {
     assert!(!Machine::new().with("python3", "echo \"No module named 'sqlite3'\" >&2; exit 1").has("python3"));
 }
 
+/// It may also be in Debian's folder, out of PATH.
+#[test]
+fn a_server_of_postgresql_is_found_in_path() {
+    let machine = Machine::new().with("initdb", "true").with("postgres", "true");
+    assert!(machine.has("postgres"));
+    let in_debians_folder = fs::read_dir("/usr/lib/postgresql").is_ok_and(|folders| folders.count() > 0);
+    assert_eq!(Machine::new().has("postgres"), in_debians_folder || Path::new("/usr/bin/initdb").exists());
+}
+
 /// Everything in one message, with the commands for root; packages are not reported one by one.
 #[test]
 fn all_that_is_missing_is_told_at_once() {

@@ -33,7 +33,8 @@ fn who_only_appends_compiles_no_more_than_it_takes() {
     for (package, never) in [
         ("outbox-sqlite --no-default-features", &["wasmtime", "rustls", "clap", "tokio", "hyper"][..]),
         ("outbox-sqlite", &["wasmtime", "rustls", "clap", "hyper"]),
-        ("outbox-engine", &["wasmtime", "rustls", "clap", "hyper", "rusqlite"]),
+        ("outbox-postgres", &["wasmtime", "rustls", "clap", "hyper", "rusqlite"]),
+        ("outbox-engine", &["wasmtime", "rustls", "clap", "hyper", "rusqlite", "tokio-postgres"]),
         ("outbox-wasm", &["rusqlite", "clap", "outbox-sqlite"]),
     ] {
         let found = dependencies(package);
@@ -62,6 +63,7 @@ fn a_package_has_all_that_it_takes_to_build_it() {
         "outbox-engine",
         "outbox-conformance",
         "outbox-sqlite",
+        "outbox-postgres",
         "outbox-wasm",
         "outbox-templates",
         "outbox-host",

@@ -30,6 +30,9 @@ pub fn a_dead_letter_is_kept_whole<S: TestStorage>(kept: &S) {
 
 /// A row that cannot be decoded can become a dead letter, be shown and retried, and is then the same row as before.
 pub fn any_row_survives_its_death<S: TestStorage>(kept: &S) {
+    if !S::TAKES_ANYTHING {
+        return;
+    }
     let odd = Row {
         name: Field::Null,
         uuid: Field::Bytes(vec![1, 2, 3].into()),

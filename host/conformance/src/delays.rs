@@ -48,6 +48,7 @@ pub fn what_is_brought_back_is_the_same_entry<S: TestStorage>(kept: &S) {
         expires_at: Field::Bytes(vec![9].into()),
         ..row("s")
     };
+    let odd = if S::TAKES_ANYTHING { odd } else { Row { publish_after: "2026-01-31 12:00:00".into(), ..row("s") } };
     let whole = [kept.insert(odd), kept.insert(Row { expires_at: "2999-01-31T12:00:00Z".into(), ..row("t") })];
     let strategy = kept.open();
     let before = all(&strategy);

@@ -18,6 +18,7 @@ mod cursor;
 pub mod deployments;
 mod drain;
 mod error;
+mod marks;
 mod memory;
 mod none;
 pub mod operator;
@@ -29,6 +30,7 @@ pub use deployments::{
 };
 pub use drain::{BroughtBack, Drain, Page, PageBounds, Wanted, entries_one_by_one};
 pub use error::StorageError;
+pub use marks::Marks;
 pub use memory::MemoryOutbox;
 pub use none::NoOutbox;
 pub use operator::{

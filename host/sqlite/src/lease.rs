@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use outbox_engine::outbox::{RelayState, StorageError};
+use outbox_engine::outbox::{Marks, RelayState, StorageError};
 use outbox_engine::text::shown;
 use rustix::fs::OFlags;
 
@@ -19,20 +19,13 @@ const STATE_BYTES: usize = 32 * 1_024;
 /// The most characters of each reason, if not all of it has room.
 const REASON_CHARS: usize = 500;
 const PUBLISHER_REASON_CHARS: usize = 100;
-/// The room for one call: a count, and as many positions as a batch may have (`BATCH_MAX`), or what a caller takes at once.
-const SLOT_BYTES: usize = 8 * 1_024;
-const SLOT_POSITIONS_MAX: usize = SLOT_BYTES / 8 - 1;
-/// How many slots are read, however long the file is: more than any relay has calls at once.
-const SLOTS_MAX: usize = 16_384;
-/// How many positions are read: more than any relay has under way.
-const POSITIONS_MAX: usize = 16_384;
 /// How often to try again to lock the file: a process that asks for the status holds the lock for an instant.
 const TRIES: u32 = 5;
 
 pub(super) struct FileLease {
     lock: File,
     lock_path: PathBuf,
-    calls: File,
+    calls: Marks,
     database: PathBuf,
     /// The database that was opened under this lease.
     opened: Option<Metadata>,
@@ -53,7 +46,8 @@ impl FileLease {
             match lock.try_lock() {
                 // If somebody has replaced the file in between, others would lock the new file: try again.
                 Ok(()) if is_in_place(&lock, &lock_path) => {
-                    let calls = beside::open_or_make(database, beside::CALLS, is_calls).map_err(opened)?;
+                    let calls = beside::open_or_make(database, beside::CALLS, Marks::may_be_in).map_err(opened)?;
+                    let calls = Marks::new(calls);
                     return Ok(Self { lock, lock_path, calls, database: database.to_owned(), opened: None });
                 }
                 Ok(()) => {}
@@ -99,13 +93,6 @@ fn is_state(file: &File) -> bool {
     state.iter().find(|byte| !matches!(byte, b' ' | 0)).is_none_or(|first| *first == b'{')
 }
 
-/// Whether a file may contain marks of calls.
-fn is_calls(file: &File) -> bool {
-    let mut first = [0; 8];
-    read_up_to(file, &mut first, 0);
-    u64::from_le_bytes(first) <= SLOT_POSITIONS_MAX as u64
-}
-
 /// The same state with shorter reasons.
 fn shortened(mut state: RelayState) -> RelayState {
     state.reason = state.reason.chars().take(REASON_CHARS).collect();
@@ -125,36 +112,18 @@ fn is_in_place(file: &File, path: &Path) -> bool {
 }
 
 impl FileLease {
-    /// One write into the page cache: the kernel keeps it when the process dies, and it does not wait for the disk.
     pub(super) fn mark(&self, slot: usize, positions: &[i64]) {
-        let positions = positions.get(..SLOT_POSITIONS_MAX).unwrap_or(positions);
-        let mut bytes = Vec::with_capacity((positions.len() + 1) * 8);
-        let words = std::iter::once(positions.len() as u64).chain(positions.iter().map(|it| it.cast_unsigned()));
-        words.for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
-        if let Err(error) = self.calls.write_all_at(&bytes, (slot * SLOT_BYTES) as u64) {
+        if let Err(error) = self.calls.mark(slot, positions) {
             tracing::warn!("cannot note which calls are under way: {}", shown(error));
         }
     }
 
     pub(super) fn interrupted(&self) -> Vec<i64> {
-        let mut positions = Vec::new();
-        let mut slot = [0_u8; SLOT_BYTES];
-        for number in 0..SLOTS_MAX {
-            let read = read_up_to(&self.calls, &mut slot, (number * SLOT_BYTES) as u64);
-            if read == 0 || positions.len() >= POSITIONS_MAX {
-                break;
-            }
-            let mut words = slot.get(..read).unwrap_or_default().chunks_exact(8).map(word);
-            let count = usize::try_from(words.next().unwrap_or(0)).unwrap_or(usize::MAX);
-            positions.extend(words.take(count).map(u64::cast_signed));
-        }
-        positions.sort_unstable();
-        positions.dedup();
-        positions
+        self.calls.interrupted()
     }
 
     pub(super) fn clear(&self) {
-        if let Err(error) = self.calls.set_len(0) {
+        if let Err(error) = self.calls.clear() {
             tracing::warn!("cannot forget which calls were under way: {}", shown(error));
         }
     }
@@ -205,10 +174,6 @@ fn read_up_to(file: &File, buffer: &mut [u8], offset: u64) -> usize {
         }
     }
     read
-}
-
-fn word(bytes: &[u8]) -> u64 {
-    bytes.try_into().map_or(0, u64::from_le_bytes)
 }
 
 #[cfg(test)]

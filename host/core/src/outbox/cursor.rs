@@ -57,6 +57,12 @@ impl Cursor {
         Self { next: i64::MIN, at_end: false, sweep: Sweep::new(now), generation }
     }
 
+    /// The same, whose second look takes one part in `share` of the time, instead of one in four.
+    #[must_use]
+    pub fn with_look_share(self, share: u32) -> Self {
+        Self { sweep: self.sweep.with_share(share), ..self }
+    }
+
     /// See [`Drain::next_page`](super::Drain::next_page).
     ///
     /// # Errors

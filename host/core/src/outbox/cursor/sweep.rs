@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// The shortest time between the beginnings of two looks.
 const PAUSE: Duration = Duration::from_millis(75);
-/// A look may take one part in this many of the time between two slices.
+/// A look may take one part in this many of the time between two slices, unless set otherwise.
 const SHARE: u32 = 4;
 /// How often the watchdog looks. If a look takes long, it looks less often: it may take one part in `WATCHDOG_SHARE` of
 /// all time.
@@ -26,6 +26,7 @@ pub(super) struct Sweep {
     took: Duration,
     /// The highest position that it has seen.
     highest: Option<i64>,
+    share: u32,
     not_before: Instant,
     watchdog_at: Instant,
 }
@@ -42,7 +43,11 @@ pub(super) enum Looked {
 impl Sweep {
     pub(super) fn new(now: Instant) -> Self {
         let (at, asked, took, highest) = (None, false, Duration::ZERO, None);
-        Self { at, asked, began: now, took, highest, not_before: now, watchdog_at: now + WATCHDOG_PAUSE }
+        Self { at, asked, began: now, took, highest, share: SHARE, not_before: now, watchdog_at: now + WATCHDOG_PAUSE }
+    }
+
+    pub(super) fn with_share(self, share: u32) -> Self {
+        Self { share, ..self }
     }
 
     /// Something has changed.
@@ -72,7 +77,7 @@ impl Sweep {
     pub(super) fn looked(&mut self, last: Option<i64>, is_end: bool, took: Duration, now: Instant) -> Looked {
         self.took += took;
         self.highest = self.highest.max(last);
-        self.not_before = now + took * (SHARE - 1);
+        self.not_before = now + took.saturating_mul(self.share.saturating_sub(1));
         self.at = last.and_then(|last| last.checked_add(1)).filter(|_| !is_end);
         if self.at.is_some() {
             return Looked::More;

@@ -1,0 +1,3 @@
+//! The conformance suite on PostgreSQL.
+
+outbox_conformance::conformance_tests!(outbox_tests_postgres::Postgres);
