@@ -31,7 +31,11 @@ impl Kept {
     ) -> rusqlite::Result<()> {
         for name in names {
             let column = quoted(name);
-            let sql = format!("INSERT INTO {} SELECT ?2, ?3, {column} FROM outbox WHERE position = ?1", self.columns);
+            // Whoever removed an earlier row with this id may have left its columns.
+            let sql = format!(
+                "INSERT OR REPLACE INTO {} SELECT ?2, ?3, {column} FROM outbox WHERE position = ?1",
+                self.columns
+            );
             transaction.prepare_cached(&sql)?.execute(params![position, id, name])?;
         }
         Ok(())
