@@ -114,6 +114,10 @@ impl Kept for Sqlite {
             DROP TABLE strict_outbox;";
         self.connection().execute_batch(loose).unwrap();
     }
+
+    fn index_tenants(&self) {
+        SqliteOutbox::index_tenants(&self.file()).unwrap();
+    }
 }
 
 /// As SQLite keeps it; its text need not be UTF-8.

@@ -117,6 +117,11 @@ fn neighbour() {
 }
 
 #[test]
+fn fairness() {
+    measures("fairness", &["drain, in turns / without", "INSERT, index / without, one a transaction"]);
+}
+
+#[test]
 fn a_scenario_says_which_publisher_it_needs() {
     let place = Workplace::empty();
     let refused = place.outbox("bench http --publisher guests/noop.wasm").refused();

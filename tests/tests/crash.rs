@@ -187,6 +187,34 @@ fn an_event_that_kills_the_host_in_a_batch_is_set_aside() {
     is_set_aside_when_it_kills_the_host(Arena::new().in_bulk(), &mut random("a deadly event in a batch"));
 }
 
+/// Each tenant has a cursor of its own, and nothing of them outlives the relay.
+#[test]
+fn with_turns_of_tenants_no_kill_loses_anything_or_leaves_the_order_of_a_stream() {
+    const STREAMS: usize = 20;
+    const EVENTS: i64 = 150;
+    let mut rng = random("turns of tenants");
+    let mut arena = Arena::with(&[], "fair_by = \"tenant\"");
+    arena.index_tenants();
+    let mut appended = 0;
+    for _ in 0..15 {
+        if arena.count("outbox") < 500 {
+            arena.append(STREAMS, EVENTS);
+            appended += STREAMS * usize::try_from(EVENTS).unwrap();
+        }
+        Death::AtWork(Duration::from_micros(rng.u64(..50_000))).befall(&mut arena, 8);
+        arena.settle_down();
+    }
+    arena.drain(None);
+    for relay in arena.relays() {
+        let mut last = HashMap::new();
+        for seen in arena.ledger.of(&relay) {
+            let before = last.insert(seen.stream.clone(), seen.position);
+            assert!(before.is_none_or(|before| before < seen.position), "{relay} left the order: {seen:?}");
+        }
+    }
+    assert_eq!(arena.ledger.uuids().len(), appended, "each was delivered");
+}
+
 /// It is found out, tried alone, and set aside after the third time; nobody else is blamed.
 fn is_set_aside_when_it_kills_the_host(mut arena: Arena, rng: &mut Rng) {
     const DEADLY: &str = "thing.deadly";

@@ -7,8 +7,9 @@ use std::sync::Mutex;
 
 use outbox_host::outbox::{Hold, Selection};
 use outbox_host::{
-    Attempt, Backoff, BoxFuture, JsonSerde, NewEvent, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy, Outcome,
-    Payload, Policy, Publisher, PublisherOptions, Publishers, Recorded, RelayOptions, Report, Route, Timestamp,
+    Attempt, Backoff, BoxFuture, FairBy, JsonSerde, NewEvent, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy,
+    Outcome, Payload, Policy, Publisher, PublisherOptions, Publishers, Recorded, RelayOptions, Report, Route,
+    Timestamp,
 };
 use outbox_tests::act;
 use outbox_tests::model::{Answer, Call, Counts, Entry, Model, Order, Pass, Record, Rules};
@@ -17,6 +18,8 @@ use outbox_tests::publishers::any_options;
 use proptest::prelude::*;
 
 const STREAMS: [&str; 4] = ["a", "b", "c", "d"];
+/// The tenants of the streams.
+const TENANTS: [&str; 4] = ["", "one", "one", "two"];
 const PUBLISHERS: [&str; 2] = ["one", "two"];
 /// The names of events, and the publishers that they go to.
 const ROUTES: [(&str, &[usize]); 5] =
@@ -176,6 +179,7 @@ struct World<K: Kept> {
     options: PublisherOptions,
     /// How many events each takes at once.
     batches: [usize; PUBLISHERS.len()],
+    fair_by: FairBy,
 }
 
 impl<K: Kept> World<K> {
@@ -189,7 +193,7 @@ impl<K: Kept> World<K> {
             Order::None => Ordering::None,
         };
         let options = RelayOptions { policy, ordering, on_dead_letter, concurrency, ..RelayOptions::default() };
-        let options = RelayOptions { delay_holds_stream: delay_holds, ..options };
+        let options = RelayOptions { delay_holds_stream: delay_holds, fair_by: self.fair_by, ..options };
         let clock = if self.model.is_late { late } else { Timestamp::now };
         Outbox::new(self.kept.open(), JsonSerde).with_options(options).with_clock(clock, || 0.5)
     }
@@ -212,7 +216,7 @@ impl<K: Kept> World<K> {
             name: ROUTES[*route].0.into(),
             publish_after: matches!(when, When::Later | When::TooLate).then(|| DUE.parse().unwrap()),
             expires_at: matches!(when, When::Expires | When::TooLate).then(|| EXPIRES.parse().unwrap()),
-            ..event(STREAMS[*stream], "{}")
+            ..event(STREAMS[*stream], "{}").with_tenant(TENANTS[*stream])
         };
         let positions = self.outbox().append(&events.iter().map(new).collect::<Vec<_>>()).unwrap();
         for (position, (stream, route, when)) in positions.into_iter().zip(events) {
@@ -410,8 +414,10 @@ fn batches() -> impl Strategy<Value = [usize; PUBLISHERS.len()]> {
     [batch(), batch()]
 }
 
-fn go_through<K: Kept>(rules: Rules, options: PublisherOptions, batches: [usize; 2], steps: &[Step]) {
-    let mut world = World { kept: K::new(), model: Model::new(rules), options, batches };
+fn go_through<K: Kept>(rules: Rules, options: PublisherOptions, batches: [usize; 2], fair: bool, steps: &[Step]) {
+    let fair_by = if fair { FairBy::Tenant } else { FairBy::Nobody };
+    let mut world = World { kept: K::new(), model: Model::new(rules), options, batches, fair_by };
+    world.kept.index_tenants();
     steps.iter().for_each(|step| world.take(step));
     world.drain();
 }
@@ -424,9 +430,10 @@ proptest! {
         rules in rules(),
         options in any_options(),
         batches in batches(),
+        fair in any::<bool>(),
         steps in prop::collection::vec(step(), 1..40),
     ) {
-        go_through::<Memory>(rules, options, batches, &steps);
+        go_through::<Memory>(rules, options, batches, fair, &steps);
     }
 }
 
@@ -439,8 +446,9 @@ proptest! {
         rules in rules(),
         options in any_options(),
         batches in batches(),
+        fair in any::<bool>(),
         steps in prop::collection::vec(step(), 1..20),
     ) {
-        go_through::<Sqlite>(rules, options, batches, &steps);
+        go_through::<Sqlite>(rules, options, batches, fair, &steps);
     }
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use outbox_host::outbox::sqlite::rusqlite::{Connection, params};
 use outbox_host::outbox::{RelayCondition, Selection};
 use outbox_host::{
-    Attempt, Backoff, BoxFuture, BreakerRules, JsonSerde, OnDeadLetter, Outbox, OutboxStorageStrategy, Outcome, Policy,
-    PublishError, Publisher, PublisherOptions, Publishers, Recorded, RelayOptions, Timestamp,
+    Attempt, Backoff, BoxFuture, BreakerRules, FairBy, JsonSerde, OnDeadLetter, Outbox, OutboxStorageStrategy, Outcome,
+    Policy, PublishError, Publisher, PublisherOptions, Publishers, Recorded, RelayOptions, Timestamp,
 };
 use outbox_tests::act;
 use outbox_tests::outboxes::{Kept, Sqlite};
@@ -25,6 +25,9 @@ use uuid::Uuid;
 
 /// `parked` is parked by its first entry, the call of `hangs` does not end until the end, `fails` fails at first.
 const STREAMS: [&str; 6] = ["parked", "hangs", "fails", "a", "b", "c"];
+
+/// Their tenants.
+const TENANTS: [&str; 6] = ["one", "two", "one", "default", "two", "three"];
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -41,6 +44,8 @@ enum Step {
     Replace(usize),
     Refuse(bool),
     Retry,
+    /// The index of tenants is made, or dropped as a migration does.
+    Index(bool),
     /// An outage begins or ends: every call fails, so that the breaker opens.
     Down(bool),
     /// The relay has time to do something.
@@ -60,6 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => stream.prop_map(Step::Replace),
         2 => any::<bool>().prop_map(Step::Refuse),
         1 => Just(Step::Retry),
+        1 => any::<bool>().prop_map(Step::Index),
         2 => any::<bool>().prop_map(Step::Down),
         4 => (0..30_u64).prop_map(Step::Wait),
     ]
@@ -84,9 +90,11 @@ impl World {
 
     fn insert(&mut self, position: Option<i64>, stream: usize) {
         let uuid = Uuid::new_v4();
-        let sql = "INSERT INTO outbox (position, stream_id, uuid, name, data) VALUES (?1, ?2, ?3, 'e', '{}')
+        let sql =
+            "INSERT INTO outbox (position, tenant_id, stream_id, uuid, name, data) VALUES (?1, ?2, ?3, ?4, 'e', '{}')
                    ON CONFLICT (position) DO NOTHING";
-        if self.application.execute(sql, params![position, STREAMS[stream], uuid.to_string()]).unwrap() == 1 {
+        let row = params![position, TENANTS[stream], STREAMS[stream], uuid.to_string()];
+        if self.application.execute(sql, row).unwrap() == 1 {
             self.expected.insert(uuid);
         }
     }
@@ -123,8 +131,16 @@ impl World {
             Step::Retry => {
                 self.kept.open().operator().retry_dead_letters(&Selection::all(), &act()).unwrap();
             }
+            Step::Index(make) => self.index(*make),
             Step::Down(is_down) => self.is_down.store(*is_down, Ordering::SeqCst),
             Step::Wait(ms) => std::thread::sleep(Duration::from_millis(*ms)),
+        }
+    }
+
+    fn index(&self, make: bool) {
+        match make {
+            true => self.kept.index_tenants(),
+            false => self.application.execute_batch("DROP INDEX IF EXISTS outbox_tenant").unwrap(),
         }
     }
 
@@ -214,8 +230,10 @@ impl Publisher for Destination<'_> {
     }
 }
 
-fn go_through(own: PublisherOptions, batch: usize, steps: &[Step]) {
+fn go_through(own: PublisherOptions, batch: usize, fair: bool, steps: &[Step]) {
     let mut world = World::new();
+    world.index(fair);
+    let fair_by = if fair { FairBy::Tenant } else { FairBy::Nobody };
     let (delivered, over) = (Mutex::new(BTreeSet::new()), AtomicBool::new(false));
     let (is_down, released) = (world.is_down.clone(), Semaphore::new(0));
     let publisher = Destination { delivered: &delivered, over: &over, is_down: is_down.clone(), released, batch };
@@ -223,7 +241,7 @@ fn go_through(own: PublisherOptions, batch: usize, steps: &[Step]) {
     // There are few streams, and one of them always fails at first.
     let breaker = BreakerRules { failures: 2, calls: 3, ..BreakerRules::default() };
     let policy = Policy { backoff, pause: backoff, breaker, ..Policy::default() };
-    let options = RelayOptions { policy, on_dead_letter: OnDeadLetter::Park, ..RelayOptions::default() };
+    let options = RelayOptions { policy, on_dead_letter: OnDeadLetter::Park, fair_by, ..RelayOptions::default() };
     let outbox = Outbox::new(world.kept.open(), JsonSerde).with_options(options);
     relaying(&outbox, Publishers::from(&publisher).with_options("", own), |_| {
         steps.iter().for_each(|step| world.take(step));
@@ -252,8 +270,9 @@ proptest! {
     fn whatever_programs_do_each_event_is_delivered(
         own in any_options(),
         batch in prop_oneof![Just(1_usize), Just(4)],
+        fair in any::<bool>(),
         steps in prop::collection::vec(step(), 1..30),
     ) {
-        go_through(own, batch, &steps);
+        go_through(own, batch, fair, &steps);
     }
 }

@@ -79,7 +79,7 @@ mod tests {
     use std::time::Duration;
 
     use outbox_host::publisher::component::{Isolation, Limits};
-    use outbox_host::{BreakerRules, CanaryRules, OnDeadLetter, Ordering};
+    use outbox_host::{BreakerRules, CanaryRules, FairBy, OnDeadLetter, Ordering};
     use proptest::prelude::*;
 
     use super::*;
@@ -110,6 +110,8 @@ mod tests {
             [relay]
             ordering = "none"
             on_dead_letter = "park"
+            fair_by = "tenant"
+            tenant_weights = { acme = 4 }
             max_attempts = 3
             backoff_initial = "250ms"
             breaker_failures = 3
@@ -129,6 +131,7 @@ mod tests {
         assert_eq!(config.publisher.canary.rules(), rules);
         let options = config.options();
         assert_eq!((options.ordering, options.on_dead_letter), (Ordering::None, OnDeadLetter::Park));
+        assert_eq!((options.fair_by, options.tenant_weights.get("acme")), (FairBy::Tenant, Some(&4)));
         assert_eq!((options.policy.max_attempts, options.policy.backoff.initial), (3, Duration::from_millis(250)));
         let patience = Duration::from_secs(3_600);
         assert_eq!(options.policy.breaker, BreakerRules { failures: 3, calls: 10, patience });
@@ -184,6 +187,11 @@ mod tests {
         assert!(error.contains("line 2") && error.contains("it has no port"), "{error}");
         assert!(parse("[relay]\nshutdown_grace = \"-1s\"\n").unwrap_err().contains("is no duration"));
         assert!(parse("[relay]\nordering = \"backwards\"\n").is_err());
+        assert!(parse("[relay]\nfair_by = \"nobody\"\n").is_err_and(|error| error.contains("expected `tenant`")));
+        for weight in [0, -1, 1_001] {
+            let error = parse(&format!("[relay]\ntenant_weights = {{ acme = {weight} }}\n")).unwrap_err();
+            assert!(error.contains("from 1 to 1000"), "{error}");
+        }
         assert_eq!(parse("[relay]\nordering = \"total\"\n").unwrap().options().ordering, Ordering::Total);
     }
 

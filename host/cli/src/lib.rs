@@ -42,12 +42,13 @@
 
 pub use outbox_engine::{
     Attempt, BATCH_BYTES_MAX, BATCH_MAX, BATCH_WAIT_MAX, Backoff, BoxFuture, BreakerRules, CanaryRules, Column,
-    DEFAULT_LIMIT, DEFAULT_TENANT, EntryId, FAILURES_MAX, Failure, Field, Filterer, History, InvalidRoutes, JsonSerde,
-    Maintenance, MemoryOutbox, NewEvent, NoOutbox, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy, Outcome,
-    PUBLISHERS_MAX, Pattern, Payload, Policy, PublishError, Publisher, PublisherOptions, Publishers, Rate, RateBy,
-    RateLimit, RawEntry, Recorded, RelayOptions, Report, Route, Row, STREAM_NAMESPACE, Serde, SerdeError, Settlement,
-    Stop, Stopping, StorageError, StoredData, StoredValue, StreamId, StreamKey, Then, Timestamp, Undecodable, Verdict,
-    Withdrawn, WrappedEvent, files, judge, settle, settle_on_trial, stop, text,
+    DEFAULT_LIMIT, DEFAULT_TENANT, EntryId, FAILURES_MAX, Failure, FairBy, Field, Filterer, History, InvalidRoutes,
+    JsonSerde, Maintenance, MemoryOutbox, NewEvent, NoOutbox, OnDeadLetter, Ordering, Outbox, OutboxStorageStrategy,
+    Outcome, PUBLISHERS_MAX, Pattern, Payload, Policy, PublishError, Publisher, PublisherOptions, Publishers, Rate,
+    RateBy, RateLimit, RawEntry, Recorded, RelayOptions, Report, Route, Row, STREAM_NAMESPACE, Serde, SerdeError,
+    Settlement, Stop, Stopping, StorageError, StoredData, StoredValue, StreamId, StreamKey, TENANT_WEIGHT_MAX,
+    TenantKey, Then, Timestamp, Undecodable, Verdict, Withdrawn, WrappedEvent, files, judge, settle, settle_on_trial,
+    stop, text,
 };
 pub use outbox_sqlite::SqliteOutbox;
 pub use outbox_wasm::{VersionedPublisher, WatchedPublisher};

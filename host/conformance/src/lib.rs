@@ -56,6 +56,8 @@ pub mod helpers;
 #[doc(hidden)]
 pub mod transitions;
 #[doc(hidden)]
+pub mod turns;
+#[doc(hidden)]
 pub mod versions;
 
 /// A storage under test. Dropping it may delete what it made.
@@ -86,6 +88,9 @@ pub trait TestStorage {
     /// Replaces the outbox's table, if it has constraints or types, by one without: an application may have made its
     /// table itself.
     fn loosen(&self) {}
+
+    /// Makes whatever the storage needs to be read in turns of tenants.
+    fn index_tenants(&self) {}
 }
 
 /// Lists every check, by its module.
@@ -150,6 +155,12 @@ checks! { ($)
         calls_under_way_outlive_their_relay
         a_watch_notices_what_another_does
         the_relays_state_is_shown_while_it_drains;
+    turns:
+        pages_come_in_turns_of_tenants
+        a_tenant_without_room_keeps_its_place
+        what_appears_behind_the_reader_is_found_in_turns_too
+        many_new_entries_of_many_tenants_are_read_in_turns
+        the_spellings_of_a_tenant_are_read_together;
     versions:
         a_new_version_is_kept_whole_and_asked_for
         a_later_request_supersedes_an_earlier_one

@@ -73,10 +73,13 @@ pub use rate::{Rate, RateBy, RateLimit};
 pub use raw::{EntryId, RawEntry};
 pub use recorded::{DEFAULT_TENANT, Payload, Recorded, STREAM_NAMESPACE, StreamId, WrappedEvent};
 #[cfg(feature = "relay")]
-pub use relay::{FAILURES_MAX, Failure, OnDeadLetter, Ordering, RelayOptions, Report, Stop, Stopping, Then, stop};
+pub use relay::{
+    FAILURES_MAX, Failure, FairBy, OnDeadLetter, Ordering, RelayOptions, Report, Stop, Stopping, TENANT_WEIGHT_MAX,
+    Then, stop,
+};
 pub use row::{Column, Field, Row};
 #[cfg(feature = "relay")]
 pub use runner::{DEFAULT_LIMIT, Filterer, Outbox};
 pub use serde::{JsonSerde, Serde, SerdeError, StoredData, StoredValue};
 pub use settlement::{BreakerRules, History, Policy, Settlement, settle, settle_on_trial};
-pub use stream::StreamKey;
+pub use stream::{StreamKey, TenantKey};

@@ -11,7 +11,7 @@ use crate::new_event::NewEvent;
 use crate::raw::EntryId;
 use crate::serde::StoredData;
 use crate::settlement::History;
-use crate::stream::StreamKey;
+use crate::stream::{StreamKey, TenantKey};
 
 pub mod blocked;
 mod cursor;
@@ -24,11 +24,11 @@ mod none;
 pub mod operator;
 mod publisher_state;
 
-pub use cursor::{Cursor, ReadRanges, Slice};
+pub use cursor::{Cursor, ReadRanges, ReadTenants, Reading, Slice, TenantName};
 pub use deployments::{
     CanaryShare, Counts, Deployed, Deployments, MODULE_BYTES_MAX, PublisherVersion, RolledBack, VersionState,
 };
-pub use drain::{BroughtBack, Drain, Page, PageBounds, Wanted, entries_one_by_one};
+pub use drain::{BroughtBack, Drain, Page, PageBounds, Share, Shares, Wanted, entries_one_by_one};
 pub use error::StorageError;
 pub use marks::Marks;
 pub use memory::MemoryOutbox;
@@ -84,6 +84,8 @@ pub trait OutboxStorageStrategy: Send + Sync {
 pub struct Held {
     /// The stream.
     pub stream: StreamKey,
+    /// The stream's tenant.
+    pub tenant: TenantKey,
     /// The entry that waits, or the dead letter that parked the stream.
     pub entry: EntryId,
     /// What it is.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::column;
 use crate::row::{COLUMNS, Field, KIND_BITS, Row};
-use crate::stream::StreamKey;
+use crate::stream::{StreamKey, TenantKey};
 
 /// Identifies an entry by its position and its uuid. A position may be given again, in a table that was restored or
 /// rebuilt, or that has no `AUTOINCREMENT`: the event's uuid distinguishes the two entries.
@@ -76,8 +76,9 @@ impl Times {
     }
 }
 
-/// Where `data` is among the columns of an entry.
+/// Where `data` and `tenant_id` are among the columns of an entry.
 const DATA: usize = 0;
+const TENANT_ID: usize = 1;
 
 impl RawEntry {
     /// The entry at `position`, which has this row.
@@ -104,7 +105,7 @@ impl RawEntry {
     pub fn row(&self) -> Row<'_> {
         Row {
             data: self.column(DATA),
-            tenant_id: self.column(1),
+            tenant_id: self.column(TENANT_ID),
             stream_id: self.column(2),
             stream_name: self.column(3),
             category: self.column(4),
@@ -172,6 +173,11 @@ impl RawEntry {
     #[inline]
     pub fn stream_key(&self) -> StreamKey {
         self.stream
+    }
+
+    /// The key of the entry's tenant.
+    pub fn tenant_key(&self) -> TenantKey {
+        TenantKey::of_entry(&self.column(TENANT_ID))
     }
 
     /// How many bytes of memory it takes.

@@ -67,7 +67,7 @@ mod stop;
 mod syncer;
 mod unsettled;
 
-pub use self::options::{OnDeadLetter, Ordering, RelayOptions};
+pub use self::options::{FairBy, OnDeadLetter, Ordering, RelayOptions, TENANT_WEIGHT_MAX};
 pub use self::report::{FAILURES_MAX, Failure, Report, Then};
 pub(crate) use self::session::RelayContext;
 pub use self::stop::{Stop, Stopping, stop};
@@ -155,7 +155,8 @@ impl<'a> Session<'a> {
             let channels = channels;
             let mut slots = 0;
             for (publisher, jobs) in members.into_iter().zip(taken) {
-                let (given_up, batches) = (calls_given_up, session.batch_limits(publisher));
+                let (given_up, batches) =
+                    (calls_given_up, publisher.map_or(BatchLimits::NONE, |to| session.batch_limits(to.leg)));
                 let calls =
                     Calls { publisher, serde, drain, jobs, given_up, left_alone, results, clock, batches, parks };
                 let own =
@@ -194,9 +195,9 @@ impl<'a> Session<'a> {
 
     /// How much a call of this publisher may have. In total order one entry: a publisher goes on behind a failure of another
     /// stream. In a pass, nothing comes that is not there.
-    fn batch_limits(&self, to: Option<To<'_>>) -> BatchLimits {
+    fn batch_limits(&self, leg: usize) -> BatchLimits {
         let is_total = self.context.options.ordering == Ordering::Total;
-        let options = to.filter(|_| !is_total).and_then(|to| self.context.publishers.options(to.leg));
+        let options = Some(leg).filter(|_| !is_total).and_then(|leg| self.context.publishers.options(leg));
         let limits = options.map_or(BatchLimits::NONE, |options| BatchLimits::new(options, self.bulkheads.part()));
         if self.limit.is_some() { limits.at_once() } else { limits }
     }
@@ -246,6 +247,7 @@ impl<'a> Session<'a> {
             self.breakers.wake_at(),
             self.bulkheads.wake_at(),
             self.lanes.next_token_at().filter(|_| self.may_claim(now)),
+            self.lanes.shares_wake_at(),
             self.read_again_at,
             self.prune_at,
         ]);
@@ -269,6 +271,7 @@ impl<'a> Session<'a> {
         if !self.may_claim(now) {
             return;
         }
+        self.take_in_batches();
         let mut admission = self.admission(now).without(self.give_back.legs());
         while let Some(job) = self.lanes.next_job(admission, now) {
             let probed = job.legs.both(admission.probed);
@@ -283,6 +286,17 @@ impl<'a> Session<'a> {
         let loads: Vec<Load> = (0..self.context.publishers.len()).map(|leg| lanes.load(leg)).collect();
         let room = |leg: usize| loads.get(leg).map_or(0, |load| bulkheads.room(*load));
         lanes.admit(admission, full, room);
+    }
+
+    /// If tenants have turns, takes in how many entries a call of each publisher may have: that depends on the version that
+    /// publishes.
+    fn take_in_batches(&mut self) {
+        if self.has_turns {
+            let calls = self.context.publishers.iter();
+            let calls = calls.map(|(leg, it)| self.batch_limits(leg).of_publisher(it.max_batch()).entries());
+            let calls: Vec<usize> = calls.collect();
+            self.lanes.set_calls(|leg| calls.get(leg).copied().unwrap_or(1));
+        }
     }
 
     /// Whether anything may be handed over now. If every publisher is blocked, the queues are kept: dropping them helps

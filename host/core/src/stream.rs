@@ -1,5 +1,7 @@
 //! The stream of an entry, as a number.
 
+use std::borrow::Cow;
+
 use crate::column;
 use crate::row::{Field, fnv};
 
@@ -40,6 +42,54 @@ impl StreamKey {
     #[inline]
     pub fn of(tenant_id: &[u8], stream_id: &[u8]) -> Self {
         Self(fnv([tenant_id, stream_id]))
+    }
+}
+
+/// The most characters of a tenant's name that distinguish its turns from those of others.
+pub(crate) const TENANT_CHARS_MAX: usize = 255;
+
+/// A tenant, as a hash of 64 bits: whose turn it is when [`fair_by`](crate::RelayOptions::fair_by) is set. If two tenants
+/// share a key, they share their turns, and nothing else.
+///
+/// ```
+/// use outbox_engine::{Field, TenantKey};
+///
+/// let keys = [Field::Integer(42), Field::Real(42.0), "42".into()].map(|tenant| TenantKey::of_entry(&tenant));
+/// assert_eq!(keys, [TenantKey::of(b"42"); 3]);
+/// assert_eq!(TenantKey::of_entry(&Field::Null), TenantKey::of(b"default"));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct TenantKey(pub u64);
+
+impl TenantKey {
+    /// The key of the tenant with this name.
+    pub fn of(name: &[u8]) -> Self {
+        Self(fnv([name]))
+    }
+
+    /// The key of the tenant whom an application knows by this name.
+    #[cfg(feature = "relay")]
+    pub(crate) fn named(tenant: &str) -> Self {
+        Self::of_entry(&tenant.into())
+    }
+
+    /// The key of the tenant to which an entry with this column belongs.
+    pub fn of_entry(tenant_id: &Field<'_>) -> Self {
+        Self::of(tenant_name(tenant_id).as_bytes())
+    }
+}
+
+/// The name by which a tenant's turn is known: the beginning of its decoded name. Empty if it cannot be determined.
+pub(crate) fn tenant_name<'f>(tenant_id: &'f Field<'_>) -> Cow<'f, str> {
+    let name = column::tenant_id(tenant_id).unwrap_or_default();
+    let end = name.char_indices().enumerate().find(|(chars, (_, char))| *chars == TENANT_CHARS_MAX || *char == '\0');
+    match (end, name) {
+        (None, name) => name,
+        (Some((_, (end, _))), Cow::Borrowed(name)) => name.get(..end).unwrap_or_default().into(),
+        (Some((_, (end, _))), Cow::Owned(mut name)) => {
+            name.truncate(end);
+            name.into()
+        }
     }
 }
 

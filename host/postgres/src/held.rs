@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use outbox_engine::outbox::{Held, Hold};
-use outbox_engine::{Column, EntryId, Field, History, StreamKey};
+use outbox_engine::{Column, EntryId, Field, History, StreamKey, TenantKey};
 use tokio_postgres::Row;
 
 use super::error::Fault;
@@ -60,14 +60,15 @@ pub(super) fn held(link: &mut Link) -> Result<Vec<Held>, Fault> {
             }
         };
         let delivered_to = names::from_json(row.try_get(KEY + 6)?);
-        let stream = StreamKey::of_entry(entry.position, &tenant, &stream);
-        held.push(Held { stream, entry, hold, delivered_to });
+        let (stream, tenant) = (StreamKey::of_entry(entry.position, &tenant, &stream), TenantKey::of_entry(&tenant));
+        held.push(Held { stream, tenant, entry, hold, delivered_to });
     }
     for row in link.query(&PARKED, &[])? {
         let [tenant, stream] = read_key(&row)?;
         // A dead letter whose stream cannot be determined parks none.
         if let Some(stream) = StreamKey::told(&tenant, &stream) {
-            held.push(Held { stream, entry: entry(&row)?, hold: Hold::Parked, delivered_to: Vec::new() });
+            let tenant = TenantKey::of_entry(&tenant);
+            held.push(Held { stream, tenant, entry: entry(&row)?, hold: Hold::Parked, delivered_to: Vec::new() });
         }
     }
     held.sort_by_key(|it| it.entry);

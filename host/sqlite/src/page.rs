@@ -3,28 +3,38 @@
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
-use outbox_engine::outbox::{Held, Hold, PageBounds, Slice, Wanted};
-use outbox_engine::{Column, EntryId, Field, History, RawEntry, Row, StreamKey};
+use outbox_engine::outbox::{Held, Hold, PageBounds, Slice, TenantName, Wanted};
+use outbox_engine::{Column, EntryId, Field, History, RawEntry, Row, StreamKey, TenantKey};
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Rows, Statement};
 
 use super::times::{self, TimeColumns};
 use super::value::{self, measured};
-use super::{dead_columns, names};
+use super::{dead_columns, names, tenants};
 
 /// The columns after the position are in the order of [`Column::ALL`]; then come those of [`Column::TIMES`].
-static ENTRIES: LazyLock<[String; 4]> = LazyLock::new(|| {
-    TimeColumns::each(|times| {
-        format!(
-            "SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type,
-                    context, data, {}
-             FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT ?3",
-            times.names()
-        )
-    })
-});
+static ENTRIES: LazyLock<[String; 4]> = LazyLock::new(|| TimeColumns::each(|times| entries(times, FROM_ALL)));
+/// The same of one tenant.
+pub(super) static ENTRIES_OF: LazyLock<[String; 4]> =
+    LazyLock::new(|| TimeColumns::each(|times| entries(times, &from_tenant())));
 /// Where the times are among the columns of an entry.
 const TIMES: usize = 1 + Column::ALL.len();
+
+fn entries(times: TimeColumns, from: &str) -> String {
+    format!(
+        "SELECT position, tenant_id, stream_id, stream_name, category, uuid, name, version, created_at, content_type,
+                context, data, {}
+         {from} ORDER BY position LIMIT ?3",
+        times.names()
+    )
+}
+
+const FROM_ALL: &str = "FROM outbox WHERE position BETWEEN ?1 AND ?2";
+
+fn from_tenant() -> String {
+    let (index, name) = (tenants::INDEX, tenants::NAME);
+    format!("FROM outbox INDEXED BY {index} WHERE {name} = ?4 AND position BETWEEN ?1 AND ?2")
+}
 
 /// The indices of the columns that identify the entry and its stream: `tenant_id`, `stream_id` and `uuid`.
 const KEY: [usize; 3] = [0, 1, 4];
@@ -32,13 +42,14 @@ const KEY: [usize; 3] = [0, 1, 4];
 const REST: [usize; 8] = [2, 3, 5, 6, 7, 8, 9, 10];
 
 /// The next entry: reads only as much of it as is needed to decide whether it is wanted.
-static NEXT_KEY: LazyLock<String> = LazyLock::new(|| {
-    format!(
-        "SELECT position, {}, {} FROM outbox WHERE position BETWEEN ?1 AND ?2 ORDER BY position LIMIT 1",
-        measured_key(),
-        measured_uuid()
-    )
-});
+static NEXT_KEY: LazyLock<String> = LazyLock::new(|| next_key(FROM_ALL));
+/// The same of one tenant.
+pub(super) static NEXT_KEY_OF: LazyLock<String> = LazyLock::new(|| next_key(&from_tenant()));
+
+fn next_key(from: &str) -> String {
+    format!("SELECT position, {}, {} {from} ORDER BY position LIMIT ?3", measured_key(), measured_uuid())
+}
+
 static ENTRY: LazyLock<[String; 4]> = LazyLock::new(|| {
     TimeColumns::each(|times| {
         format!("SELECT {}, {} FROM outbox WHERE position = ?1", measured_whole(), times.measured())
@@ -81,9 +92,11 @@ fn measured_whole() -> String {
     measured(&Column::ALL, Column::bytes_max)
 }
 
+/// Reads the entries in this range; with a tenant, its entries alone.
 pub(super) fn read(
     connection: &Connection,
     times: TimeColumns,
+    tenant: Option<&TenantName>,
     range: RangeInclusive<i64>,
     bounds: PageBounds,
     wanted: Wanted<'_>,
@@ -93,7 +106,7 @@ pub(super) fn read(
     let _bound = LengthBound::new(connection, Column::Name.bytes_max())?;
     let slice = Slice { entries: Vec::with_capacity(bounds.read_max.min(1_024)), ..Slice::default() };
     let (next, last) = (Some(*range.start()).filter(|_| !range.is_empty()), *range.end());
-    let mut reading = Reading { connection, times, bounds, wanted, slice, next, last, looked_at: 0, bytes: 0 };
+    let mut reading = Reading { connection, times, tenant, bounds, wanted, slice, next, last, looked_at: 0, bytes: 0 };
     loop {
         match reading.small_rows() {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => reading.large_row()?,
@@ -105,6 +118,7 @@ pub(super) fn read(
 struct Reading<'a> {
     connection: &'a Connection,
     times: TimeColumns,
+    tenant: Option<&'a TenantName>,
     bounds: PageBounds,
     wanted: Wanted<'a>,
     slice: Slice,
@@ -119,13 +133,14 @@ struct Reading<'a> {
 impl Reading<'_> {
     /// Reads up to the end, the bounds, or a large row, which is an error.
     fn small_rows(&mut self) -> rusqlite::Result<()> {
-        let mut statement = self.connection.prepare_cached(self.times.choose(&ENTRIES))?;
         let Some(next) = self.next else {
             self.slice.end = true;
             return Ok(());
         };
         let rest = i64::try_from(self.bounds.looked_at_max.saturating_sub(self.looked_at)).unwrap_or(i64::MAX);
-        let mut rows = statement.query([next, self.last, rest])?;
+        let sql = self.times.choose(if self.tenant.is_some() { &ENTRIES_OF } else { &ENTRIES });
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = query(&mut statement, (next, self.last, rest), self.tenant)?;
         while self.has_room() {
             let Some(row) = rows.next()? else {
                 self.slice.end = self.looked_at < self.bounds.looked_at_max;
@@ -149,8 +164,10 @@ impl Reading<'_> {
     /// Reads the next row; measures each column before it reads it.
     fn large_row(&mut self) -> rusqlite::Result<()> {
         let _bound = LengthBound::new(self.connection, usize::MAX)?;
-        let mut next_key = self.connection.prepare_cached(&NEXT_KEY)?;
-        let mut rows = next_key.query((self.next, self.last))?;
+        let Some(next) = self.next else { return Ok(()) };
+        let sql = if self.tenant.is_some() { &NEXT_KEY_OF } else { &NEXT_KEY };
+        let mut next_key = self.connection.prepare_cached(sql)?;
+        let mut rows = query(&mut next_key, (next, self.last, 1), self.tenant)?;
         let Some(row) = rows.next()? else { return Ok(()) };
         let (position, [tenant, stream, uuid]) = (row.get(0)?, value::measured_fields(row, 1)?);
         let stream = StreamKey::of_entry(position, &tenant, &stream);
@@ -175,6 +192,17 @@ impl Reading<'_> {
     fn read(&mut self, entry: RawEntry) {
         self.bytes += entry.bytes();
         self.slice.entries.push(entry);
+    }
+}
+
+fn query<'s>(
+    statement: &'s mut Statement<'_>,
+    (next, last, most): (i64, i64, i64),
+    tenant: Option<&TenantName>,
+) -> rusqlite::Result<Rows<'s>> {
+    match tenant {
+        None => statement.query((next, last, most)),
+        Some(tenant) => statement.query((next, last, most, tenants::text(tenant))),
     }
 }
 
@@ -245,8 +273,8 @@ pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<Held>> {
         let delivered_to = names::from_json(value::field(row.get_ref(9)?).text());
         let ([tenant, stream], [uuid]) = (value::measured_fields(row, 1)?, value::measured_fields(row, 11)?);
         let entry = EntryId::of(row.get(0)?, &uuid);
-        let stream = StreamKey::of_entry(entry.position, &tenant, &stream);
-        held.push(Held { stream, entry, hold, delivered_to });
+        let (stream, tenant) = (StreamKey::of_entry(entry.position, &tenant, &stream), TenantKey::of_entry(&tenant));
+        held.push(Held { stream, tenant, entry, hold, delivered_to });
     }
     let mut parked = connection.prepare_cached(&PARKED)?;
     let mut rows = parked.query([])?;
@@ -255,7 +283,8 @@ pub(super) fn held(connection: &Connection) -> rusqlite::Result<Vec<Held>> {
         // A dead letter whose stream cannot be determined parks none.
         if let Some(stream) = StreamKey::told(&tenant, &stream) {
             let entry = EntryId::of(value::number(row, 0)?, &uuid);
-            held.push(Held { stream, entry, hold: Hold::Parked, delivered_to: Vec::new() });
+            let tenant = TenantKey::of_entry(&tenant);
+            held.push(Held { stream, tenant, entry, hold: Hold::Parked, delivered_to: Vec::new() });
         }
     }
     Ok(held)

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use outbox_host::SqliteOutbox;
 use rusqlite::{Connection, Row, params};
 use rustix::process::Signal;
 use serde_json::json;
@@ -83,6 +84,11 @@ impl Arena {
         self.folder.path().join("journal")
     }
 
+    /// Makes the index that a relay needs which gives tenants turns.
+    pub fn index_tenants(&self) {
+        SqliteOutbox::index_tenants(&self.database()).unwrap();
+    }
+
     /// Starts the writer.
     pub fn writer(&self, seed: u64) -> Process {
         let mut command = Command::new(program("crash-writer"));
@@ -94,8 +100,9 @@ impl Arena {
     pub fn append(&mut self, streams: usize, events: i64) {
         let transaction = self.db.transaction().unwrap();
         for (sequence, stream) in (1..=events).flat_map(|sequence| (0..streams).map(move |stream| (sequence, stream))) {
-            let row = params![format!("stream-{stream}"), json!({ "sequence": sequence }).to_string()];
-            let insert = "INSERT INTO outbox (stream_id, name, data) VALUES (?1, 'thing.changed', ?2)";
+            let tenant = format!("tenant-{}", stream % 4);
+            let row = params![format!("stream-{stream}"), tenant, json!({ "sequence": sequence }).to_string()];
+            let insert = "INSERT INTO outbox (stream_id, tenant_id, name, data) VALUES (?1, ?2, 'thing.changed', ?3)";
             transaction.prepare_cached(insert).unwrap().execute(row).unwrap();
         }
         transaction.commit().unwrap();

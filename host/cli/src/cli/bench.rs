@@ -18,6 +18,7 @@ mod batch;
 mod bed;
 mod delay;
 mod drain;
+mod fairness;
 mod figures;
 mod http;
 mod memory;
@@ -37,7 +38,7 @@ mod writer;
 /// median of the pairs' ratios. docs/performance.md says what each scenario does.
 #[derive(Args)]
 pub struct Bench {
-    /// What to measure [default: all but `memory`, `backlog` and `delay`, whose databases are large].
+    /// What to measure [default: all but `memory`, `backlog`, `delay` and `fairness`, whose databases are large].
     #[arg(value_enum, value_name = "SCENARIO")]
     scenarios: Vec<Scenario>,
     #[command(flatten)]
@@ -83,6 +84,8 @@ enum Scenario {
     Neighbour,
     /// Batches of many streams to a destination that takes bulk, beside one request for each entry.
     Batch,
+    /// A tenant's few entries beside another's many, with `fair_by` and without, and what it costs.
+    Fairness,
 }
 
 impl Bench {
@@ -135,7 +138,7 @@ impl Options {
 
 impl Scenario {
     fn is_large(self) -> bool {
-        matches!(self, Self::Memory | Self::Backlog | Self::Delay)
+        matches!(self, Self::Memory | Self::Backlog | Self::Delay | Self::Fairness)
     }
 
     fn name(self) -> String {
@@ -168,6 +171,7 @@ impl Scenario {
             Self::Delay => delay::measure(bed),
             Self::Neighbour => neighbour::measure(bed),
             Self::Batch => batch::measure(bed),
+            Self::Fairness => fairness::measure(bed),
         }
     }
 }

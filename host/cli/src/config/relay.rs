@@ -1,10 +1,11 @@
 //! `[relay]` and `[retention]`: how the relay works, and how long records are kept.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outbox_host::outbox::Retention;
 use outbox_host::publisher::component::Time;
-use outbox_host::{Backoff, BreakerRules, OnDeadLetter, Ordering, Policy, RelayOptions};
+use outbox_host::{Backoff, BreakerRules, FairBy, OnDeadLetter, Ordering, Policy, RelayOptions, TENANT_WEIGHT_MAX};
 use serde::Deserialize;
 
 /// `[relay]`
@@ -15,6 +16,8 @@ pub struct RelayConfig {
     pub on_dead_letter: OnDeadLetter,
     pub delay_holds_stream: bool,
     pub concurrency: Option<usize>,
+    pub fair_by: FairBy,
+    pub tenant_weights: BTreeMap<String, Weight>,
     pub shutdown_grace: Option<Time>,
     pub max_attempts: Option<u32>,
     pub max_host_deaths: Option<u32>,
@@ -26,6 +29,20 @@ pub struct RelayConfig {
     pub breaker_failures: Option<u32>,
     pub breaker_calls: Option<u32>,
     pub breaker_patience: Option<Time>,
+}
+
+/// How much a tenant gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct Weight(u32);
+
+impl TryFrom<i64> for Weight {
+    type Error = String;
+
+    fn try_from(weight: i64) -> Result<Self, String> {
+        let weight = u32::try_from(weight).ok().filter(|weight| (1..=TENANT_WEIGHT_MAX).contains(weight));
+        weight.map(Self).ok_or_else(|| format!("a weight is a whole number from 1 to {TENANT_WEIGHT_MAX}"))
+    }
 }
 
 /// `[retention]`
@@ -63,6 +80,8 @@ impl RelayConfig {
             on_dead_letter: self.on_dead_letter,
             delay_holds_stream: self.delay_holds_stream,
             concurrency: self.concurrency.unwrap_or(defaults.concurrency),
+            fair_by: self.fair_by,
+            tenant_weights: self.tenant_weights.iter().map(|(tenant, weight)| (tenant.clone(), weight.0)).collect(),
             shutdown_grace: or(self.shutdown_grace, defaults.shutdown_grace),
             retention: defaults.retention,
         }

@@ -1,6 +1,7 @@
 //! How far an outbox was read, for storages that read in the order of positions.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::StorageError;
@@ -9,7 +10,11 @@ use crate::raw::RawEntry;
 
 use self::sweep::Sweep;
 
+mod fair;
+mod reading;
 mod sweep;
+
+pub use self::reading::Reading;
 
 /// The place of the reader, and of the [second look](super::Drain::look_back) behind it.
 #[derive(Debug)]
@@ -18,7 +23,7 @@ pub struct Cursor {
     next: i64,
     /// Whether nothing is known to be behind it.
     at_end: bool,
-    sweep: Sweep,
+    sweep: Sweep<i64>,
     generation: u64,
 }
 
@@ -49,6 +54,53 @@ pub trait ReadRanges {
     ///
     /// [`StorageError`].
     fn generation(&self) -> Result<u64, StorageError>;
+}
+
+/// The name by which a storage knows a tenant. All spellings of a tenant have the same.
+pub type TenantName = Arc<[u8]>;
+
+/// A storage whose entries can be read by their tenants too.
+pub trait ReadTenants: ReadRanges {
+    /// Whether they can be read so now.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn knows_tenants(&self) -> Result<bool, StorageError>;
+
+    /// The first tenant with entries behind this one, in the storage's own order of names; the first of all for None.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn tenant_after(&self, tenant: Option<&TenantName>) -> Result<Option<TenantName>, StorageError>;
+
+    /// The entries from this position on, at most `max`, and their tenants.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn tenants_from(&self, position: i64, max: usize) -> Result<Vec<(i64, TenantName)>, StorageError>;
+
+    /// The highest position of all entries.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn last_position(&self) -> Result<Option<i64>, StorageError>;
+
+    /// As [`range`](ReadRanges::range), of the entries of this tenant alone.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn range_of(
+        &self,
+        tenant: &TenantName,
+        range: RangeInclusive<i64>,
+        bounds: PageBounds,
+        wanted: Wanted<'_>,
+    ) -> Result<Slice, StorageError>;
 }
 
 impl Cursor {
@@ -96,12 +148,13 @@ impl Cursor {
         wanted: Wanted<'_>,
     ) -> Result<Page, StorageError> {
         let by_watchdog = self.sweep.is_watchdog_due(now);
-        let Some(from) = self.sweep.next(now) else { return Ok(Page { end: true, ..Page::default() }) };
+        let Some(from) = self.sweep.next(now, i64::MIN) else { return Ok(Page { end: true, ..Page::default() }) };
         let began = Instant::now();
         let read = self.read(storage, from..=self.next.saturating_sub(1), bounds, wanted)?;
         let Some(slice) = read else { return Ok(RELOAD) };
         let took = began.elapsed();
-        let through = self.sweep.looked(slice.last, slice.end, took, now + took);
+        let at = slice.last.and_then(|last| last.checked_add(1)).filter(|_| !slice.end);
+        let through = self.sweep.looked(at, slice.last, took, now + took);
         if let sweep::Looked::Through { highest } = through {
             if self.at_end {
                 // The next entry may get a lower position than all entries before.

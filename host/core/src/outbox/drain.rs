@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{Held, RelayState, Settled, StorageError};
 use crate::raw::{EntryId, RawEntry};
-use crate::stream::StreamKey;
+use crate::stream::{StreamKey, TenantKey};
 
 /// The right to drain a share of the streams of an outbox: to read its entries, and to settle them.
 ///
@@ -49,6 +49,34 @@ pub trait Drain: Send + Sync {
     ///
     /// [`StorageError`]; the same entries come with the next call then.
     fn next_page(&self, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError>;
+
+    /// From now on, pages come in turns: each has entries of one tenant, and then the next tenant has its turn, so that nobody
+    /// waits until all of another tenant is read. `begin` is a random number from 0 to 1, and says whose turn is first. Call it
+    /// again after a [reload](Self::must_reload).
+    ///
+    /// Returns false if this outbox cannot be read so: then pages come as before.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError`].
+    fn take_turns(&self, _begin: f64) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
+    /// As [`next_page`](Self::next_page), in [turns](Self::take_turns). A tenant that has no room keeps its place, and its turn
+    /// passes. Entries of one tenant are in the order of their positions; a stream belongs to one tenant.
+    ///
+    /// # Errors
+    ///
+    /// As [`next_page`](Self::next_page).
+    fn next_page_in_turns(
+        &self,
+        bounds: PageBounds,
+        _shares: Shares<'_>,
+        wanted: Wanted<'_>,
+    ) -> Result<Page, StorageError> {
+        self.next_page(bounds, wanted)
+    }
 
     /// Looks for entries that have appeared behind the place to which was read, if it is time for that: after a change,
     /// and from time to time without one. An empty page if it is not.
@@ -175,6 +203,23 @@ pub struct BroughtBack {
 
 /// Decides whether to read an entry of a stream.
 pub type Wanted<'a> = &'a mut dyn FnMut(EntryId, StreamKey) -> bool;
+
+/// Tells a tenant's share.
+pub type Shares<'a> = &'a mut dyn FnMut(TenantKey) -> Share;
+
+/// What a tenant may have read now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// How many more of its entries.
+    pub room: usize,
+    /// How much it gets at its turn, compared with others.
+    pub weight: u32,
+}
+
+impl Share {
+    /// All that it has.
+    pub const ALL: Self = Self { room: usize::MAX, weight: 1 };
+}
 
 /// How much one call of [`Drain::next_page`] may do, so that no read transaction lasts long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

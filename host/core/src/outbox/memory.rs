@@ -9,6 +9,7 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use uuid::Uuid;
 
 use self::drain::MemoryDrain;
+use self::entries::Entries;
 use super::blocked::{first_of_each, shown_time};
 use super::operator::{AttemptRecord, AuditRecord, Operator};
 use super::{
@@ -21,10 +22,11 @@ use crate::raw::{EntryId, RawEntry};
 use crate::row::{Column, Field, Row};
 use crate::serde::{StoredData, StoredValue};
 use crate::settlement::History;
-use crate::stream::StreamKey;
+use crate::stream::{StreamKey, TenantKey};
 
 mod deployments;
 mod drain;
+mod entries;
 mod operator;
 
 /// An outbox in memory. Its clones are the same outbox.
@@ -39,7 +41,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Kept {
-    entries: BTreeMap<i64, RawEntry>,
+    entries: Entries,
     last_position: i64,
     waiting: BTreeMap<EntryId, Waiting>,
     attempts: BTreeMap<EntryId, Vec<AttemptRecord>>,
@@ -84,7 +86,7 @@ impl MemoryOutbox {
 
     /// Puts a row at any position, as a foreign program might. It replaces an entry that has this position.
     pub fn put_raw(&self, position: i64, row: &Row<'_>) {
-        self.change(|kept| kept.entries.insert(position, RawEntry::new(position, row)));
+        self.change(|kept| kept.entries.insert(RawEntry::new(position, row)));
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -151,21 +153,24 @@ impl Kept {
             let Waiting { failed_at, retry_at, history, undeletable, .. } = *waiting;
             let hold = if undeletable { Hold::Delivered } else { Hold::Waiting { failed_at, retry_at, history } };
             let delivered_to = waiting.delivered_to.clone();
-            self.entry(*id).map(|entry| Held { stream: entry.stream_key(), entry: *id, hold, delivered_to })
+            let held = |entry: &RawEntry| (entry.stream_key(), entry.tenant_key());
+            let (stream, tenant) = self.entry(*id).map(held)?;
+            Some(Held { stream, tenant, entry: *id, hold, delivered_to })
         });
         let parked = self.dead.iter().filter(|(_, dead)| dead.parks_stream);
         // A dead letter whose stream cannot be determined parks none.
         let parked = parked.filter_map(|(id, dead)| {
             let row = dead.entry.row();
             let stream = StreamKey::told(&row.tenant_id, &row.stream_id)?;
-            Some(Held { stream, entry: *id, hold: Hold::Parked, delivered_to: Vec::new() })
+            let tenant = TenantKey::of_entry(&row.tenant_id);
+            Some(Held { stream, tenant, entry: *id, hold: Hold::Parked, delivered_to: Vec::new() })
         });
         waiting.chain(parked).collect()
     }
 
     fn append(&mut self, row: &Row<'_>) -> i64 {
         let position = self.next_position();
-        self.entries.insert(position, RawEntry::new(position, row));
+        self.entries.insert(RawEntry::new(position, row));
         position
     }
 
@@ -225,7 +230,7 @@ impl Kept {
             };
             let entry = RawEntry::new(position, &entry.row());
             entries.push((entry.stream_key(), entry.id(), due));
-            self.entries.insert(position, entry);
+            self.entries.insert(entry);
         }
         BroughtBack { entries, refused: Vec::new(), next: self.next_put_off() }
     }

@@ -14,7 +14,7 @@ pub(super) const IN_MEMORY: Load = Load { entries: 2_048, bytes: 16 * 1024 * 102
 /// The smallest part of a publisher: a job.
 const PART_MIN: Load = Load { entries: 64, bytes: 256 * 1024 };
 /// How long the reader waits for a publisher whose part is used up.
-const PATIENCE: Duration = Duration::from_millis(5);
+pub(super) const PATIENCE: Duration = Duration::from_millis(5);
 
 /// The parts of all publishers.
 #[derive(Debug)]
@@ -35,12 +35,15 @@ enum Part {
     PassedOver,
 }
 
+/// The part of each of so many publishers.
+pub(super) fn part_of(publishers: usize) -> Load {
+    let part = |all: usize, min: usize| (all / publishers.max(1)).max(min);
+    Load { entries: part(IN_MEMORY.entries, PART_MIN.entries), bytes: part(IN_MEMORY.bytes, PART_MIN.bytes) }
+}
+
 impl Bulkheads {
     pub(super) fn new(publishers: usize, in_pass: bool) -> Self {
-        let part = |all: usize, min: usize| (all / publishers.max(1)).max(min);
-        let max =
-            Load { entries: part(IN_MEMORY.entries, PART_MIN.entries), bytes: part(IN_MEMORY.bytes, PART_MIN.bytes) };
-        Self { parts: vec![Part::Free; publishers], max, passes_over: !in_pass && publishers > 1 }
+        Self { parts: vec![Part::Free; publishers], max: part_of(publishers), passes_over: !in_pass && publishers > 1 }
     }
 
     /// How much each publisher may have in memory.

@@ -86,8 +86,12 @@ pub(super) struct Load {
 
 impl Load {
     pub(super) fn add(&mut self, claim: &Claim) {
-        self.entries += 1;
-        self.bytes += claim.entry.bytes();
+        self.join(Self { entries: 1, bytes: claim.entry.bytes() });
+    }
+
+    pub(super) fn join(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.bytes += other.bytes;
     }
 
     pub(super) fn of<'a>(claims: impl IntoIterator<Item = &'a Claim>) -> Self {

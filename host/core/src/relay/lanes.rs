@@ -12,29 +12,40 @@ use std::hash::BuildHasherDefault;
 use std::time::Instant;
 
 use self::admission::Waiters;
+use self::in_memory::InMemory;
 use self::lane::{Lane, Waiting};
 use self::overflow::Overflows;
+pub(super) use self::pace::Pace;
+use self::ready::Ready;
 pub(super) use self::reconcile::{HeldBy, HeldEntry};
+pub(super) use self::shares::Shares;
+use self::shares::{has_share, may_hand_over};
 pub(super) use self::throttle::RateRule;
 use self::throttle::Throttle;
+use self::turns::Turns;
 use super::breakers::Admission;
 use super::job::{Claim, Job, Known, LaneHasher, LaneId, Load};
 use super::options::Ordering;
 use crate::publishers::{PUBLISHERS_MAX, PublisherSet};
 use crate::raw::{EntryId, RawEntry};
 use crate::settlement::History;
-use crate::stream::StreamKey;
+use crate::stream::{StreamKey, TenantKey};
 
 mod admission;
 mod delayed;
+mod in_memory;
 mod lane;
 mod lost;
 mod missed;
 mod overflow;
+mod pace;
 mod progress;
+mod ready;
 mod reconcile;
+mod shares;
 mod throttle;
 mod total;
+mod turns;
 mod uncalled;
 
 /// The most entries of a job.
@@ -48,10 +59,14 @@ const MISSED_MAX: usize = 1_000_000;
 pub(super) struct Lanes {
     ordering: Ordering,
     lanes: HashMap<LaneId, Lane, BuildHasherDefault<LaneHasher>>,
-    ready: VecDeque<LaneId>,
+    ready: Ready,
+    /// The rules of tenants' turns, if they have turns.
+    shares: Option<Shares>,
     /// Lanes whose next entry must be published with no other call under way.
     ready_alone: VecDeque<LaneId>,
     timers: BinaryHeap<Reverse<(Instant, i64, LaneId)>>,
+    /// Those whose time has come.
+    overdue: Turns<(Instant, i64, LaneId)>,
     /// The lanes that wait for each publisher.
     waiting_for: Vec<Waiters>,
     /// How many lanes may wait for each publisher.
@@ -60,12 +75,10 @@ pub(super) struct Lanes {
     throttle: Throttle,
     /// How many jobs are under way for each publisher.
     running_for: [u16; PUBLISHERS_MAX],
-    /// What was read for each publisher and is not published yet; the last is for entries that go to none.
-    loads: [Load; NO_PUBLISHER + 1],
     /// Lanes with waiting entries, for which the reader wants entries that were not pushed yet.
     coming: Vec<LaneId>,
     /// Lanes that may go on, and whose entries that were passed over are to be read.
-    recalled: VecDeque<LaneId>,
+    recalled: Turns<LaneId>,
     /// How many more positions of entries that were passed over may be remembered.
     missed_room: usize,
     /// The position to which the reader has to go back.
@@ -76,7 +89,7 @@ pub(super) struct Lanes {
     in_flight: HashSet<EntryId, BuildHasherDefault<LaneHasher>>,
     /// Entries that are settled here, but that the storage refuses to settle: they stay, and are not read again.
     unsettled: HashSet<EntryId, BuildHasherDefault<LaneHasher>>,
-    in_memory: Load,
+    in_memory: InMemory,
     running: usize,
     running_alone: bool,
     unacked: usize,
@@ -87,23 +100,24 @@ impl Lanes {
         Self {
             ordering,
             lanes: HashMap::default(),
-            ready: VecDeque::new(),
+            ready: Ready::InOrder(VecDeque::new()),
+            shares: None,
             ready_alone: VecDeque::new(),
             timers: BinaryHeap::new(),
+            overdue: Turns::default(),
             waiting_for: Vec::new(),
             waiting_max: overflow::waiting_max(1),
             overflow: Overflows::default(),
             throttle: Throttle::default(),
             running_for: [0; PUBLISHERS_MAX],
-            loads: [Load::default(); NO_PUBLISHER + 1],
             coming: Vec::new(),
-            recalled: VecDeque::new(),
+            recalled: Turns::default(),
             missed_room: MISSED_MAX,
             rewind: None,
             holds_delayed: false,
             in_flight: HashSet::default(),
             unsettled: HashSet::default(),
-            in_memory: Load::default(),
+            in_memory: InMemory::new(),
             running: 0,
             running_alone: false,
             unacked: 0,
@@ -169,12 +183,18 @@ impl Lanes {
     /// Waiting entries that are due, at most `max`, to be read by their positions. An entry whose failure is not
     /// committed yet has its turn after the commit.
     pub(super) fn due(&mut self, now: Instant, max: usize) -> Vec<(LaneId, EntryId)> {
-        let mut due = Vec::new();
-        while due.len() < max
-            && let Some(Reverse((at, position, id))) = self.timers.peek().copied()
+        while let Some(Reverse((at, position, id))) = self.timers.peek().copied()
             && at <= now
         {
             self.timers.pop();
+            let tenant = self.tenant_of(id);
+            self.overdue.push(tenant, (at, position, id));
+        }
+        let mut due = Vec::new();
+        while due.len() < max
+            && let Some((tenant, (at, position, id))) = self.next_overdue()
+        {
+            self.overdue.charge(tenant, 1);
             let Some(lane) = self.lanes.get(&id) else { continue };
             let Some(waiting) = lane.waiting.get(&position).filter(|waiting| waiting.due == at) else { continue };
             let entry = EntryId { position, uuid_hash: waiting.uuid_hash };
@@ -184,6 +204,12 @@ impl Lanes {
             }
         }
         due
+    }
+
+    /// The next of those whose time has come, and whose tenant may have more in memory.
+    fn next_overdue(&mut self) -> Option<(TenantKey, (Instant, i64, LaneId))> {
+        let Self { overdue, shares, in_memory, .. } = self;
+        overdue.pop(|tenant| has_share(shares, in_memory, tenant))
     }
 
     /// Sets the timer of the entry that holds this lane. It may be gone: the time may have come while the lane was busy,
@@ -196,7 +222,9 @@ impl Lanes {
 
     /// When the next waiting entry is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.timers.peek().map(|Reverse((at, ..))| *at)
+        let is_overdue = self.overdue.any(|tenant| has_share(&self.shares, &self.in_memory, tenant));
+        let overdue = self.overdue.iter().filter(|_| is_overdue).map(|(at, ..)| *at).next();
+        overdue.or_else(|| self.timers.peek().map(|Reverse((at, ..))| *at))
     }
 
     /// Forgets a waiting entry that is no longer there; another entry may have its position.
@@ -271,11 +299,17 @@ impl Lanes {
     /// passed over, and so is what was read with it and comes after it in its lane.
     pub(super) fn push(&mut self, entry: RawEntry, route: PublisherSet, full: PublisherSet) {
         let (id, entry_id) = (self.id(entry.stream_key(), entry.position), entry.id());
+        let tenant = self.tenant(&entry);
+        let full = full | self.passed_over(tenant);
         let is_held = || self.lanes.get(&id).is_some_and(|lane| lane.held_by == Some(entry_id.position));
         if !self.overflow.is_empty() && !is_held() && self.overflow.passes_over(id, entry_id.position) {
             return;
         }
         let lane = self.lanes.entry(id).or_default();
+        if !lane.is_in_memory() {
+            lane.tenant = tenant;
+        }
+        let tenant = lane.tenant;
         lane.coming.retain(|coming| *coming != entry_id.position);
         let is_behind_a_holder = lane.held_by.is_some_and(|holder| holder < entry_id.position);
         if lane.held_by != Some(entry_id.position) && (is_behind_a_holder || lane.missed.has_before(entry_id.position))
@@ -297,12 +331,16 @@ impl Lanes {
             return self.turn_away(id, &claim);
         }
         self.in_flight.insert(entry_id);
-        add_load(&mut self.in_memory, &mut self.loads, &claim);
+        let legs = claim.known.legs();
+        self.in_memory.add(tenant, legs, Load::of([&claim]));
         let earlier = lane.queue.iter().rposition(|queued| queued.known.id.position < entry_id.position);
         lane.queue.insert(earlier.map_or(0, |earlier| earlier + 1), claim);
         if lane.queue.len() == 1 && !lane.running {
             let alone = waiting.is_some_and(|waiting| waiting.alone);
-            if alone { &mut self.ready_alone } else { &mut self.ready }.push_back(id);
+            match alone {
+                true => self.ready_alone.push_back(id),
+                false => self.ready.push(id, tenant, legs),
+            }
         }
     }
 
@@ -333,6 +371,7 @@ impl Lanes {
         let first = self.lanes.get(&id)?.queue.front()?;
         let legs = first.known.legs();
         let alone = self.running_alone || legs.meets(admission.probed) || first.known.alone;
+        let most = most.min(self.job_max(legs));
         let others = if alone || legs.len() > 1 { 0 } else { most.saturating_sub(1) };
         let goes_along =
             |claim: &&Claim| claim.known.legs() == legs && !claim.known.alone && self.share_limits(legs, first, claim);
@@ -344,13 +383,14 @@ impl Lanes {
         self.running += 1;
         self.count_running(legs, 1);
         self.take_tokens(id, legs, &claims, now);
+        self.take_turn(id, legs, claims.len(), now);
         Some(Job { lane: id, claims, legs, alone })
     }
 
     /// The next lane whose entries may be published beside others, and how many of them.
     fn next_ready(&mut self, refused: PublisherSet, now: Instant) -> Option<(LaneId, usize)> {
         loop {
-            let id = self.next_throttled(now).or_else(|| self.ready.pop_front())?;
+            let id = self.next_throttled(now).or_else(|| self.next_in_turn())?;
             if self.is_ready(id)
                 && !self.is_not_admitted(id, refused)
                 && let Some(most) = self.may_take(id, now)
@@ -360,21 +400,36 @@ impl Lanes {
         }
     }
 
+    /// The next of the lanes that are ready.
+    fn next_in_turn(&mut self) -> Option<LaneId> {
+        let Self { ready, shares, throttle, running_for, .. } = self;
+        ready.pop(|legs| may_hand_over(shares, legs) && throttle.is_open(legs, running_for))
+    }
+
     /// Whether a job of this lane can start. Since it became ready, its entries may have gone, or it may have started.
     fn is_ready(&self, id: LaneId) -> bool {
         self.lanes.get(&id).is_some_and(|lane| !lane.running && !lane.queue.is_empty())
+    }
+
+    /// Charges the lane's tenant for a job, if tenants have turns.
+    fn take_turn(&mut self, id: LaneId, legs: PublisherSet, entries: usize, now: Instant) {
+        if let Some(shares) = &mut self.shares {
+            let tenant = self.lanes.get(&id).map_or(TenantKey::default(), |lane| lane.tenant);
+            self.ready.charge(tenant, legs, shares.cost(tenant, entries));
+            shares.handed_over(id, legs, entries, now);
+        }
     }
 
     // --- how much there is -------------------------------------------------------------------------------------
 
     /// How much was read, and is not published yet.
     pub(super) fn in_memory(&self) -> Load {
-        self.in_memory
+        self.in_memory.all()
     }
 
     /// How much of it is for each publisher.
     pub(super) fn load(&self, leg: usize) -> Load {
-        self.loads.get(leg).copied().unwrap_or_default()
+        self.in_memory.of_leg(leg)
     }
 
     /// How many jobs are under way.
@@ -392,6 +447,10 @@ impl Lanes {
         self.lanes.is_empty() && self.overflow.is_empty()
     }
 
+    fn tenant_of(&self, id: LaneId) -> TenantKey {
+        self.lanes.get(&id).map_or(TenantKey::default(), |lane| lane.tenant)
+    }
+
     /// The lane of an entry. With no order, each entry is a lane of its own.
     fn id(&self, stream: StreamKey, position: i64) -> LaneId {
         match self.ordering {
@@ -399,19 +458,6 @@ impl Lanes {
             Ordering::Total => total::LANE,
             Ordering::None => LaneId(position.cast_unsigned()),
         }
-    }
-}
-
-/// Counts a claim that is in memory, for each publisher that it goes to.
-fn add_load(all: &mut Load, loads: &mut [Load], claim: &Claim) {
-    all.add(claim);
-    each_load(loads, claim.known.legs(), |load| load.add(claim));
-}
-
-fn each_load(loads: &mut [Load], legs: PublisherSet, mut change: impl FnMut(&mut Load)) {
-    match legs.is_empty() {
-        true => loads.last_mut().into_iter().for_each(change),
-        false => legs.iter().for_each(|leg| loads.get_mut(leg).into_iter().for_each(&mut change)),
     }
 }
 

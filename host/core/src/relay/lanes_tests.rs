@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::reconcile::Reconciled;
 use super::*;
 use crate::rate::{RateBy, RateLimit};
+use crate::relay::bulkheads::PATIENCE;
 use crate::row::{Field, Row};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -31,12 +32,17 @@ fn route(position: i64, stream: &str) -> PublisherSet {
     }
 }
 
+/// Streams with a number have a tenant with this number.
+fn tenant(stream: &str) -> &str {
+    stream.split_once('-').map_or("default", |(_, number)| number)
+}
+
 fn key(stream: &str) -> StreamKey {
-    StreamKey::of(b"default", stream.as_bytes())
+    StreamKey::of(tenant(stream).as_bytes(), stream.as_bytes())
 }
 
 fn entry(position: i64, stream: &str) -> RawEntry {
-    let (tenant_id, stream_id, data) = ("default".into(), stream.into(), "{}".into());
+    let (tenant_id, stream_id, data) = (tenant(stream).into(), stream.into(), "{}".into());
     RawEntry::new(position, &Row { tenant_id, stream_id, data, ..Row::default() })
 }
 
@@ -71,6 +77,7 @@ impl World {
     }
 
     fn read(&mut self) {
+        self.lanes.update_shares(self.now);
         for (lane, id) in self.lanes.due(self.now, 100) {
             match self.rows.iter().find(|(row, _)| *row == id.position).copied() {
                 Some((position, stream)) => self.push(position, stream),
@@ -121,6 +128,7 @@ impl World {
             self.lanes.settled(job.lane, claim.known.id);
         }
         let delivered: Vec<i64> = job.claims.iter().map(|claim| claim.known.id.position).collect();
+        self.lanes.done(job.lane, job.legs, self.now);
         self.lanes.finished(job.lane, vec![]);
         self.rows.retain(|(position, _)| !delivered.contains(position));
         delivered.iter().for_each(|position| self.lanes.committed(job.lane, id(*position)));
@@ -177,9 +185,14 @@ fn a_retry_whose_time_comes_while_its_stream_is_parked_is_due_when_the_stream_go
     let mut world = World::new(Ordering::Stream, &[(1, "a")]);
     let job = world.jobs().pop().unwrap();
     world.fail(job, SECOND);
-    let parked = HeldEntry { stream: key("a"), entry: id(0), hold: HeldBy::Parked };
+    let parked = HeldEntry { stream: key("a"), tenant: TenantKey::default(), entry: id(0), hold: HeldBy::Parked };
     let (due, history, delivered) = (world.now + SECOND, failures(1), PublisherSet::NONE);
-    let waiting = HeldEntry { stream: key("a"), entry: id(1), hold: HeldBy::Waiting { due, history, delivered } };
+    let waiting = HeldEntry {
+        stream: key("a"),
+        tenant: TenantKey::default(),
+        entry: id(1),
+        hold: HeldBy::Waiting { due, history, delivered },
+    };
     world.lanes.reconcile(&[parked, waiting], false);
     world.now += 2 * SECOND;
     assert!(world.jobs().is_empty());
@@ -314,7 +327,7 @@ fn in_total_order_all_streams_are_one_lane() {
     world.rows.remove(0);
     assert!(world.jobs().is_empty() && world.lanes.everything_is_parked());
     // The storage says so too, and an operator lets it go on.
-    let parked = HeldEntry { stream: key("a"), entry: id(1), hold: HeldBy::Parked };
+    let parked = HeldEntry { stream: key("a"), tenant: TenantKey::default(), entry: id(1), hold: HeldBy::Parked };
     assert_eq!(world.lanes.reconcile(&[parked], false), Reconciled::default());
     assert!(world.jobs().is_empty());
     assert_eq!(world.lanes.reconcile(&[], true), Reconciled { changes: 1, again: false });
@@ -653,6 +666,9 @@ fn every_entry_has_its_turn() {
         if rng.bool() {
             world.lanes.waiting_max = rng.usize(..4);
         }
+        if rng.bool() {
+            world.lanes = world.lanes.with_turns(any_shares(&mut rng));
+        }
         let (began, mut calls, mut alone) = (world.now, [0_u32; 2], 0);
         for (position, stream) in rows.iter().filter(|_| rng.u8(..10) == 0) {
             world.lanes.suspect(key(stream), id(*position), world.now);
@@ -673,7 +689,9 @@ fn every_entry_has_its_turn() {
                         job.legs.iter().for_each(|leg| calls[leg] += u32::try_from(job.claims.len()).unwrap());
                     }
                     for (leg, rule) in rules.iter().enumerate() {
-                        let Some(RateRule { limit, .. }) = rule.filter(|rule| rule.limit.by != RateBy::Stream) else {
+                        let is_of_all =
+                            |rule: &RateRule| [RateBy::Publisher, RateBy::Category].contains(&rule.limit.by);
+                        let Some(RateRule { limit, .. }) = rule.filter(is_of_all) else {
                             continue;
                         };
                         let passed = (world.now - began).as_nanos() / limit.rate.interval().as_nanos();
@@ -705,6 +723,7 @@ fn every_entry_has_its_turn() {
                         }
                         _ => {}
                     }
+                    world.lanes.done(lane, job.legs, world.now);
                     world.lanes.finished(lane, claims.collect());
                 }
                 3 => {
@@ -735,6 +754,7 @@ fn every_entry_has_its_turn() {
             assert_eq!(came, expected, "stream {stream}, seed {seed}");
         }
         assert_eq!(world.lanes.in_memory(), Load::default(), "seed {seed}");
+        assert_eq!(world.lanes.in_memory.tenants().count(), 0, "seed {seed}");
         assert_eq!([0, 1, NO_PUBLISHER].map(|leg| world.lanes.load(leg)), [Load::default(); 3], "seed {seed}");
     }
 }
@@ -771,7 +791,64 @@ fn streams_beyond_those_that_may_wait_are_passed_over_and_come_in_order() {
     }
 }
 
-/// No limit, or one for all entries, each stream, or what is the same for all entries here.
+/// Turns of tenants, with little room for each publisher.
+fn any_shares(rng: &mut fastrand::Rng) -> Shares {
+    let weights = HashMap::from([(TenantKey::of(b"1"), rng.u32(1..5))]);
+    let paces = (0..2).map(|_| Pace::new(rng.usize(1..4), rng.usize(1..3))).collect();
+    Shares::new(weights, paces, rng.bool()).with_part(Load { entries: rng.usize(2..12), bytes: usize::MAX })
+}
+
+#[test]
+fn tenants_have_turns_and_a_slow_publisher_gets_no_more_than_it_can_call() {
+    let rows: Vec<_> = (1..=400).map(|position| (position, "s-1")).chain([(401, "s-2"), (402, "t-2")]).collect();
+    let mut world = World::new(Ordering::None, &rows);
+    let paces = vec![Pace::new(2, 1)];
+    world.lanes = world.lanes.with_turns(Shares::new(HashMap::new(), paces, false));
+    let mut jobs: std::collections::VecDeque<Job> = world.jobs().into();
+    let mut order = World::positions(jobs.make_contiguous()).concat();
+    assert_eq!(order.len(), 2, "one for each caller");
+    for _ in 0..4 {
+        world.now += SECOND;
+        world.deliver(jobs.pop_front().unwrap());
+        let next = world.jobs();
+        assert_eq!(next.len(), 1);
+        order.extend(World::positions(&next).concat());
+        jobs.extend(next);
+    }
+    assert_eq!(order.iter().filter(|position| **position > 400).count(), 2, "{order:?}");
+}
+
+/// Its share of a publisher's part: half of what is free.
+#[test]
+fn a_tenant_may_have_as_much_of_a_publishers_part_as_is_still_free() {
+    let mut world = World::new(Ordering::Stream, &[]);
+    let shares = Shares::new(HashMap::new(), vec![Pace::new(1, 1), Pace::new(1, 1)], false);
+    world.lanes = world.lanes.with_turns(shares.with_part(Load { entries: 8, bytes: usize::MAX }));
+    let room = |world: &World, tenant: &str| world.lanes.share(TenantKey::of(tenant.as_bytes())).room;
+    assert_eq!(room(&world, "1"), 4);
+    (1..=4).for_each(|position| world.lanes.push(entry(position, "a-1"), PublisherSet::one(0), PublisherSet::NONE));
+    assert_eq!((room(&world, "1"), room(&world, "2")), (0, 2));
+    // It stays slow: its entries for that publisher are passed over, and it is read on for the other.
+    world.lanes.update_shares(world.now);
+    assert_eq!(world.lanes.shares_wake_at(), Some(world.now + PATIENCE));
+    world.lanes.update_shares(world.now + PATIENCE);
+    assert_eq!(room(&world, "1"), 4);
+    world.lanes.push(entry(5, "b-1"), PublisherSet::one(0), PublisherSet::NONE);
+    world.lanes.push(entry(6, "c-1"), PublisherSet::one(1), PublisherSet::NONE);
+    world.lanes.push(entry(7, "a-2"), PublisherSet::one(0), PublisherSet::NONE);
+    assert_eq!((world.lanes.in_memory().entries, world.waiting()), (6, 1));
+    world.admit();
+    assert_eq!(world.waiting(), 1, "it does not come again before there is room");
+    world.rows = (1..=7).zip(["a-1", "a-1", "a-1", "a-1", "b-1", "c-1", "a-2"]).collect();
+    while let Some(job) = world.lanes.next_job(world.admission, world.now) {
+        world.deliver(job);
+    }
+    world.lanes.update_shares(world.now);
+    world.admit();
+    assert_eq!(World::positions(&world.jobs()), [[5]]);
+}
+
+/// No limit, or one for all entries, each tenant or stream, or what is the same for all entries here.
 fn any_rate(rng: &mut fastrand::Rng) -> Option<RateRule> {
     let by = [RateBy::Publisher, RateBy::Tenant, RateBy::Category, RateBy::Stream][rng.usize(..4)];
     let rate = ["1/s", "2/s", "100/s"][rng.usize(..3)].parse().unwrap();
@@ -1105,13 +1182,13 @@ fn a_retry_waits_for_the_commit_of_its_failure() {
 
 fn waiting(world: &World, stream: &str, position: i64, due: Duration) -> HeldEntry {
     let hold = HeldBy::Waiting { due: world.now + due, history: failures(1), delivered: PublisherSet::NONE };
-    HeldEntry { stream: key(stream), entry: id(position), hold }
+    HeldEntry { stream: key(stream), tenant: TenantKey::default(), entry: id(position), hold }
 }
 
 #[test]
 fn what_others_hold_or_let_go_is_taken_in_while_calls_are_under_way() {
     let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "b"), (3, "c")]);
-    let parked = HeldEntry { stream: key("b"), entry: id(0), hold: HeldBy::Parked };
+    let parked = HeldEntry { stream: key("b"), tenant: TenantKey::default(), entry: id(0), hold: HeldBy::Parked };
     let a = waiting(&world, "a", 1, SECOND);
     assert_eq!(world.lanes.reconcile(&[a, parked], true), Reconciled { changes: 2, again: false });
     let c = world.jobs();

@@ -1,11 +1,12 @@
 //! Reads entries from the outbox into memory.
 
+use std::cell::RefCell;
 use std::time::Instant;
 
 use super::bulkheads::IN_MEMORY;
 use super::lanes::NO_PUBLISHER;
 use super::session::{LOOK_AGAIN, Session, UNACKED_MAX};
-use crate::outbox::{Drain, Page, PageBounds, Settled, StorageError, Wanted};
+use crate::outbox::{Drain, Page, PageBounds, Settled, Shares, StorageError, Wanted};
 use crate::publishers::Destination;
 use crate::raw::{EntryId, RawEntry};
 
@@ -31,6 +32,7 @@ impl Session<'_> {
         }
         let read = self.take_in_what_is_held(now).and_then(|()| {
             self.bulkheads.update(now, |leg| self.lanes.load(leg));
+            self.lanes.update_shares(now);
             self.read_due(now)?;
             let read_missed = self.read_missed(now)?;
             self.look_again(now)?;
@@ -117,7 +119,11 @@ impl Session<'_> {
         if self.room() == 0 || self.lanes.everything_waits() || comes_first {
             return Ok(false);
         }
-        let page = self.take_in_page(now, |drain, bounds, wanted| drain.next_page(bounds, wanted))?;
+        let has_turns = self.has_turns;
+        let page = self.take_in_page(now, |drain, bounds, shares, wanted| match has_turns {
+            true => drain.next_page_in_turns(bounds, shares, wanted),
+            false => drain.next_page(bounds, wanted),
+        })?;
         Ok(!page.end)
     }
 
@@ -125,11 +131,13 @@ impl Session<'_> {
     pub(super) fn take_in_page(
         &mut self,
         now: Instant,
-        read: impl FnOnce(&dyn Drain, PageBounds, Wanted<'_>) -> Result<Page, StorageError>,
+        read: impl FnOnce(&dyn Drain, PageBounds, Shares<'_>, Wanted<'_>) -> Result<Page, StorageError>,
     ) -> Result<TakenIn, StorageError> {
         let (bounds, due_by) = (PageBounds { read_max: self.room(), ..PAGE }, self.due_by(now));
-        let lanes = &mut self.lanes;
-        let read = read(self.drain, bounds, &mut |entry, stream| lanes.wants(entry, stream, due_by));
+        let lanes = RefCell::new(&mut self.lanes);
+        let shares = &mut |tenant| lanes.borrow().share(tenant);
+        let read =
+            read(self.drain, bounds, shares, &mut |entry, stream| lanes.borrow_mut().wants(entry, stream, due_by));
         let taken_in = read.map(|page| {
             let Page { entries, end, reload, unnoticed } = page;
             if reload {

@@ -71,7 +71,7 @@ impl Session<'_> {
     /// Reads what the storage holds back. Entries that it could not remove are tried again.
     pub(super) fn held(&mut self, now: Instant) -> Result<Vec<HeldEntry>, StorageError> {
         let wall_clock = (self.context.clock)();
-        let held = self.drain.held()?.into_iter().map(|Held { stream, entry, hold, delivered_to }| {
+        let held = self.drain.held()?.into_iter().map(|Held { stream, tenant, entry, hold, delivered_to }| {
             let hold = match hold {
                 Hold::Waiting { failed_at, retry_at, history } => {
                     let due = now + remaining(failed_at, retry_at, wall_clock);
@@ -87,7 +87,7 @@ impl Session<'_> {
                     HeldBy::Delivered
                 }
             };
-            HeldEntry { stream, entry, hold }
+            HeldEntry { stream, tenant, entry, hold }
         });
         Ok(held.collect())
     }

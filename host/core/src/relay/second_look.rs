@@ -5,8 +5,12 @@ use std::time::{Duration, Instant};
 
 use super::channels::Channels;
 use super::group::{Order, Refused};
+use super::log::Line;
+use super::options::FairBy;
 use super::session::{COMPARE_PAUSE, ORDERS_MAX, Session};
 use super::unsettled::is_done_with;
+use tracing::Level;
+
 use crate::outbox::StorageError;
 use crate::raw::EntryId;
 use crate::text::shown;
@@ -25,7 +29,7 @@ impl Session<'_> {
         if self.limit.is_some() || self.room() == 0 {
             return Ok(());
         }
-        let page = self.take_in_page(now, |drain, bounds, wanted| drain.look_back(bounds, now, wanted))?;
+        let page = self.take_in_page(now, |drain, bounds, _, wanted| drain.look_back(bounds, now, wanted))?;
         if let Some(first) = page.first.filter(|_| page.unnoticed) {
             self.found.get_or_insert((now, page.entries, first.position));
         }
@@ -56,6 +60,7 @@ impl Session<'_> {
         self.give_back_when_committed(now)?;
         if self.reconcile_at.is_some_and(|at| now >= at) {
             self.ask_for_delayed()?;
+            self.take_turns(now)?;
             let held = self.held(now)?;
             let reconciled = self.lanes.reconcile(&held, true);
             self.reconcile_at = reconciled.again.then_some(now + RECONCILE_AGAIN);
@@ -63,6 +68,21 @@ impl Session<'_> {
         if now >= self.compare_at && self.limit.is_none() {
             self.compare(now)?;
         }
+        Ok(())
+    }
+
+    /// Has the outbox read in turns of tenants, if it can be. Its tables may have changed.
+    pub(super) fn take_turns(&mut self, now: Instant) -> Result<(), StorageError> {
+        if self.context.options.fair_by == FairBy::Tenant && !self.has_turns {
+            self.log.line(Line::new(Level::WARN, "fair_by has no effect with total order"), now);
+        }
+        if !self.has_turns || self.drain.take_turns((self.context.random)())? {
+            return Ok(());
+        }
+        let text = "tenants do not have turns in reading, although fair_by says so: the outbox has no index of its tenants. Make \
+                    it with `outbox init --fair-by tenant`; until then, entries of one tenant wait until the reader has passed \
+                    those of another in front of them";
+        self.log.line(Line::new(Level::WARN, text), now);
         Ok(())
     }
 

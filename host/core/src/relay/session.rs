@@ -12,7 +12,7 @@ use super::dropping::Dropping;
 use super::fan_out::FanOuts;
 use super::give_back::GiveBack;
 use super::group::Group;
-use super::lanes::{JOB_MAX, Lanes, RateRule};
+use super::lanes::{JOB_MAX, Lanes, Pace, RateRule, Shares};
 use super::log::Log;
 use super::options::RelayOptions;
 use super::report::Report;
@@ -22,6 +22,7 @@ use crate::publisher::Publisher;
 use crate::publishers::Publishers;
 use crate::serde::Serde;
 use crate::settlement::BreakerRules;
+use crate::stream::TenantKey;
 
 /// The most settled entries that await their commit. This bounds how many events may come again after a crash.
 pub(super) const UNACKED_MAX: usize = 4_096;
@@ -52,6 +53,8 @@ pub(super) struct Session<'a> {
     pub(super) breakers: Breakers,
     pub(super) bulkheads: Bulkheads,
     pub(super) fan_outs: FanOuts,
+    /// Whether tenants have turns.
+    pub(super) has_turns: bool,
     /// After a read that failed.
     pub(super) read_again_at: Option<Instant>,
     /// How many more entries may be read. None if there is no limit.
@@ -99,10 +102,14 @@ impl<'a> Session<'a> {
             publishers: Vec::new(),
         };
         drain.show(&condition);
+        let lanes = Lanes::new(context.options.ordering).for_publishers(rate_rules(context), limit.is_some());
+        let has_turns = context.options.has_turns();
+        let lanes = if has_turns { lanes.with_turns(shares(context, limit.is_some())) } else { lanes };
         let mut session = Self {
             context,
             drain,
-            lanes: Lanes::new(context.options.ordering).for_publishers(rate_rules(context), limit.is_some()),
+            lanes,
+            has_turns,
             breakers: Breakers::new(context.publishers.len(), breaker_rules(context, limit)),
             bulkheads: Bulkheads::new(context.publishers.len(), limit.is_some()),
             fan_outs: FanOuts::default(),
@@ -128,6 +135,7 @@ impl<'a> Session<'a> {
             report: Report::default(),
         };
         session.show_publishers(now);
+        session.take_turns(now)?;
         session.begin(now)?;
         Ok(session)
     }
@@ -143,6 +151,17 @@ fn rate_rules(context: RelayContext<'_>) -> Vec<Option<RateRule>> {
         Some(RateRule { limit: options.rate?, jobs_max: calls.saturating_mul(batch.entries()), job_max })
     };
     context.publishers.iter().map(rule).collect()
+}
+
+/// The rules of tenants' turns.
+fn shares(context: RelayContext<'_>, in_pass: bool) -> Shares {
+    let weights = &context.options.tenant_weights;
+    let weights = weights.iter().map(|(tenant, weight)| (TenantKey::named(tenant), *weight));
+    let paces = context.publishers.iter().map(|(leg, _)| {
+        let own = context.publishers.options(leg).and_then(|options| options.concurrency);
+        Pace::new(own.unwrap_or(context.options.concurrency), 1)
+    });
+    Shares::new(weights.collect(), paces.collect(), in_pass)
 }
 
 /// A pass tries each entry once, and makes no probes: in it, failures pause nobody. Nor do they if no entry is ever tried

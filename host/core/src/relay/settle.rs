@@ -24,6 +24,9 @@ const REASON_CHARS_MAX: usize = 4_000;
 impl Session<'_> {
     pub(super) fn settle_job(&mut self, job: Finished) {
         let now = Instant::now();
+        if job.rest.is_some() {
+            self.lanes.done(job.lane, job.legs, now);
+        }
         let Some(job) = self.fan_outs.answered(job, self.context.clock) else { return };
         for Called { entry, stream, tried_before, available, uncounted, failed } in job.calls {
             self.breakers.available(available, uncounted, stream);

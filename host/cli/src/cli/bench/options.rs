@@ -25,7 +25,8 @@ pub struct Options {
     /// How many entries to drain; at most 64,000 of them, for `batch`, and 10,000, for `delay`.
     #[arg(long, default_value_t = 200_000)]
     pub entries: usize,
-    /// How many entries a large outbox has, for `memory`, `backlog` and `delay`; at most 100,000 of them, for `neighbour`.
+    /// How many entries a large outbox has, for `memory`, `backlog`, `delay` and `fairness`; at most 100,000 of them, for
+    /// `neighbour`.
     #[arg(long, default_value_t = 1_000_000)]
     pub backlog: usize,
     /// How many bytes of data each entry has.

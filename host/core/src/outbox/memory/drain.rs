@@ -1,22 +1,22 @@
 //! Draining an outbox in memory.
 
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 use std::time::Instant;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
-use super::MemoryOutbox;
+use super::{MemoryOutbox, entries};
 use crate::outbox::{
-    BroughtBack, Cursor, Drain, Held, Page, PageBounds, ReadRanges, RelayState, Settled, Slice, StorageError, Wanted,
-    entries_one_by_one,
+    BroughtBack, Drain, Held, Page, PageBounds, ReadRanges, ReadTenants, Reading, RelayState, Settled, Share, Shares,
+    Slice, StorageError, TenantName, Wanted, entries_one_by_one,
 };
 use crate::raw::RawEntry;
 
 /// Only one of an outbox's drains is there at a time.
 pub(super) struct MemoryDrain<'a> {
     outbox: &'a MemoryOutbox,
-    cursor: Mutex<Cursor>,
+    reading: Mutex<Reading>,
 }
 
 impl<'a> MemoryDrain<'a> {
@@ -25,7 +25,7 @@ impl<'a> MemoryDrain<'a> {
         if std::mem::replace(&mut kept.leased, true) {
             return Err(StorageError::Leased { by: "another relay".into() });
         }
-        Ok(Self { outbox, cursor: Mutex::new(Cursor::new(kept.generation, Instant::now())) })
+        Ok(Self { outbox, reading: Mutex::new(Reading::new(kept.generation, Instant::now())) })
     }
 }
 
@@ -35,22 +35,7 @@ impl ReadRanges for MemoryOutbox {
         if range.is_empty() {
             return Ok(Slice { end: true, ..Slice::default() });
         }
-        let mut rest = kept.entries.range(range).take(bounds.looked_at_max);
-        let mut slice = Slice::default();
-        let (mut looked_at, mut bytes) = (0, 0);
-        while slice.entries.len() < bounds.read_max && bytes < bounds.bytes_max {
-            let Some((position, entry)) = rest.next() else {
-                slice.end = looked_at < bounds.looked_at_max;
-                break;
-            };
-            looked_at += 1;
-            slice.last = Some(*position);
-            if wanted(entry.id(), entry.stream_key()) {
-                bytes += entry.bytes();
-                slice.entries.push(entry.clone());
-            }
-        }
-        Ok(slice)
+        Ok(slice(kept.entries.range(range).map(|(_, entry)| entry), bounds, wanted))
     }
 
     fn generation(&self) -> Result<u64, StorageError> {
@@ -58,29 +43,98 @@ impl ReadRanges for MemoryOutbox {
     }
 }
 
+impl ReadTenants for MemoryOutbox {
+    fn knows_tenants(&self) -> Result<bool, StorageError> {
+        Ok(true)
+    }
+
+    fn tenant_after(&self, tenant: Option<&TenantName>) -> Result<Option<TenantName>, StorageError> {
+        let after = tenant.map_or(Bound::Unbounded, Bound::Excluded);
+        let kept = self.kept();
+        let next = kept.entries.tenants().range::<TenantName, _>((after, Bound::Unbounded)).next();
+        Ok(next.map(|(tenant, _)| tenant.clone()))
+    }
+
+    fn tenants_from(&self, position: i64, max: usize) -> Result<Vec<(i64, TenantName)>, StorageError> {
+        let kept = self.kept();
+        let entries = kept.entries.range(position..).take(max);
+        Ok(entries.map(|(position, entry)| (*position, entries::name(entry))).collect())
+    }
+
+    fn last_position(&self) -> Result<Option<i64>, StorageError> {
+        Ok(self.kept().entries.last_key_value().map(|(position, _)| *position))
+    }
+
+    fn range_of(
+        &self,
+        tenant: &TenantName,
+        range: RangeInclusive<i64>,
+        bounds: PageBounds,
+        wanted: Wanted<'_>,
+    ) -> Result<Slice, StorageError> {
+        if range.is_empty() {
+            return Ok(Slice { end: true, ..Slice::default() });
+        }
+        Ok(slice(self.kept().entries.of(tenant, range), bounds, wanted))
+    }
+}
+
+/// As many of these as the bounds allow.
+fn slice<'e>(entries: impl Iterator<Item = &'e RawEntry>, bounds: PageBounds, wanted: Wanted<'_>) -> Slice {
+    let mut rest = entries.take(bounds.looked_at_max);
+    let mut slice = Slice::default();
+    let (mut looked_at, mut bytes) = (0, 0);
+    while slice.entries.len() < bounds.read_max && bytes < bounds.bytes_max {
+        let Some(entry) = rest.next() else {
+            slice.end = looked_at < bounds.looked_at_max;
+            break;
+        };
+        looked_at += 1;
+        slice.last = Some(entry.position);
+        if wanted(entry.id(), entry.stream_key()) {
+            bytes += entry.bytes();
+            slice.entries.push(entry.clone());
+        }
+    }
+    slice
+}
+
 impl Drain for MemoryDrain<'_> {
     fn next_page(&self, bounds: PageBounds, wanted: Wanted<'_>) -> Result<Page, StorageError> {
-        self.cursor.lock().next_page(self.outbox, bounds, wanted)
+        self.next_page_in_turns(bounds, &mut |_| Share::ALL, wanted)
+    }
+
+    fn take_turns(&self, begin: f64) -> Result<bool, StorageError> {
+        self.reading.lock().take_turns(self.outbox, begin, Instant::now())
+    }
+
+    fn next_page_in_turns(
+        &self,
+        bounds: PageBounds,
+        shares: Shares<'_>,
+        wanted: Wanted<'_>,
+    ) -> Result<Page, StorageError> {
+        self.reading.lock().next_page(self.outbox, bounds, shares, wanted)
     }
 
     fn look_back(&self, bounds: PageBounds, now: Instant, wanted: Wanted<'_>) -> Result<Page, StorageError> {
-        self.cursor.lock().look_back(self.outbox, bounds, now, wanted)
+        self.reading.lock().look_back(self.outbox, bounds, now, wanted)
     }
 
     fn look_back_at(&self) -> Option<Instant> {
-        Some(self.cursor.lock().look_back_at())
+        Some(self.reading.lock().look_back_at())
     }
 
     fn rewind(&self, position: i64) {
-        self.cursor.lock().rewind(position);
+        self.reading.lock().rewind(position);
     }
 
     fn changed(&self, knows_nothing: bool) {
-        self.cursor.lock().changed(knows_nothing);
+        self.reading.lock().changed(knows_nothing);
     }
 
     fn must_reload(&self) -> Result<bool, StorageError> {
-        Ok(self.cursor.lock().must_reload(self.outbox.generation()?))
+        Ok(self.reading.lock().must_reload(self.outbox.generation()?))
     }
 
     fn entries_at(&self, positions: &[i64], bytes_max: usize) -> Result<Vec<Option<RawEntry>>, StorageError> {

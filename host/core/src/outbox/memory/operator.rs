@@ -172,7 +172,7 @@ impl Kept {
             EXPIRED => dead.entry.row().with(Column::ExpiresAt, Field::Null),
             _ => dead.entry.row(),
         };
-        self.entries.insert(put_back.position, RawEntry::new(put_back.position, &row));
+        self.entries.insert(RawEntry::new(put_back.position, &row));
         let (at, reason, delivered_to) = (by.at, "retried by hand".into(), dead.delivered_to);
         let history = History::default();
         let waiting = Waiting { failed_at: at, retry_at: at, history, reason, delivered_to, undeletable: false };

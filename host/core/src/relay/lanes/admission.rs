@@ -3,8 +3,10 @@
 
 use std::collections::VecDeque;
 
-use super::{Admission, Claim, EntryId, LaneId, Lanes, PublisherSet, each_load};
+use super::turns::Turns;
+use super::{Admission, Claim, EntryId, LaneId, Lanes, PublisherSet};
 use crate::relay::job::Load;
+use crate::stream::TenantKey;
 
 /// A publisher that has room again lets in this part of its room in lanes at a time: a lane may have many entries.
 const LANES_SHARE: usize = 8;
@@ -13,7 +15,7 @@ const LANES_SHARE: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     /// In the order in which they came.
-    fresh: VecDeque<Waiter>,
+    fresh: Turns<Waiter>,
     /// Those whose entries were probes that failed.
     probed: VecDeque<Waiter>,
 }
@@ -21,6 +23,7 @@ pub(super) struct Waiters {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Waiter {
     pub(super) lane: LaneId,
+    pub(super) tenant: TenantKey,
     /// The publishers of its next entry.
     legs: PublisherSet,
     position: i64,
@@ -34,16 +37,23 @@ impl Waiters {
     /// The next one to be a probe: one that has not been a probe yet, so that new events need not wait until all those
     /// that fail have had a turn.
     fn next_probe(&mut self) -> Option<Waiter> {
-        self.fresh.pop_front().or_else(|| self.probed.pop_front())
+        self.next_fresh(|_| true).or_else(|| self.probed.pop_front())
     }
 
-    /// The next one to go on, in the order of their positions: otherwise the probes that failed would all be the last.
-    fn next(&mut self) -> Option<Waiter> {
+    /// The next one to go on, of those tenants that may, in the order of their positions: otherwise the probes that failed
+    /// would all be the last.
+    fn next(&mut self, may: impl Fn(TenantKey) -> bool) -> Option<Waiter> {
         if !self.probed.is_empty() {
-            self.fresh.extend(std::mem::take(&mut self.probed));
-            self.fresh.make_contiguous().sort_unstable_by_key(|waiter| waiter.position);
+            self.probed.drain(..).for_each(|waiter| self.fresh.push(waiter.tenant, waiter));
+            self.fresh.sort_by_key(|waiter| waiter.position);
         }
-        self.fresh.pop_front()
+        self.next_fresh(may)
+    }
+
+    fn next_fresh(&mut self, may: impl Fn(TenantKey) -> bool) -> Option<Waiter> {
+        let (tenant, waiter) = self.fresh.pop(may)?;
+        self.fresh.charge(tenant, 1);
+        Some(waiter)
     }
 }
 
@@ -52,7 +62,8 @@ impl Lanes {
     pub(super) fn is_not_admitted(&mut self, id: LaneId, refused: PublisherSet) -> bool {
         let Some(lane) = self.lanes.get_mut(&id) else { return false };
         let Some(next) = lane.queue.front().filter(|next| next.known.legs().meets(refused)) else { return false };
-        let waiter = Waiter { lane: id, legs: next.known.legs(), position: next.known.id.position };
+        let (tenant, legs, position) = (lane.tenant, next.known.legs(), next.known.id.position);
+        let waiter = Waiter { lane: id, tenant, legs, position };
         lane.not_admitted = true;
         self.drop_unread(id);
         self.wait_for(waiter, refused);
@@ -74,7 +85,8 @@ impl Lanes {
         // While something of the lane is under way, this entry is read again after it.
         if !lane.running && lane.unacked == 0 && lane.queue.is_empty() && !lane.not_admitted {
             lane.not_admitted = true;
-            self.wait_for(Waiter { lane: id, legs, position }, legs);
+            let tenant = lane.tenant;
+            self.wait_for(Waiter { lane: id, tenant, legs, position }, legs);
         }
     }
 
@@ -91,7 +103,7 @@ impl Lanes {
             lane.missed.add(entry.position, &mut self.missed_room);
         }
         if !std::mem::replace(&mut lane.not_admitted, true) {
-            let waiter = Waiter { lane: id, legs, position: entry.position };
+            let waiter = Waiter { lane: id, tenant: lane.tenant, legs, position: entry.position };
             let waiters = legs.iter().next().and_then(|leg| self.waiters(leg));
             waiters.into_iter().for_each(|waiters| waiters.probed.push_back(waiter));
         }
@@ -101,7 +113,7 @@ impl Lanes {
     fn wait_for(&mut self, waiter: Waiter, refused: PublisherSet) {
         let Some(leg) = waiter.legs.both(refused).iter().next() else { return };
         if !self.overflows(waiter.lane, leg) {
-            self.waiters(leg).into_iter().for_each(|waiters| waiters.fresh.push_back(waiter));
+            self.waiters(leg).into_iter().for_each(|waiters| waiters.fresh.push(waiter.tenant, waiter));
         }
     }
 
@@ -122,8 +134,7 @@ impl Lanes {
                 lane.missed.add(known.id.position, &mut self.missed_room);
             }
             self.in_flight.remove(&known.id);
-            self.in_memory.remove(load);
-            each_load(&mut self.loads, known.legs(), |of_leg| of_leg.remove(load));
+            self.in_memory.remove(lane.tenant, known.legs(), load);
         }
     }
 
@@ -139,9 +150,7 @@ impl Lanes {
             let lanes =
                 if is_probed { usize::from(!self.is_running_for(leg)) } else { room(leg).div_ceil(LANES_SHARE) };
             for _ in 0..lanes {
-                let Some(waiters) = self.waiting_for.get_mut(leg) else { break };
-                let next = if is_probed { waiters.next_probe() } else { waiters.next() };
-                let Some(waiter) = next else { break };
+                let Some(waiter) = self.next_waiter(leg, is_probed) else { break };
                 if waiter.legs.meets(refused) {
                     self.wait_for(waiter, refused);
                 } else if let Some(lane) = self.lanes.get_mut(&waiter.lane) {
@@ -151,6 +160,17 @@ impl Lanes {
             }
         }
         self.recall_overflow(refused);
+    }
+
+    /// The next lane that waits for this publisher, and whose tenant may have more in memory for it.
+    fn next_waiter(&mut self, leg: usize, is_probed: bool) -> Option<Waiter> {
+        let Self { waiting_for, shares, .. } = self;
+        let passed_over = |tenant| shares.as_ref().map_or(PublisherSet::NONE, |shares| shares.passed_over(tenant));
+        let waiters = waiting_for.get_mut(leg)?;
+        match is_probed {
+            true => waiters.next_probe(),
+            false => waiters.next(|tenant| !passed_over(tenant).meets(PublisherSet::one(leg))),
+        }
     }
 
     /// How many lanes wait for this publisher, and keep nothing in memory.

@@ -8,9 +8,12 @@ use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
 use crate::relay::job::{Claim, Load};
 use crate::settlement::History;
+use crate::stream::TenantKey;
 
 #[derive(Debug, Default)]
 pub(super) struct Lane {
+    /// The tenant of its entries, as far as it is known and matters.
+    pub(super) tenant: TenantKey,
     pub(super) queue: VecDeque<Claim>,
     /// If some entry of it waits: the entries that the reader wants and that were not pushed yet.
     pub(super) coming: Vec<i64>,
@@ -52,6 +55,11 @@ pub(super) struct Waiting {
 impl Lane {
     pub(super) fn is_active(&self) -> bool {
         self.running || self.unacked > 0 || !self.queue.is_empty() || !self.coming.is_empty()
+    }
+
+    /// Whether some of its entries are in memory.
+    pub(super) fn is_in_memory(&self) -> bool {
+        self.running || !self.queue.is_empty()
     }
 
     /// What is known of this entry, if it waits.

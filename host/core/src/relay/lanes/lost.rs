@@ -11,12 +11,12 @@ impl Lanes {
     /// Wakes the lanes that wait for nothing: nothing of them is under way, and the entry that holds them has no timer,
     /// or the reader was never sent back to what it has passed over. Returns how many there were.
     pub(in crate::relay) fn wake_lost(&mut self) -> usize {
-        let armed: HashSet<LaneId> = (self.timers.iter())
-            .filter(|Reverse((due, position, id))| {
+        let armed: HashSet<LaneId> = (self.timers.iter().map(|Reverse(timer)| timer).chain(self.overdue.iter()))
+            .filter(|(due, position, id)| {
                 let holder = self.lanes.get(id).filter(|lane| lane.held_by == Some(*position));
                 holder.is_some_and(|lane| lane.waiting.get(position).is_some_and(|waiting| waiting.due == *due))
             })
-            .map(|Reverse((.., id))| *id)
+            .map(|(.., id)| *id)
             .collect();
         let waiting = self.waiting_for.iter().flat_map(Waiters::iter).map(|waiter| waiter.lane);
         let queued: HashSet<LaneId> = waiting.chain(self.throttle.unkept()).collect();

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::shares::has_share;
 use super::{EntryId, LaneId, Lanes};
-use crate::stream::StreamKey;
+use crate::stream::{StreamKey, TenantKey};
 
 /// The most positions that one lane remembers.
 const LANE_MISSED_MAX: usize = 1_000;
@@ -79,15 +80,23 @@ impl Lanes {
     /// [`missed_read`](Self::missed_read).
     pub(in crate::relay) fn next_missed(&mut self, max: usize) -> Option<(LaneId, Vec<i64>)> {
         loop {
-            let id = self.recalled.pop_front()?;
+            let (tenant, id) = self.next_recalled()?;
             let Some(lane) = self.lanes.get_mut(&id) else { continue };
             lane.recalled = false;
             // Something may hold it since then: it is recalled again when that is over.
             if lane.is_active() || !lane.is_free() || lane.held_by.is_some() {
                 continue;
             }
-            return Some((id, lane.missed.take(max.max(1), &mut self.missed_room)));
+            let positions = lane.missed.take(max.max(1), &mut self.missed_room);
+            self.recalled.charge(tenant, positions.len() as u64);
+            return Some((id, positions));
         }
+    }
+
+    /// The next lane that was recalled, and whose tenant may have more in memory.
+    fn next_recalled(&mut self) -> Option<(TenantKey, LaneId)> {
+        let Self { recalled, shares, in_memory, .. } = self;
+        recalled.pop(|tenant| has_share(shares, in_memory, tenant))
     }
 
     /// Whether an entry that was passed over may go now.
@@ -109,7 +118,7 @@ impl Lanes {
 
     /// Whether some entry that was passed over is to be read.
     pub(in crate::relay) fn has_missed(&self) -> bool {
-        !self.recalled.is_empty() || self.rewind.is_some()
+        self.recalled.any(|tenant| has_share(&self.shares, &self.in_memory, tenant)) || self.rewind.is_some()
     }
 }
 

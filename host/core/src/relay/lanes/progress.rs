@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::lane::Waiting;
-use super::{Claim, EntryId, History, LaneId, Lanes, Ordering, PublisherSet, add_load, each_load};
+use super::{Claim, EntryId, History, LaneId, Lanes, Load, Ordering, PublisherSet};
 
 impl Lanes {
     /// Notes that an entry of a running job was settled, and awaits its commit.
@@ -55,18 +55,17 @@ impl Lanes {
         lane.running = false;
         let legs = std::mem::take(&mut lane.legs);
         let load = std::mem::take(&mut lane.load);
-        self.in_memory.remove(load);
-        each_load(&mut self.loads, legs, |of_leg| of_leg.remove(load));
+        self.in_memory.remove(lane.tenant, legs, load);
         for claim in rest.into_iter().rev() {
-            add_load(&mut self.in_memory, &mut self.loads, &claim);
+            self.in_memory.add(lane.tenant, claim.known.legs(), Load::of([&claim]));
             lane.queue.push_front(claim);
         }
-        if let Some(next) = lane.queue.front().map(|claim| claim.known.id.position) {
+        if let Some((next, legs)) = lane.queue.front().map(|claim| (claim.known.id.position, claim.known.legs())) {
             if lane.parked || lane.held_by.is_some() || lane.missed.has_before(next) {
                 // They have to wait for another entry, and are read again when that is gone.
                 self.drop_unread(id);
             } else {
-                self.ready.push_back(id);
+                self.ready.push(id, lane.tenant, legs);
             }
         }
         self.count_running(legs, -1);
@@ -121,7 +120,7 @@ impl Lanes {
             if let Some(from) = lane.missed.only_beyond(is_total, &mut self.missed_room) {
                 self.rewind = Some(self.rewind.map_or(from, |rewind| rewind.min(from)));
             } else if !std::mem::replace(&mut lane.recalled, true) {
-                self.recalled.push_back(id);
+                self.recalled.push(lane.tenant, id);
             }
         }
         if lane.waiting.is_empty() && lane.missed.is_empty() && lane.paid.is_empty() {

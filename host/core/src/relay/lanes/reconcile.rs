@@ -8,12 +8,13 @@ use super::{LaneId, Lanes, Ordering};
 use crate::publishers::PublisherSet;
 use crate::raw::EntryId;
 use crate::settlement::History;
-use crate::stream::StreamKey;
+use crate::stream::{StreamKey, TenantKey};
 
 /// An entry that is held back, or that holds its stream back.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::relay) struct HeldEntry {
     pub(in crate::relay) stream: StreamKey,
+    pub(in crate::relay) tenant: TenantKey,
     pub(in crate::relay) entry: EntryId,
     pub(in crate::relay) hold: HeldBy,
 }
@@ -40,21 +41,33 @@ impl Lanes {
     /// that already waits stays, since it was measured by a clock that does not jump.
     pub(in crate::relay) fn reconcile(&mut self, held: &[HeldEntry], anew: bool) -> Reconciled {
         let mut reconciled = self.release(held);
-        for HeldEntry { stream, entry, hold } in held {
+        for HeldEntry { stream, tenant, entry, hold } in held {
             match *hold {
                 HeldBy::Waiting { due, history, delivered } => {
                     let waits = (*stream, *entry, due, history, delivered);
+                    self.know_tenant(self.id(*stream, entry.position), *tenant);
                     reconciled.changes += usize::from(self.hold_again(waits, anew));
                 }
                 HeldBy::Parked if self.ordering != Ordering::None => {
                     let lane = self.lanes.entry(self.id(*stream, entry.position)).or_default();
                     reconciled.changes += usize::from(!std::mem::replace(&mut lane.parked, true));
+                    self.know_tenant(self.id(*stream, entry.position), *tenant);
                 }
                 HeldBy::Parked => {}
                 HeldBy::Delivered => reconciled.changes += usize::from(self.unsettled.insert(*entry)),
             }
         }
         reconciled
+    }
+
+    /// Notes whose turn a lane has to wait for, if tenants have turns.
+    fn know_tenant(&mut self, id: LaneId, tenant: TenantKey) {
+        if self.shares.is_some()
+            && let lane = self.lanes.entry(id).or_default()
+            && !lane.is_in_memory()
+        {
+            lane.tenant = tenant;
+        }
     }
 
     /// Releases what the storage no longer holds.

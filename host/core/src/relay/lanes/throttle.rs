@@ -99,6 +99,19 @@ impl Throttle {
     }
 }
 
+impl Throttle {
+    /// Whether a lane for these publishers need not wait behind others of the same limit, as far as that is known without its
+    /// entries. Tenants have turns only before such a wait.
+    pub(super) fn is_open(&self, legs: PublisherSet, running_for: &[u16]) -> bool {
+        legs.both(self.limited).iter().all(|leg| {
+            let Some(throttled) = self.legs.get(leg).and_then(Option::as_ref) else { return true };
+            let running = running_for.get(leg).copied().unwrap_or_default();
+            let has_callers = throttled.in_hand.is_empty() && usize::from(running) < throttled.rule.jobs_max;
+            has_callers && !self.stands_still(leg)
+        })
+    }
+}
+
 impl Throttled {
     fn new(rule: RateRule, keeps: bool) -> Self {
         Self {
