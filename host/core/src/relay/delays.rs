@@ -182,11 +182,8 @@ impl Session<'_> {
             self.log.line(Line { position: Some(position), ..Line::new(Level::WARN, text) }, now);
         }
         for (stream, entry, until) in entries {
-            // The reader may have been faster.
-            if !self.lanes.has(entry) {
-                let lane = self.lanes.wait_beside(stream, entry);
-                self.delays.near.insert((until, entry), lane);
-            }
+            let lane = self.lanes.come_back(stream, entry);
+            self.delays.near.extend(lane.map(|lane| ((until, entry), lane)));
         }
     }
 

@@ -87,6 +87,8 @@ pub(super) struct Lanes {
     holds_delayed: bool,
     /// The entries that were read and whose settlement is not committed.
     in_flight: HashSet<EntryId, BuildHasherDefault<LaneHasher>>,
+    /// Those of them that were brought back, and that the reader has not come to.
+    unreached: HashSet<EntryId, BuildHasherDefault<LaneHasher>>,
     /// Entries that are settled here, but that the storage refuses to settle: they stay, and are not read again.
     unsettled: HashSet<EntryId, BuildHasherDefault<LaneHasher>>,
     in_memory: InMemory,
@@ -116,6 +118,7 @@ impl Lanes {
             rewind: None,
             holds_delayed: false,
             in_flight: HashSet::default(),
+            unreached: HashSet::default(),
             unsettled: HashSet::default(),
             in_memory: InMemory::new(),
             running: 0,
@@ -246,8 +249,11 @@ impl Lanes {
     /// Whether this entry may be pushed. `is_behind` says that earlier ones of its lane were passed over.
     fn may_go(&mut self, id: LaneId, entry: EntryId, is_behind: bool, now: Instant) -> bool {
         let position = entry.position;
-        if self.in_flight.contains(&entry) || self.unsettled.contains(&entry) || self.overflow.passes_over(id, position)
-        {
+        if self.in_flight.contains(&entry) {
+            self.unreached.remove(&entry);
+            return false;
+        }
+        if self.unsettled.contains(&entry) || self.overflow.passes_over(id, position) {
             return false;
         }
         let Some(lane) = self.lanes.get_mut(&id) else {

@@ -609,7 +609,7 @@ fn what_is_not_due_holds_what_is_behind_it_and_nothing_before_it() {
 fn what_comes_back_goes_before_later_ones_that_are_queued_and_behind_one_that_holds_the_lane() {
     let mut world = World::new(Ordering::Stream, &[(2, "a"), (3, "a"), (5, "a")]);
     let lane = world.lanes.wait_beside(key("a"), id(3));
-    assert!(world.lanes.has(id(3)));
+    assert!(world.lanes.come_back(key("a"), id(3)).is_none(), "it is there already");
     let job = world.jobs().pop().unwrap();
     assert_eq!(World::positions(std::slice::from_ref(&job)), [[2, 5]]);
     world.fail(job, SECOND);
@@ -624,7 +624,7 @@ fn what_comes_back_goes_before_later_ones_that_are_queued_and_behind_one_that_ho
     // One that is to be tried alone was not reached when a later one comes back.
     world.rows = vec![(6, "a"), (7, "a")];
     world.lanes.suspect(key("a"), id(6), world.now);
-    let lane = world.lanes.wait_beside(key("a"), id(7));
+    let lane = world.lanes.come_back(key("a"), id(7)).unwrap();
     world.lanes.wake(lane, id(7));
     for expected in [6, 7] {
         world.read();
@@ -632,6 +632,25 @@ fn what_comes_back_goes_before_later_ones_that_are_queued_and_behind_one_that_ho
         assert_eq!(World::positions(&jobs), [[expected]]);
         jobs.into_iter().for_each(|job| world.deliver(job));
     }
+}
+
+#[test]
+fn what_comes_back_waits_until_the_reader_has_come_to_those_before_it() {
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a")]);
+    let lane = world.lanes.come_back(key("a"), id(2)).unwrap();
+    // Its time comes before the reader has read anything of its stream.
+    world.lanes.wake(lane, id(2));
+    assert!(!world.lanes.has_missed(), "it is not read before the first of its stream");
+    assert_eq!(World::positions(&world.jobs()), [[1, 2, 3]]);
+
+    let mut world = World::new(Ordering::Stream, &[(1, "a"), (2, "a"), (3, "a")]);
+    let lane = world.lanes.come_back(key("a"), id(2)).unwrap();
+    let job = world.jobs().pop().unwrap();
+    assert_eq!(World::positions(std::slice::from_ref(&job)), [[1, 3]], "the others do not wait for it");
+    // The reader has passed it, and does not come again.
+    world.lanes.wake(lane, id(2));
+    world.deliver(job);
+    assert_eq!(World::positions(&world.jobs()), [[2]]);
 }
 
 #[test]

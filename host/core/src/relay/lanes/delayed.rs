@@ -14,12 +14,14 @@ impl Lanes {
         self.lanes.get(&self.id(stream, entry.position)).is_some_and(|lane| lane.waiting_as(entry).is_some())
     }
 
-    /// Whether this entry is read, or waits beside its lane.
-    pub(in crate::relay) fn has(&self, entry: EntryId) -> bool {
-        self.in_flight.contains(&entry)
+    /// Has an entry wait beside its lane that was brought back. None if it is read already: the reader may have been faster.
+    pub(in crate::relay) fn come_back(&mut self, stream: StreamKey, entry: EntryId) -> Option<LaneId> {
+        let is_new = !self.in_flight.contains(&entry) && self.unreached.insert(entry);
+        is_new.then(|| self.wait_beside(stream, entry))
     }
 
-    /// Has an entry wait beside its lane, which goes on: it is not read until [`wake`](Self::wake) is called.
+    /// Has an entry wait beside its lane that was read. The lane goes on: the entry is not read again until
+    /// [`wake`](Self::wake) is called.
     pub(in crate::relay) fn wait_beside(&mut self, stream: StreamKey, entry: EntryId) -> LaneId {
         let id = self.id(stream, entry.position);
         self.in_flight.insert(entry);
@@ -36,12 +38,9 @@ impl Lanes {
 
     /// The entry may go now. It is read again, in its turn.
     pub(in crate::relay) fn wake(&mut self, id: LaneId, entry: EntryId) {
-        let lane = self.lanes.get(&id).filter(|lane| lane.held_by.is_none());
-        let first = lane.and_then(|lane| lane.waiting.range(..entry.position).next());
-        if let Some(first) = first.map(|(position, _)| *position) {
-            // One before it is to hold the lane, and was not reached yet. The reader takes them in their order.
+        if self.unreached.remove(&entry) {
+            // There may be others of its stream before it that nobody has read. The reader comes to them in their order.
             self.in_flight.remove(&entry);
-            self.rewind = Some(self.rewind.map_or(first, |rewind| rewind.min(first)));
             return;
         }
         self.released(id, entry);
