@@ -36,8 +36,7 @@ fn insert_all() -> String {
 /// ```no_run
 /// use outbox_postgres::{NewEvent, StreamId, tokio_postgres};
 ///
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// # let mut client: tokio_postgres::Client = unimplemented!();
+/// # async fn example(client: &mut tokio_postgres::Client) -> Result<(), Box<dyn std::error::Error>> {
 /// let tx = client.transaction().await?;
 /// tx.execute("INSERT INTO orders (id) VALUES (42)", &[]).await?;
 /// let event = NewEvent::json(StreamId::new("order-42"), "order.placed", r#"{"order": 42}"#);
