@@ -6,7 +6,6 @@ use outbox_engine::outbox::operator::{
 use outbox_engine::{Column, Field, RawEntry, StorageError};
 
 use self::dead_letters::selected_ids;
-use self::retry::Retried;
 use super::error::Fault;
 use super::link::Link;
 use super::{PostgresOutbox, page, schema};
@@ -42,15 +41,7 @@ impl Operator for PostgresOutbox {
 
     fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
         let retried = act(&mut self.acting(), |link| retry::retry_each(link, selection, by));
-        let Retried { positions, refused } = retried.map_err(self.error("retry dead letters"))?;
-        match refused {
-            None => Ok(positions),
-            Some((position, cause)) => Err(StorageError::Declined(format!(
-                "{} put back; dead letter {position}, if no other, is refused by the table outbox, and stays: {cause}. Mend it \
-                 with `outbox dead edit`, or discard it",
-                positions.len()
-            ))),
-        }
+        retried.map_err(self.error("retry dead letters"))?.result()
     }
 
     fn discard_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {

@@ -7,7 +7,6 @@ use outbox_engine::{Column, Field, RawEntry, StorageError};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use self::dead_letters::selected_ids;
-use self::retry::Retried;
 use super::{SqliteOutbox, dead_columns, page, schema, times};
 
 mod attempts;
@@ -42,15 +41,7 @@ impl Operator for SqliteOutbox {
 
     fn retry_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {
         let retried = act(&mut self.writer(), |transaction| retry::retry_each(transaction, selection, by));
-        let Retried { positions, refused } = retried.map_err(self.error("retry dead letters"))?;
-        match refused {
-            None => Ok(positions),
-            Some((position, cause)) => Err(StorageError::Declined(format!(
-                "{} put back; dead letter {position}, if no other, is refused by the table outbox, and stays: {cause}. Mend it \
-                 with `outbox dead edit`, or discard it",
-                positions.len()
-            ))),
-        }
+        retried.map_err(self.error("retry dead letters"))?.result()
     }
 
     fn discard_dead_letters(&self, selection: &Selection, by: &Act) -> Result<Vec<i64>, StorageError> {

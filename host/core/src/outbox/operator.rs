@@ -11,6 +11,52 @@ use crate::stream::StreamKey;
 /// The most bytes of each part of a dead letter in a list. For a longer part, only the length is shown.
 pub const LISTED_BYTES_MAX: usize = 64 * 1024;
 
+/// What became of dead letters that were put back, for a storage in whose table one of them may be refused.
+#[derive(Debug, Default)]
+pub struct Retried {
+    /// The positions of those that were put back.
+    pub positions: Vec<i64>,
+    /// The position of the first that the application's table refuses, and why.
+    pub refused: Option<(i64, String)>,
+}
+
+impl Retried {
+    /// The result of [`Operator::retry_dead_letters`].
+    ///
+    /// ```
+    /// use outbox_engine::outbox::operator::Retried;
+    ///
+    /// let all = Retried { positions: vec![3, 5], refused: None };
+    /// assert_eq!(all.result()?, [3, 5]);
+    /// let one = Retried { positions: vec![3], refused: Some((5, "a constraint".into())) };
+    /// assert!(one.result().unwrap_err().to_string().contains("dead letter 5"));
+    /// # Ok::<(), outbox_engine::StorageError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Declined`] if one was refused.
+    pub fn result(self) -> Result<Vec<i64>, StorageError> {
+        let Self { positions, refused } = self;
+        match refused {
+            None => Ok(positions),
+            Some((position, cause)) => Err(StorageError::Declined(format!(
+                "{} put back; dead letter {position}, if no other, is refused by the table outbox, and stays: {cause}. Mend it \
+                 with `outbox dead edit`, or discard it",
+                positions.len()
+            ))),
+        }
+    }
+
+    /// What the audit says of a dead letter of `position` that was put back at `put_back`, and freed of when it expired.
+    pub fn detail(position: i64, put_back: i64, expired_at: Option<String>) -> String {
+        let moved = (put_back != position)
+            .then(|| format!("another entry has its place: it is at position {put_back} now, behind all others"));
+        let freed = expired_at.map(|at| format!("expires_at was: {at}"));
+        moved.into_iter().chain(freed).collect::<Vec<_>>().join("; ")
+    }
+}
+
 /// The operator's side of a storage. The audit table records every act, in the transaction of the act.
 pub trait Operator: Send + Sync {
     /// The entry at this position. None if there is none.

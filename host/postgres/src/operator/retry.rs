@@ -1,7 +1,7 @@
 //! Puts dead letters back into the outbox.
 
 use outbox_engine::EXPIRED;
-use outbox_engine::outbox::operator::{Act, Selection};
+use outbox_engine::outbox::operator::{Act, Retried, Selection};
 
 use super::attempts;
 use super::audit::audit;
@@ -31,14 +31,6 @@ const WAIT_FOR_NOTHING: &str = "
     SET uuid = excluded.uuid, tenant_id = excluded.tenant_id, stream_id = excluded.stream_id, attempts = 0, host_deaths = 0,
         failed_at_ms = excluded.failed_at_ms, retry_at_ms = excluded.retry_at_ms, reason = excluded.reason,
         delivered_to = excluded.delivered_to, undeletable = false";
-
-/// The result of putting dead letters back.
-#[derive(Default)]
-pub(super) struct Retried {
-    pub(super) positions: Vec<i64>,
-    /// The first that the application's table refuses, and why.
-    pub(super) refused: Option<(i64, String)>,
-}
 
 /// Puts each dead letter back. If the application's table refuses one, it stays, and the others are put back all the same.
 pub(super) fn retry_each(link: &mut Link, selection: &Selection, by: &Act) -> Result<Retried, Fault> {
@@ -71,11 +63,8 @@ fn retry(link: &mut Link, dead: DeadId, by: &Act) -> Result<Option<i64>, Fault> 
     let place = there.is_empty().then_some(position);
     let Some(row) = link.first(PUT_BACK, &[&id, &place, &EXPIRED])? else { return Ok(None) };
     let (put_back, share): (i64, i16) = (row.try_get(0)?, row.try_get(1)?);
-    let moved = (put_back != position)
-        .then(|| format!("another entry has its place: it is at position {put_back} now, behind all others"));
-    let freed = expired_at.map(|at| format!("expires_at was: {at}"));
-    let detail: Vec<String> = moved.into_iter().chain(freed).collect();
-    audit(link, dead, "retry", &detail.join("; "), by)?;
+    let detail = Retried::detail(position, put_back, expired_at);
+    audit(link, dead, "retry", &detail, by)?;
     link.execute(WAIT_FOR_NOTHING, &[&id, &by.at.as_millisecond(), &put_back, &share])?;
     if put_back != position {
         attempts::move_to(link, id, put_back)?;

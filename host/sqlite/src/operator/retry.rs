@@ -1,6 +1,6 @@
 //! Puts dead letters back into the outbox.
 
-use outbox_engine::outbox::operator::{Act, Selection};
+use outbox_engine::outbox::operator::{Act, Retried, Selection};
 use outbox_engine::{Column, EXPIRED};
 use rusqlite::types::Null;
 use rusqlite::{ErrorCode, Transaction, params};
@@ -23,14 +23,6 @@ const WAIT_FOR_NOTHING: &str = "
     SELECT ?3, uuid, tenant_id, stream_id, 0, 0, ?2, ?2, 'retried by hand', delivered_to
     FROM outbox_dead_letters WHERE id = ?1";
 
-/// The result of putting dead letters back.
-#[derive(Default)]
-pub(super) struct Retried {
-    pub(super) positions: Vec<i64>,
-    /// The first that the application's table refuses, and why.
-    pub(super) refused: Option<(i64, rusqlite::Error)>,
-}
-
 /// Puts each dead letter back. If the application's table refuses one, it stays, and the others are put back all the
 /// same.
 pub(super) fn retry_each(transaction: &Transaction<'_>, selection: &Selection, by: &Act) -> rusqlite::Result<Retried> {
@@ -40,7 +32,7 @@ pub(super) fn retry_each(transaction: &Transaction<'_>, selection: &Selection, b
         match retry(transaction, dead, by) {
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
                 transaction.execute_batch("ROLLBACK TO retry")?;
-                retried.refused.get_or_insert((dead.position, error));
+                retried.refused.get_or_insert((dead.position, error.to_string()));
             }
             result => retried.positions.extend(result?),
         }
@@ -70,11 +62,8 @@ fn retry(transaction: &Transaction<'_>, dead: DeadId, by: &Act) -> rusqlite::Res
         dead_columns::replace(transaction, id, Column::ExpiresAt, Null)?;
     }
     let put_back = dead_columns::put_back(transaction, id, (place == NOBODYS).then_some(position))?;
-    let moved = (put_back != position)
-        .then(|| format!("another entry has its place: it is at position {put_back} now, behind all others"));
-    let freed = expired_at.map(|at| format!("expires_at was: {at}"));
-    let detail: Vec<String> = moved.into_iter().chain(freed).collect();
-    audit(transaction, dead, "retry", &detail.join("; "), by)?;
+    let detail = Retried::detail(position, put_back, expired_at);
+    audit(transaction, dead, "retry", &detail, by)?;
     transaction.prepare_cached(WAIT_FOR_NOTHING)?.execute(params![id, by.at.as_millisecond(), put_back])?;
     if put_back != position {
         attempts::move_to(transaction, id, put_back)?;
